@@ -1,0 +1,13 @@
+// What every binding file shares: nanobind itself and the list of the module's parts.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+namespace tiercel::bindings {
+
+void bind_hashing(nanobind::module_& module);
+void bind_memory(nanobind::module_& module);
+void bind_index(nanobind::module_& module);
+void bind_disk(nanobind::module_& module);
+
+}  // namespace tiercel::bindings

@@ -1,0 +1,11 @@
+// The Python module `tiercel._native`. Each bind_* function lives beside the part of the core that it exposes;
+// a binding converts, releases the GIL, calls and converts back, and holds no logic of its own.
+#include "bindings.hpp"
+
+NB_MODULE(_native, module) {
+  module.doc() = "Native core of Tiercel: hashing, index, copies, checksums and disk I/O.";
+  tiercel::bindings::bind_hashing(module);
+  tiercel::bindings::bind_memory(module);
+  tiercel::bindings::bind_index(module);
+  tiercel::bindings::bind_disk(module);
+}

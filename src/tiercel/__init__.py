@@ -1,0 +1,1 @@
+"""Tiercel: a tiered KV cache for LLM serving."""

@@ -1,0 +1,250 @@
+"""Types of the native core. Arrays are C-contiguous numpy arrays in host memory; every call that may take longer than a
+few microseconds releases the GIL. Caller's mistakes raise ValueError or TypeError."""
+
+from collections.abc import Mapping
+from typing import Any, Final, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+# ── build ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+def built_with_io_uring() -> bool: ...
+def cpu_features() -> dict[str, bool]: ...  # {"sha_ni": ..., "avx2": ..., "avx512f": ...}: which fast paths are in use
+
+# ── hashing (native/core/hashing) ────────────────────────────────────────────────────────────────────────────────────
+KEY_BYTES: Final[int]  # 16
+
+@final
+class Sequence:
+    """The tokens of one growing sequence and the keys of its full blocks, hashed on demand and only once.
+
+    key[i + 1] = SHA-256(key[i] || tokens of block i as int32 little endian || uint32 length || extras of block i)[:16]
+
+    Thread-safe. Memory: 16 bytes a block, and 4 bytes a token not yet hashed.
+    """
+
+    def __init__(self, root: bytes, tokens_per_block: int, tokens: NDArray[np.int32] | NDArray[np.int64] | None = None) -> None:
+        """root: key[0], 16 bytes. tokens_per_block: a power of two. tokens: must fit int32 and be >= 0, else ValueError."""
+    def extend(self, tokens: NDArray[np.int32] | NDArray[np.int64], extras: Mapping[int, bytes] | None = None) -> None:
+        """Append tokens. extras: block index -> bytes that enter that block's key (multimodal item hashes and the like);
+        only blocks that had no token before this call, or whose first token lies in this call. ValueError otherwise."""
+    @property
+    def root(self) -> bytes: ...
+    @property
+    def tokens_per_block(self) -> int: ...
+    @property
+    def num_tokens(self) -> int: ...
+    @property
+    def num_blocks(self) -> int:
+        """Full blocks; a partly filled last block is not counted and has no key."""
+    @property
+    def num_hashed_blocks(self) -> int: ...
+    def keys(self, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
+        """Keys of the full blocks [start, stop): uint8[stop - start, 16], a copy. Hashes what is not hashed yet."""
+    def parent_key(self, block: int) -> bytes:
+        """Key of the block before `block`; the root for block 0."""
+
+def sha256_chain(root: bytes, tokens: NDArray[np.int32], tokens_per_block: int) -> NDArray[np.uint8]: ...  # keys of the full blocks, for benchmarks and tests
+
+# ── memory (native/core/memory) ──────────────────────────────────────────────────────────────────────────────────────
+def checksum(data: Any, seed: int = 0) -> int:
+    """64-bit XXH3 of a C-contiguous buffer."""
+
+@final
+class Arena:
+    """One shared memory mapping (memfd) that outlives no process: base address page-aligned, zero-filled."""
+
+    def __init__(self, num_bytes: int, *, hugepages: bool = True) -> None:
+        """hugepages: ask for transparent huge pages; `page_bytes` says what was got. Raises OSError (ENOMEM) untouched."""
+    @property
+    def address(self) -> int: ...
+    @property
+    def num_bytes(self) -> int: ...
+    @property
+    def fd(self) -> int: ...
+    @property
+    def huge(self) -> bool: ...
+    def prefault(self, start: int, stop: int) -> None:
+        """Touch the pages of [start, stop) so that they are resident. Callers split the range over threads."""
+    def close(self) -> None: ...
+
+@final
+class CopyProgram:
+    """How one block in an engine's memory maps onto one contiguous block ("slot format").
+
+    pieces: int64[num_pieces, 9]; a piece is a strided box of equal runs of bytes:
+      0 engine address of block 0   1 engine stride of a block
+      2 offset in the slot
+      3 outer count   4 outer engine stride   5 outer slot stride
+      6 inner count   7 inner stride in the engine (the inner slot stride is the run, so the slot side is dense)
+      8 run bytes
+    """
+
+    def __init__(self, pieces: NDArray[np.int64], block_bytes: int) -> None:
+        """ValueError if pieces leave [0, block_bytes), overlap or leave a gap in it (a TP shard passes its own
+        sub-range through `covers_whole_block=False` semantics: gaps are allowed, overlaps are not)."""
+    def gather(self, blocks: NDArray[np.int64], targets: NDArray[np.uint64], num_threads: int = 1) -> None:
+        """Engine blocks -> contiguous blocks at targets."""
+    def scatter(self, blocks: NDArray[np.int64], sources: NDArray[np.uint64], num_threads: int = 1) -> None:
+        """Contiguous blocks at sources -> engine blocks."""
+
+def copy_blocks(sources: NDArray[np.uint64], targets: NDArray[np.uint64], block_bytes: int, num_threads: int = 1) -> None:
+    """Plain copy of contiguous blocks."""
+
+# ── index (native/core/index) ────────────────────────────────────────────────────────────────────────────────────────
+@final
+class Index:
+    """Which blocks of which sequences are stored, in which tier and slot: a radix tree of runs over all tiers.
+
+    Tiers are numbered 0.. in order of speed here (the facade maps TierName to them). Thread-safe; no call blocks on I/O.
+    States per (block, tier): absent -> writing -> ready -> absent. A tier's blocks are prefix-closed in that tier.
+    A slot returns to its tier's free list when the index and every Match and Reservation have let go of it.
+    """
+
+    def __init__(self, capacities: list[int], *, policy: str = "lru", evict_batch: list[int] | None = None) -> None:
+        """capacities: slots per tier. evict_batch: fewest slots freed at once when a tier is full (per tier, default 1)."""
+    def match(self, sequence: Sequence, *, limit_blocks: int | None = None, touch: bool = True) -> Match:
+        """Pin the longest leading run of ready blocks, each in its fastest tier, and mark the path as used.
+
+        Hashes no further than the first miss. O(runs on the path)."""
+    def reserve(self, sequence: Sequence, tier: int, *, owner: int, limit_blocks: int | None = None) -> Reservation:
+        """Insert the blocks that `tier` lacks, among the first limit_blocks, as `writing`, evicting to make room.
+
+        Never evicts a block of the same sequence's own path, a pinned block or a writing one. Takes fewer blocks than asked
+        when the tier has no more room (`num_short`). owner: the ticket's number, told to others that attach. In order to stay
+        prefix-closed the new blocks are always the ones after the tier's last present block of this sequence."""
+    def commit(self, reservation: Reservation, failed: NDArray[np.bool_] | None = None) -> NDArray[np.uint32]:
+        """End a reservation: blocks become ready, except failed ones, which leave the tier with all their descendants in
+        it. Returns the slots that became void (to be freed in the tier). Once only; ValueError on the second call."""
+    def drop(self, sequence: Sequence, block: int, tier: int) -> NDArray[np.uint32]:
+        """Forget a block and its descendants in a tier (its bytes proved wrong). Returns the slots that became void."""
+    def evict(self, tier: int, num_blocks: int) -> NDArray[np.uint32]:
+        """Evict up to num_blocks in the policy's order. Returns the slots that became void."""
+    def clear(self) -> None:
+        """Forget everything (weights changed). Open Matches keep their slots until released; open Reservations' commits
+        return all their slots as void."""
+    @property
+    def generation(self) -> int:
+        """Number of clears so far."""
+    def export_blocks(self, tier: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint32]]:
+        """Ready blocks, least recently used first, parents before children: parent keys uint8[n, 16], keys uint8[n, 16], slots uint32[n]."""
+    def restore_blocks(self, tier: int, parents: NDArray[np.uint8], keys: NDArray[np.uint8], slots: NDArray[np.uint32], roots: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Insert blocks recovered from a tier, given least recently used first, in any topological order. True for each block
+        taken; False for one without a path to any block of `roots` (uint8[m, 16]; empty: any parent that is not itself
+        among the keys counts as a root), for a duplicate key, or for a slot used twice or out of range (the later entry wins)."""
+    def stats(self, tier: int) -> IndexStats: ...
+    def check(self) -> None:
+        """Verify every invariant by brute force; AssertionError says which one broke. For tests."""
+
+@final
+class IndexStats:
+    num_slots: int
+    num_free: int
+    num_ready: int
+    num_writing: int
+    num_pinned: int  # slots held by at least one Match
+    num_runs: int
+    num_evicted: int  # since start
+    memory_bytes: int  # of the whole index, all tiers
+
+@final
+class Match:
+    """A pinned result of a lookup. Releases its pins when released or destroyed."""
+
+    @property
+    def num_blocks(self) -> int: ...
+    @property
+    def num_pending(self) -> int:
+        """Blocks directly behind the match that are being written now."""
+    @property
+    def generation(self) -> int: ...
+    @property
+    def segments(self) -> tuple[tuple[int, int, int], ...]:
+        """(tier, first block, count), in order, covering [0, num_blocks)."""
+    def slots(self, start: int = 0, stop: int | None = None) -> NDArray[np.uint32]:
+        """Slot of each block, in the tier of its segment."""
+    def truncate(self, num_blocks: int) -> None:
+        """Unpin the blocks from num_blocks on."""
+    def release(self) -> None:
+        """Unpin everything. Idempotent."""
+
+@final
+class Reservation:
+    """Slots taken for blocks that are about to be written. Uncommitted ones are aborted when destroyed."""
+
+    @property
+    def tier(self) -> int: ...
+    @property
+    def owner(self) -> int: ...
+    @property
+    def first_block(self) -> int:
+        """Index in the sequence of the first block to write; the ones before are present (ready or being written)."""
+    @property
+    def num_blocks(self) -> int: ...
+    @property
+    def num_short(self) -> int:
+        """Blocks asked for that found no slot."""
+    @property
+    def slots(self) -> NDArray[np.uint32]: ...
+    @property
+    def voided(self) -> NDArray[np.uint32]:
+        """Slots of this tier evicted to make room; to be freed in the tier before its slots are reserved there."""
+    @property
+    def attached(self) -> tuple[tuple[int, int, int], ...]:
+        """(first block, count, owner) of blocks that another reservation is writing."""
+    @property
+    def parent_key(self) -> bytes: ...
+    def keys(self) -> NDArray[np.uint8]: ...
+
+# ── disk (native/core/disk) ──────────────────────────────────────────────────────────────────────────────────────────
+@final
+class BlockFiles:
+    """Preallocated files that hold fixed-size slots, striped over directories. Blocking calls; any thread; short I/O is a failure."""
+
+    def __init__(self, paths: list[str], *, num_slots: int, slot_bytes: int, block_bytes: int, queue_depth: int, engine: str = "auto", direct: bool = True) -> None:
+        """paths: one file per directory; slot s lies in file s % len(paths) at (s // len(paths)) * slot_bytes. slot_bytes: multiple of
+        4096. engine: "auto", "io_uring" or "threads". direct: ask for O_DIRECT. Raises OSError with the path."""
+    @property
+    def engine(self) -> str: ...
+    @property
+    def engine_reason(self) -> str:
+        """Why `engine` is not what "auto" would prefer, or ""."""
+    @property
+    def direct(self) -> bool: ...
+    def write(self, slots: NDArray[np.uint32], addresses: NDArray[np.uint64]) -> tuple[NDArray[np.int32], NDArray[np.uint64]]:
+        """Write blocks; returns errno (0: fine) and checksum per block."""
+    def read(self, slots: NDArray[np.uint32], addresses: NDArray[np.uint64], checksums: NDArray[np.uint64]) -> NDArray[np.int32]:
+        """Read blocks and verify; returns per block 0, an errno, or CHECKSUM_MISMATCH."""
+    def close(self) -> None: ...
+
+CHECKSUM_MISMATCH: Final[int]  # -1
+
+@final
+class Recovered:
+    parents: NDArray[np.uint8]  # uint8[n, 16]
+    keys: NDArray[np.uint8]  # uint8[n, 16]
+    slots: NDArray[np.uint32]
+    checksums: NDArray[np.uint64]
+    torn_bytes: int  # bytes of the journal's tail that were cut off
+    corrupt_records: int
+
+@final
+class Journal:
+    """Append-only, checksummed record of which key lies in which slot, with checkpoints. One writer."""
+
+    def __init__(self, directory: str) -> None:
+        """Opens or creates; recovery happens in `recover`, which must be called once before any append. Raises OSError."""
+    def recover(self) -> Recovered:
+        """Replay checkpoint and segments, least recently written first. Cuts a torn tail."""
+    def put(self, parent: bytes, keys: NDArray[np.uint8], slots: NDArray[np.uint32], checksums: NDArray[np.uint64]) -> None: ...
+    def free(self, slots: NDArray[np.uint32]) -> None: ...
+    def reset(self) -> None: ...
+    def begin_checkpoint(self) -> None:
+        """Start a new segment; what is appended from now on is replayed after the coming checkpoint."""
+    def write_checkpoint(self, parents: NDArray[np.uint8], keys: NDArray[np.uint8], slots: NDArray[np.uint32], checksums: NDArray[np.uint64]) -> None:
+        """Durably replace everything before the segment that begin_checkpoint started."""
+    @property
+    def appended_bytes(self) -> int:
+        """Bytes appended since the last checkpoint."""
+    def sync(self) -> None: ...
+    def close(self) -> None: ...

@@ -1,0 +1,62 @@
+"""What can go wrong, as one tree.
+
+A caller's mistake is a ValueError or TypeError raised at the edge; `ConfigError` is both. An operating fault is one of
+the others and carries its cause. A broken invariant is an `assert`. Connectors turn every `TiercelError` into
+"recompute"; nobody else swallows one.
+
+    TiercelError
+    ├── ConfigError (also ValueError)   a setting: names the key, the value and the remedy
+    ├── CacheClosedError                the cache was closed before or during the call
+    ├── StaleTicketError                the cache was reset between the lookup and the launch
+    ├── ThrottledError                  a bounded queue or a tier is full; try later or recompute
+    ├── DeadlineError                   a wait or a move outlived its deadline
+    ├── CancelledError                  the ticket was cancelled by its owner
+    └── TierError                       a tier cannot serve
+        ├── DirectoryLockedError        another process holds the cache directory
+        ├── FormatError                 a file of ours that this version cannot read
+        └── TierFailedError             the tier's device failed; it is out of service
+"""
+
+
+class TiercelError(Exception):
+    """Base of every error that Tiercel raises on purpose."""
+
+
+class ConfigError(TiercelError, ValueError):
+    """A setting is unknown, out of range or contradicts another."""
+
+
+class CacheClosedError(TiercelError):
+    """The cache was closed before or during the call."""
+
+
+class StaleTicketError(TiercelError):
+    """The cache was reset after the lookup that this call builds on."""
+
+
+class ThrottledError(TiercelError):
+    """A bounded queue or a tier is full; nothing was started."""
+
+
+class DeadlineError(TiercelError, TimeoutError):
+    """A wait or a move outlived its deadline."""
+
+
+class CancelledError(TiercelError):
+    """The ticket was cancelled by its owner."""
+
+
+class TierError(TiercelError):
+    """A tier cannot serve."""
+
+
+class DirectoryLockedError(TierError):
+    """Another live process holds the cache directory."""
+
+
+class FormatError(TierError):
+    """A file in the cache directory is not one that this version can read."""
+
+
+class TierFailedError(TierError):
+    """The tier's device failed; the tier is out of service until it is reopened."""
