@@ -1,7 +1,146 @@
+// Python's view of the key chain: `Sequence`, `sha256_chain` and a SHA-256 for the tests of both of its paths.
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "arrays.hpp"
 #include "bindings.hpp"
+#include "hashing/chain.hpp"
+#include "hashing/sequence.hpp"
+
+namespace nb = nanobind;
 
 namespace tiercel::bindings {
+namespace {
 
-void bind_hashing(nanobind::module_& module) { (void)module; }
+using KeyArray = nb::ndarray<nb::numpy, std::uint8_t, nb::shape<-1, Key::kNumBytes>>;
+
+// Below this many tokens or blocks, a few microseconds of work, letting go of the GIL costs more than it gives.
+constexpr std::size_t kTokensHeld = 4096;
+constexpr std::size_t kBlocksHeld = 32;
+
+Key to_key(const nb::bytes& bytes, const char* name) {
+  if (bytes.size() != Key::kNumBytes) {
+    throw std::invalid_argument(std::string(name) + " must have " + std::to_string(Key::kNumBytes) + " bytes, not " +
+                                std::to_string(bytes.size()));
+  }
+  Key key;
+  std::memcpy(key.bytes.data(), bytes.c_str(), Key::kNumBytes);
+  return key;
+}
+
+nb::bytes to_bytes(const Key& key) { return nb::bytes(key.bytes.data(), key.bytes.size()); }
+
+KeyArray to_array(std::unique_ptr<Key[]> keys, std::size_t num_keys) {
+  Key* data = keys.release();
+  nb::capsule owner(data, [](void* pointer) noexcept { delete[] static_cast<Key*>(pointer); });
+  return KeyArray(data, {num_keys, Key::kNumBytes}, owner);
+}
+
+Sequence::Extras to_extras(const nb::object& mapping) {
+  Sequence::Extras extras;
+  if (mapping.is_none()) return extras;
+  for (const nb::handle item : mapping.attr("items")()) {
+    std::size_t block = 0;
+    nb::bytes bytes;
+    if (!nb::try_cast(item[0], block) || !nb::try_cast(item[1], bytes)) {
+      throw nb::type_error("extras must map block indices, ints >= 0, to bytes");
+    }
+    extras.emplace(block, std::string(bytes.c_str(), bytes.size()));
+  }
+  return extras;
+}
+
+template <typename Token>
+void extend(Sequence& sequence, const Vector<Token>& tokens, const nb::object& extras) {
+  Sequence::Extras converted = to_extras(extras);
+  const MaybeReleaseGil release(tokens.size() > kTokensHeld);
+  sequence.extend(as_span(tokens), std::move(converted));
+}
+
+template <typename Token>
+void construct(Sequence* sequence, const nb::bytes& root, std::size_t tokens_per_block, const Vector<Token>& tokens) {
+  new (sequence) Sequence(to_key(root, "root"), tokens_per_block);
+  try {
+    extend(*sequence, tokens, nb::none());
+  } catch (...) {
+    sequence->~Sequence();
+    throw;
+  }
+}
+
+KeyArray keys(Sequence& sequence, std::size_t start, std::optional<std::size_t> stop_or_none) {
+  const std::size_t stop = stop_or_none.value_or(sequence.num_blocks());
+  if (start > stop || stop > sequence.num_blocks()) sequence.copy_keys(start, stop, nullptr);  // throws
+  auto copied = std::make_unique_for_overwrite<Key[]>(stop - start);
+  {
+    const std::size_t num_hashed = sequence.num_hashed_blocks();
+    const MaybeReleaseGil release(stop > num_hashed + kBlocksHeld);
+    sequence.copy_keys(start, stop, copied.get());
+  }
+  return to_array(std::move(copied), stop - start);
+}
+
+nb::bytes parent_key(Sequence& sequence, std::size_t block) {
+  Key key;
+  {
+    const MaybeReleaseGil release(block > sequence.num_hashed_blocks() + kBlocksHeld);
+    key = sequence.parent_key(block);
+  }
+  return to_bytes(key);
+}
+
+KeyArray sha256_chain(const nb::bytes& root, const Vector<std::int32_t>& tokens, std::size_t tokens_per_block,
+                      bool portable) {
+  Sequence checked(to_key(root, "root"), tokens_per_block);
+  const std::size_t num_blocks = tokens.size() / tokens_per_block;
+  auto keys = std::make_unique_for_overwrite<Key[]>(num_blocks);
+  {
+    const nb::gil_scoped_release release;
+    chain_keys(checked.root(), as_span(tokens), tokens_per_block, keys.get(),
+               portable ? Sha256Path::kPortable : fastest_sha256_path());
+  }
+  return to_array(std::move(keys), num_blocks);
+}
+
+nb::bytes sha256(const nb::bytes& data, bool portable) {
+  Sha256 hash(portable ? Sha256Path::kPortable : fastest_sha256_path());
+  hash.update(std::as_bytes(std::span(data.c_str(), data.size())));
+  const Sha256::Digest digest = hash.finish();
+  return nb::bytes(digest.data(), digest.size());
+}
+
+}  // namespace
+
+void bind_hashing(nb::module_& module) {
+  module.attr("KEY_BYTES") = Key::kNumBytes;
+  nb::class_<Sequence>(module, "Sequence", nb::is_final())
+      .def("__init__", &construct<std::int32_t>, nb::arg("root"), nb::arg("tokens_per_block"),
+           nb::arg("tokens").noconvert())
+      .def("__init__", &construct<std::int64_t>, nb::arg("root"), nb::arg("tokens_per_block"),
+           nb::arg("tokens").noconvert())
+      .def(
+          "__init__",
+          [](Sequence* sequence, const nb::bytes& root, std::size_t tokens_per_block, const nb::object& tokens) {
+            if (!tokens.is_none()) throw nb::type_error("tokens must be a contiguous int32[n] or int64[n] array");
+            new (sequence) Sequence(to_key(root, "root"), tokens_per_block);
+          },
+          nb::arg("root"), nb::arg("tokens_per_block"), nb::arg("tokens") = nb::none())
+      .def("extend", &extend<std::int32_t>, nb::arg("tokens").noconvert(), nb::arg("extras") = nb::none())
+      .def("extend", &extend<std::int64_t>, nb::arg("tokens").noconvert(), nb::arg("extras") = nb::none())
+      .def_prop_ro("root", [](const Sequence& sequence) { return to_bytes(sequence.root()); })
+      .def_prop_ro("tokens_per_block", &Sequence::tokens_per_block)
+      .def_prop_ro("num_tokens", &Sequence::num_tokens)
+      .def_prop_ro("num_blocks", &Sequence::num_blocks)
+      .def_prop_ro("num_hashed_blocks", &Sequence::num_hashed_blocks)
+      .def("keys", &keys, nb::arg("start") = 0, nb::arg("stop") = nb::none())
+      .def("parent_key", &parent_key, nb::arg("block"));
+  module.def("sha256_chain", &sha256_chain, nb::arg("root"), nb::arg("tokens").noconvert(), nb::arg("tokens_per_block"),
+             nb::arg("portable") = false);
+  module.def("sha256", &sha256, nb::arg("data"), nb::arg("portable") = false);
+}
 
 }  // namespace tiercel::bindings

@@ -1,7 +1,295 @@
+// Python's view of the index. A call takes the index's lock without letting go of the GIL when it is free and the work
+// is short; otherwise it releases the GIL first, so that no thread holds the one while it waits for the other.
+#include "index/index.hpp"
+
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <limits>
+#include <stdexcept>
+#include <utility>
+
+#include "arrays.hpp"
 #include "bindings.hpp"
 
-namespace tiercel::bindings {
+namespace nb = nanobind;
 
-void bind_index(nanobind::module_& module) { (void)module; }
+namespace tiercel::bindings {
+namespace {
+
+using KeysOut = nb::ndarray<nb::numpy, std::uint8_t, nb::shape<-1, Key::kNumBytes>>;
+using SlotsOut = nb::ndarray<nb::numpy, Slot, nb::shape<-1>>;
+using FlagsOut = nb::ndarray<nb::numpy, bool, nb::shape<-1>>;
+using KeysIn = nb::ndarray<const std::uint8_t, nb::shape<-1, Key::kNumBytes>, nb::c_contig, nb::device::cpu>;
+
+// Work on more blocks than this, or the hashing of more, takes longer than a few microseconds.
+constexpr std::size_t kBlocksHeld = 1024;
+constexpr std::size_t kBlocksHashedHeld = 32;
+constexpr std::size_t kLongWork = std::numeric_limits<std::size_t>::max();
+
+// Call function(lock) with the index locked; num_blocks says how much work it is.
+template <typename Function>
+auto locked(Index& index, std::size_t num_blocks, Function&& function) {
+  if (num_blocks <= kBlocksHeld) {
+    Index::Lock lock(index.mutex(), std::try_to_lock);
+    if (lock.owns_lock()) return function(lock);
+  }
+  const nb::gil_scoped_release release;
+  Index::Lock lock(index.mutex());
+  return function(lock);
+}
+
+std::size_t work_on(const Sequence& sequence, std::size_t limit_blocks) {
+  const std::size_t num_blocks = std::min(sequence.num_blocks(), limit_blocks);
+  return num_blocks > sequence.num_hashed_blocks() + kBlocksHashedHeld ? kLongWork : num_blocks;
+}
+
+template <typename Array, typename Value>
+Array to_array(std::vector<Value> values, std::size_t width) {
+  using Item = typename Array::Scalar;
+  auto* kept = new std::vector<Value>(std::move(values));
+  nb::capsule owner(kept, [](void* pointer) noexcept { delete static_cast<std::vector<Value>*>(pointer); });
+  if constexpr (std::is_same_v<Array, KeysOut>) {
+    return Array(reinterpret_cast<Item*>(kept->data()), {kept->size(), width}, owner);
+  } else {
+    return Array(kept->data(), {kept->size()}, owner);
+  }
+}
+
+SlotsOut slots_out(std::vector<Slot> slots) { return to_array<SlotsOut>(std::move(slots), 1); }
+KeysOut keys_out(std::vector<Key> keys) { return to_array<KeysOut>(std::move(keys), Key::kNumBytes); }
+
+FlagsOut flags_out(const std::vector<bool>& flags) {
+  auto* kept = new bool[flags.size()];
+  nb::capsule owner(kept, [](void* pointer) noexcept { delete[] static_cast<bool*>(pointer); });
+  std::copy(flags.begin(), flags.end(), kept);
+  return FlagsOut(kept, {flags.size()}, owner);
+}
+
+std::span<const Key> keys_in(const KeysIn& keys) { return {reinterpret_cast<const Key*>(keys.data()), keys.shape(0)}; }
+
+std::size_t limit_of(std::optional<std::size_t> limit_blocks) { return limit_blocks.value_or(kLongWork); }
+
+void check_tier(const Index& index, std::size_t tier) {
+  if (tier < index.num_tiers()) return;
+  throw std::invalid_argument("tier: the index has " + std::to_string(index.num_tiers()) + " tiers, not number " +
+                              std::to_string(tier));
+}
+
+// Both release what they hold as their core type does, but never wait for the lock with the GIL held.
+struct MatchHandle {
+  Match match;
+
+  explicit MatchHandle(Match&& made) : match(std::move(made)) {}
+  MatchHandle(MatchHandle&&) = default;
+  ~MatchHandle() { truncate(0); }
+
+  void truncate(std::size_t num_blocks) {
+    if (match.slots().size() <= num_blocks) return;
+    locked(match.index(), match.slots().size(),
+           [&](Index::Lock& lock) { match.index().truncate(lock, match, num_blocks); });
+  }
+};
+
+struct ReservationHandle {
+  Reservation reservation;
+
+  explicit ReservationHandle(Reservation&& made) : reservation(std::move(made)) {}
+  ReservationHandle(ReservationHandle&&) = default;
+  ~ReservationHandle() {
+    if (reservation.is_open()) {
+      Index& index = reservation.index();
+      locked(index, reservation.slots.size(), [&](Index::Lock& lock) { index.abort(lock, reservation); });
+    }
+    release();
+  }
+
+  void release() {
+    if (!reservation.has_pins()) return;
+    Index& index = reservation.index();
+    locked(index, reservation.slots.size(), [&](Index::Lock& lock) { index.release(lock, reservation); });
+  }
+};
+
+MatchHandle match(Index& index, Sequence& sequence, std::optional<std::size_t> limit_blocks, bool touch) {
+  const std::size_t limit = limit_of(limit_blocks);
+  return MatchHandle(locked(index, work_on(sequence, limit),
+                            [&](Index::Lock& lock) { return index.match(lock, sequence, limit, touch); }));
+}
+
+ReservationHandle reserve(Index& index, Sequence& sequence, std::size_t tier, std::int64_t owner,
+                          std::size_t first_block, std::optional<std::size_t> limit_blocks) {
+  check_tier(index, tier);
+  const std::size_t limit = std::min(limit_of(limit_blocks), sequence.num_blocks());
+  if (work_on(sequence, limit) == kLongWork) {
+    const nb::gil_scoped_release release;
+    sequence.hash_to(limit);
+  } else {
+    sequence.hash_to(limit);
+  }
+  return ReservationHandle(locked(index, limit, [&](Index::Lock& lock) {
+    return index.reserve(lock, sequence, tier, owner, std::min(first_block, limit), limit);
+  }));
+}
+
+SlotsOut commit(Index& index, ReservationHandle& handle, const std::optional<Vector<bool>>& failed) {
+  Reservation& reservation = handle.reservation;
+  if (reservation.is_open() && &reservation.index() != &index) {
+    throw std::invalid_argument("reservation: it belongs to another index");
+  }
+  std::span<const bool> flags;
+  if (failed) {
+    if (failed->shape(0) != reservation.slots.size()) {
+      throw std::invalid_argument("failed: one flag for each of the reservation's " +
+                                  std::to_string(reservation.slots.size()) + " blocks");
+    }
+    flags = as_span(*failed);
+  }
+  return slots_out(locked(index, reservation.slots.size(),
+                          [&](Index::Lock& lock) { return index.commit(lock, reservation, flags); }));
+}
+
+nb::tuple export_blocks(Index& index, std::size_t tier) {
+  check_tier(index, tier);
+  ExportedBlocks blocks = locked(index, kLongWork, [&](Index::Lock& lock) { return index.export_blocks(lock, tier); });
+  return nb::make_tuple(keys_out(std::move(blocks.parents)), keys_out(std::move(blocks.keys)),
+                        slots_out(std::move(blocks.slots)));
+}
+
+FlagsOut restore_blocks(Index& index, std::size_t tier, const KeysIn& parents, const KeysIn& keys,
+                        const Vector<Slot>& slots, const KeysIn& roots) {
+  check_tier(index, tier);
+  if (parents.shape(0) != keys.shape(0) || slots.shape(0) != keys.shape(0)) {
+    throw std::invalid_argument("parents, keys and slots must be of one length");
+  }
+  const RestoredBlocks blocks{keys_in(parents), keys_in(keys), as_span(slots)};
+  return flags_out(locked(index, kLongWork,
+                          [&](Index::Lock& lock) { return index.restore_blocks(lock, tier, blocks, keys_in(roots)); }));
+}
+
+void check(Index& index) {
+  const std::string broken = locked(index, kLongWork, [&](Index::Lock& lock) { return index.check(lock); });
+  if (broken.empty()) return;
+  PyErr_SetString(PyExc_AssertionError, broken.c_str());
+  throw nb::python_error();
+}
+
+std::shared_ptr<Index> make_index(std::vector<std::uint32_t> capacities, std::string policy,
+                                  std::optional<std::vector<std::uint32_t>> evict_batch) {
+  return Index::create(
+      {std::move(capacities), std::move(policy), evict_batch ? std::move(*evict_batch) : std::vector<std::uint32_t>{}});
+}
+
+SlotsOut match_slots(const MatchHandle& handle, std::size_t start, std::optional<std::size_t> stop_or_none) {
+  const std::vector<Slot>& slots = handle.match.slots();
+  const std::size_t stop = stop_or_none.value_or(slots.size());
+  if (start > stop || stop > slots.size()) {
+    throw std::invalid_argument("[start, stop) must lie in the match's " + std::to_string(slots.size()) + " blocks");
+  }
+  return slots_out({slots.data() + start, slots.data() + stop});
+}
+
+nb::tuple match_segments(const MatchHandle& handle) {
+  nb::list segments;
+  for (const Segment& segment : handle.match.segments()) {
+    segments.append(nb::make_tuple(segment.tier, segment.first_block, segment.num_blocks));
+  }
+  return nb::tuple(segments);
+}
+
+nb::tuple attached(const ReservationHandle& handle) {
+  nb::list ranges;
+  for (const BlockRange& range : handle.reservation.attached) {
+    ranges.append(nb::make_tuple(range.first_block, range.num_blocks, range.owner));
+  }
+  return nb::tuple(ranges);
+}
+
+void bind_results(nb::module_& module) {
+  nb::class_<IndexStats>(module, "IndexStats", nb::is_final())
+      .def_ro("num_slots", &IndexStats::num_slots)
+      .def_ro("num_free", &IndexStats::num_free)
+      .def_ro("num_ready", &IndexStats::num_ready)
+      .def_ro("num_writing", &IndexStats::num_writing)
+      .def_ro("num_pinned", &IndexStats::num_pinned)
+      .def_ro("num_runs", &IndexStats::num_runs)
+      .def_ro("num_evicted", &IndexStats::num_evicted)
+      .def_ro("memory_bytes", &IndexStats::memory_bytes);
+
+  nb::class_<MatchHandle>(module, "Match", nb::is_final())
+      .def_prop_ro("num_blocks", [](const MatchHandle& self) { return self.match.slots().size(); })
+      .def_prop_ro("num_pending", [](const MatchHandle& self) { return self.match.num_pending(); })
+      .def_prop_ro("generation", [](const MatchHandle& self) { return self.match.generation(); })
+      .def_prop_ro("segments", &match_segments)
+      .def("slots", &match_slots, nb::arg("start") = 0, nb::arg("stop") = nb::none())
+      .def("truncate", &MatchHandle::truncate, nb::arg("num_blocks"))
+      .def("release", [](MatchHandle& self) { self.truncate(0); });
+
+  using Handle = const ReservationHandle&;
+  nb::class_<ReservationHandle>(module, "Reservation", nb::is_final())
+      .def_prop_ro("tier", [](Handle self) { return self.reservation.tier; })
+      .def_prop_ro("owner", [](Handle self) { return self.reservation.owner; })
+      .def_prop_ro("first_block", [](Handle self) { return self.reservation.first_block; })
+      .def_prop_ro("num_blocks", [](Handle self) { return self.reservation.slots.size(); })
+      .def_prop_ro("num_short", [](Handle self) { return self.reservation.num_short; })
+      .def_prop_ro(
+          "slots", [](Handle self) { return slots_out(self.reservation.slots); }, nb::rv_policy::automatic)
+      .def_prop_ro(
+          "voided", [](Handle self) { return slots_out(self.reservation.voided); }, nb::rv_policy::automatic)
+      .def_prop_ro("attached", &attached)
+      .def_prop_ro("parent_key",
+                   [](Handle self) { return nb::bytes(self.reservation.parent_key.bytes.data(), Key::kNumBytes); })
+      .def("keys", [](Handle self) { return keys_out(self.reservation.keys); })
+      .def("release", &ReservationHandle::release);
+}
+
+}  // namespace
+
+void bind_index(nb::module_& module) {
+  bind_results(module);
+  nb::class_<Index>(module, "Index", nb::is_final())
+      .def(nb::new_(&make_index), nb::arg("capacities"), nb::kw_only(), nb::arg("policy") = "lru",
+           nb::arg("evict_batch") = nb::none())
+      .def("match", &match, nb::arg("sequence"), nb::kw_only(), nb::arg("limit_blocks") = nb::none(),
+           nb::arg("touch") = true)
+      .def("reserve", &reserve, nb::arg("sequence"), nb::arg("tier"), nb::kw_only(), nb::arg("owner"),
+           nb::arg("first_block") = 0, nb::arg("limit_blocks") = nb::none())
+      .def("commit", &commit, nb::arg("reservation"), nb::arg("failed").noconvert() = nb::none())
+      .def(
+          "drop",
+          [](Index& self, Sequence& sequence, std::size_t block, std::size_t tier) {
+            check_tier(self, tier);
+            return slots_out(locked(self, work_on(sequence, kLongWork),
+                                    [&](Index::Lock& lock) { return self.drop(lock, sequence, block, tier); }));
+          },
+          nb::arg("sequence"), nb::arg("block"), nb::arg("tier"))
+      .def(
+          "evict",
+          [](Index& self, std::size_t tier, std::size_t num_blocks) {
+            check_tier(self, tier);
+            return slots_out(
+                locked(self, num_blocks, [&](Index::Lock& lock) { return self.evict(lock, tier, num_blocks); }));
+          },
+          nb::arg("tier"), nb::arg("num_blocks"))
+      .def("clear", [](Index& self) { locked(self, kLongWork, [&](Index::Lock& lock) { self.clear(lock); }); })
+      .def_prop_ro(
+          "generation",
+          [](Index& self) { return locked(self, 0, [&](Index::Lock& lock) { return self.generation(lock); }); })
+      .def("export_blocks", &export_blocks, nb::arg("tier"))
+      .def("restore_blocks", &restore_blocks, nb::arg("tier"), nb::arg("parents").noconvert(),
+           nb::arg("keys").noconvert(), nb::arg("slots").noconvert(), nb::arg("roots").noconvert())
+      .def(
+          "stats",
+          [](Index& self, std::size_t tier) {
+            check_tier(self, tier);
+            return locked(self, 0, [&](Index::Lock& lock) { return self.stats(lock, tier); });
+          },
+          nb::arg("tier"))
+      .def("check", &check);
+}
 
 }  // namespace tiercel::bindings

@@ -18,16 +18,21 @@ KEY_BYTES: Final[int]  # 16
 class Sequence:
     """The tokens of one growing sequence and the keys of its full blocks, hashed on demand and only once.
 
-    key[i + 1] = SHA-256(key[i] || tokens of block i as int32 little endian || uint32 length || extras of block i)[:16]
+    key[i + 1] = SHA-256(tokens of block i || key[i] || extras of block i || uint32 len(extras) || uint32 tokens_per_block)[:16]
+    with tokens as int32 and all integers little endian. tiercel.hashing says why.
 
-    Thread-safe. Memory: 16 bytes a block, and 4 bytes a token not yet hashed.
+    Thread-safe; `extend` never waits for hashing. Memory: 16 bytes a block, reserved in levels that double, and 4 bytes a
+    token not yet hashed.
     """
 
-    def __init__(self, root: bytes, tokens_per_block: int, tokens: NDArray[np.int32] | NDArray[np.int64] | None = None) -> None:
-        """root: key[0], 16 bytes. tokens_per_block: a power of two. tokens: must fit int32 and be >= 0, else ValueError."""
+    def __init__(
+        self, root: bytes, tokens_per_block: int, tokens: NDArray[np.int32] | NDArray[np.int64] | None = None
+    ) -> None:
+        """root: key[0], 16 bytes. tokens_per_block: a power of two up to 65536. tokens: in [0, 2^31). Else ValueError."""
     def extend(self, tokens: NDArray[np.int32] | NDArray[np.int64], extras: Mapping[int, bytes] | None = None) -> None:
         """Append tokens. extras: block index -> bytes that enter that block's key (multimodal item hashes and the like);
-        only blocks that had no token before this call, or whose first token lies in this call. ValueError otherwise."""
+        only blocks that had no token before this call, each once. b"" is the same as none. ValueError otherwise, and the
+        sequence is unchanged."""
     @property
     def root(self) -> bytes: ...
     @property
@@ -40,22 +45,33 @@ class Sequence:
     @property
     def num_hashed_blocks(self) -> int: ...
     def keys(self, start: int = 0, stop: int | None = None) -> NDArray[np.uint8]:
-        """Keys of the full blocks [start, stop): uint8[stop - start, 16], a copy. Hashes what is not hashed yet."""
+        """Keys of the full blocks [start, stop): uint8[stop - start, 16], a copy. Hashes what is not hashed yet, up to
+        stop. ValueError unless start <= stop <= num_blocks."""
     def parent_key(self, block: int) -> bytes:
-        """Key of the block before `block`; the root for block 0."""
+        """Key of the block before `block`; the root for block 0. ValueError if block > num_blocks."""
 
-def sha256_chain(root: bytes, tokens: NDArray[np.int32], tokens_per_block: int) -> NDArray[np.uint8]: ...  # keys of the full blocks, for benchmarks and tests
+# For benchmarks and tests: keys of the full blocks (tokens are not checked), and the hash itself, each by the processor's
+# SHA extensions where it has them, or in portable code.
+def sha256_chain(
+    root: bytes, tokens: NDArray[np.int32], tokens_per_block: int, portable: bool = False
+) -> NDArray[np.uint8]: ...
+def sha256(data: bytes, portable: bool = False) -> bytes: ...
 
 # ── memory (native/core/memory) ──────────────────────────────────────────────────────────────────────────────────────
 def checksum(data: Any, seed: int = 0) -> int:
-    """64-bit XXH3 of a C-contiguous buffer."""
+    """64-bit XXH3 of a C-contiguous buffer; the same on every machine. ValueError if it is not contiguous."""
 
 @final
 class Arena:
-    """One shared memory mapping (memfd) that outlives no process: base address page-aligned, zero-filled."""
+    """One shared memory mapping (memfd), zero-filled, its base address page-aligned. It lives until it is closed or
+    destroyed, and its memory until every process that maps it has let go.
+
+    After close, `address`, `fd` and `prefault` raise ValueError."""
 
     def __init__(self, num_bytes: int, *, hugepages: bool = True) -> None:
-        """hugepages: ask for transparent huge pages; `page_bytes` says what was got. Raises OSError (ENOMEM) untouched."""
+        """hugepages: use reserved huge pages if enough are free, else ask for transparent ones; `huge` says what was got.
+        OSError (ENOMEM), with nothing left behind, if num_bytes exceed what the machine and its memory limits leave.
+        ValueError for 0 bytes. No page is resident yet, except that reserved huge pages are taken."""
     @property
     def address(self) -> int: ...
     @property
@@ -63,10 +79,13 @@ class Arena:
     @property
     def fd(self) -> int: ...
     @property
-    def huge(self) -> bool: ...
+    def huge(self) -> bool:
+        """Whether reserved huge pages back it, or the kernel gives transparent ones to shared memory that asks."""
     def prefault(self, start: int, stop: int) -> None:
-        """Touch the pages of [start, stop) so that they are resident. Callers split the range over threads."""
-    def close(self) -> None: ...
+        """Make the pages of [start, stop) resident, keeping their bytes. Callers split the range over threads.
+        OSError (ENOMEM) if there is no memory left; ValueError for a range outside the arena."""
+    def close(self) -> None:
+        """Unmap. Idempotent. Nothing may use the memory any more, `prefault` in another thread included."""
 
 @final
 class CopyProgram:
@@ -81,15 +100,19 @@ class CopyProgram:
     """
 
     def __init__(self, pieces: NDArray[np.int64], block_bytes: int) -> None:
-        """ValueError if pieces leave [0, block_bytes), overlap or leave a gap in it (a TP shard passes its own
-        sub-range through `covers_whole_block=False` semantics: gaps are allowed, overlaps are not)."""
+        """ValueError if a count, a run or an address is not positive, or if pieces leave [0, block_bytes) or overlap in
+        the slot. Gaps are allowed: a tensor-parallel shard writes only its part of a slot."""
     def gather(self, blocks: NDArray[np.int64], targets: NDArray[np.uint64], num_threads: int = 1) -> None:
-        """Engine blocks -> contiguous blocks at targets."""
+        """Engine blocks -> slots at targets. ValueError, before a byte is copied, if the arrays differ in length, a block is
+        negative or a target 0. That the addresses are mapped is the caller's to answer for. Starts up to num_threads - 1
+        threads for the call, one per MiB at most."""
     def scatter(self, blocks: NDArray[np.int64], sources: NDArray[np.uint64], num_threads: int = 1) -> None:
-        """Contiguous blocks at sources -> engine blocks."""
+        """Slots at sources -> engine blocks; as gather. The engine side of a program may not overlap itself."""
 
-def copy_blocks(sources: NDArray[np.uint64], targets: NDArray[np.uint64], block_bytes: int, num_threads: int = 1) -> None:
-    """Plain copy of contiguous blocks."""
+def copy_blocks(
+    sources: NDArray[np.uint64], targets: NDArray[np.uint64], block_bytes: int, num_threads: int = 1
+) -> None:
+    """Plain copy of contiguous blocks; as CopyProgram.gather. No source may overlap a target."""
 
 # ── index (native/core/index) ────────────────────────────────────────────────────────────────────────────────────────
 @final
@@ -107,15 +130,19 @@ class Index:
         """Pin the longest leading run of ready blocks, each in its fastest tier, and mark the path as used.
 
         Hashes no further than the first miss. O(runs on the path)."""
-    def reserve(self, sequence: Sequence, tier: int, *, owner: int, limit_blocks: int | None = None) -> Reservation:
+    def reserve(
+        self, sequence: Sequence, tier: int, *, owner: int, first_block: int = 0, limit_blocks: int | None = None
+    ) -> Reservation:
         """Insert the blocks that `tier` lacks, among the first limit_blocks, as `writing`, evicting to make room.
 
         Never evicts a block of the same sequence's own path, a pinned block or a writing one. Takes fewer blocks than asked
         when the tier has no more room (`num_short`). owner: the ticket's number, told to others that attach. In order to stay
-        prefix-closed the new blocks are always the ones after the tier's last present block of this sequence."""
+        prefix-closed the new blocks are always the ones after the tier's last present block of this sequence; if that lies
+        before first_block, nothing is reserved."""
     def commit(self, reservation: Reservation, failed: NDArray[np.bool_] | None = None) -> NDArray[np.uint32]:
         """End a reservation: blocks become ready, except failed ones, which leave the tier with all their descendants in
-        it. Returns the slots that became void (to be freed in the tier). Once only; ValueError on the second call."""
+        it. Returns the slots that became void (to be freed in the tier; its own ones are not taken again before its release).
+        Once only; ValueError on the second call."""
     def drop(self, sequence: Sequence, block: int, tier: int) -> NDArray[np.uint32]:
         """Forget a block and its descendants in a tier (its bytes proved wrong). Returns the slots that became void."""
     def evict(self, tier: int, num_blocks: int) -> NDArray[np.uint32]:
@@ -128,7 +155,14 @@ class Index:
         """Number of clears so far."""
     def export_blocks(self, tier: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint32]]:
         """Ready blocks, least recently used first, parents before children: parent keys uint8[n, 16], keys uint8[n, 16], slots uint32[n]."""
-    def restore_blocks(self, tier: int, parents: NDArray[np.uint8], keys: NDArray[np.uint8], slots: NDArray[np.uint32], roots: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    def restore_blocks(
+        self,
+        tier: int,
+        parents: NDArray[np.uint8],
+        keys: NDArray[np.uint8],
+        slots: NDArray[np.uint32],
+        roots: NDArray[np.uint8],
+    ) -> NDArray[np.bool_]:
         """Insert blocks recovered from a tier, given least recently used first, in any topological order. True for each block
         taken; False for one without a path to any block of `roots` (uint8[m, 16]; empty: any parent that is not itself
         among the keys counts as a root), for a duplicate key, or for a slot used twice or out of range (the later entry wins)."""
@@ -170,7 +204,9 @@ class Match:
 
 @final
 class Reservation:
-    """Slots taken for blocks that are about to be written. Uncommitted ones are aborted when destroyed."""
+    """Slots taken for blocks that are about to be written. Uncommitted ones are aborted when destroyed. From the commit on its
+    slots, also those of blocks that did not become ready, are pinned until `release` or destruction, so that moves that follow
+    may read them."""
 
     @property
     def tier(self) -> int: ...
@@ -195,15 +231,29 @@ class Reservation:
     @property
     def parent_key(self) -> bytes: ...
     def keys(self) -> NDArray[np.uint8]: ...
+    def release(self) -> None:
+        """Unpin. Idempotent; without effect before the commit."""
 
 # ── disk (native/core/disk) ──────────────────────────────────────────────────────────────────────────────────────────
 @final
 class BlockFiles:
-    """Preallocated files that hold fixed-size slots, striped over directories. Blocking calls; any thread; short I/O is a failure."""
+    """Preallocated files that hold fixed-size slots, striped over directories. Blocking calls; any thread; short I/O is a failure.
 
-    def __init__(self, paths: list[str], *, num_slots: int, slot_bytes: int, block_bytes: int, queue_depth: int, engine: str = "auto", direct: bool = True) -> None:
+    Transfers move whole slots: memory of a block is slot_bytes long and page-aligned. Only block_bytes of it are checked."""
+
+    def __init__(
+        self,
+        paths: list[str],
+        *,
+        num_slots: int,
+        slot_bytes: int,
+        block_bytes: int,
+        queue_depth: int,
+        engine: str = "auto",
+        direct: bool = True,
+    ) -> None:
         """paths: one file per directory; slot s lies in file s % len(paths) at (s // len(paths)) * slot_bytes. slot_bytes: multiple of
-        4096. engine: "auto", "io_uring" or "threads". direct: ask for O_DIRECT. Raises OSError with the path."""
+        4096. engine: "auto", "io_uring" or "threads". direct: ask for O_DIRECT. Files are grown or cut to size. Raises OSError with the path."""
     @property
     def engine(self) -> str: ...
     @property
@@ -211,40 +261,73 @@ class BlockFiles:
         """Why `engine` is not what "auto" would prefer, or ""."""
     @property
     def direct(self) -> bool: ...
-    def write(self, slots: NDArray[np.uint32], addresses: NDArray[np.uint64]) -> tuple[NDArray[np.int32], NDArray[np.uint64]]:
-        """Write blocks; returns errno (0: fine) and checksum per block."""
-    def read(self, slots: NDArray[np.uint32], addresses: NDArray[np.uint64], checksums: NDArray[np.uint64]) -> NDArray[np.int32]:
+    @property
+    def direct_reason(self) -> str:
+        """Why the page cache is in use, or ""."""
+    @property
+    def allocation_reason(self) -> str:
+        """Why space was not allocated ahead, or ""."""
+    def write(
+        self, slots: NDArray[np.uint32], addresses: NDArray[np.uint64], seeds: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.int32], NDArray[np.uint64]]:
+        """Write blocks; returns errno (0: fine) and checksum per block. seeds: what ties each block to its identity."""
+    def read(
+        self,
+        slots: NDArray[np.uint32],
+        addresses: NDArray[np.uint64],
+        seeds: NDArray[np.uint64],
+        checksums: NDArray[np.uint64],
+    ) -> NDArray[np.int32]:
         """Read blocks and verify; returns per block 0, an errno, or CHECKSUM_MISMATCH."""
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of the files, once calls in progress have ended. Any later call raises ValueError."""
 
 CHECKSUM_MISMATCH: Final[int]  # -1
 
 @final
 class Recovered:
-    parents: NDArray[np.uint8]  # uint8[n, 16]
-    keys: NDArray[np.uint8]  # uint8[n, 16]
-    slots: NDArray[np.uint32]
-    checksums: NDArray[np.uint64]
-    torn_bytes: int  # bytes of the journal's tail that were cut off
-    corrupt_records: int
+    @property
+    def parents(self) -> NDArray[np.uint8]: ...  # uint8[n, 16]; each access copies
+    @property
+    def keys(self) -> NDArray[np.uint8]: ...  # uint8[n, 16]
+    @property
+    def slots(self) -> NDArray[np.uint32]: ...
+    @property
+    def checksums(self) -> NDArray[np.uint64]: ...
+    torn_bytes: Final[int]  # bytes of the journal's tail that were cut off
+    corrupt_records: Final[int]  # places where records were missing or unreadable
+    out_of_range: Final[int]  # entries for slots >= num_slots, left out
 
 @final
 class Journal:
     """Append-only, checksummed record of which key lies in which slot, with checkpoints. One writer."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, *, num_slots: int) -> None:
         """Opens or creates; recovery happens in `recover`, which must be called once before any append. Raises OSError."""
     def recover(self) -> Recovered:
         """Replay checkpoint and segments, least recently written first. Cuts a torn tail."""
-    def put(self, parent: bytes, keys: NDArray[np.uint8], slots: NDArray[np.uint32], checksums: NDArray[np.uint64]) -> None: ...
+    def put(
+        self, parent: bytes, keys: NDArray[np.uint8], slots: NDArray[np.uint32], checksums: NDArray[np.uint64]
+    ) -> None:
+        """Record consecutive blocks. OSError (disk full, say) leaves the journal as it was and usable; so for `free`."""
     def free(self, slots: NDArray[np.uint32]) -> None: ...
-    def reset(self) -> None: ...
     def begin_checkpoint(self) -> None:
         """Start a new segment; what is appended from now on is replayed after the coming checkpoint."""
-    def write_checkpoint(self, parents: NDArray[np.uint8], keys: NDArray[np.uint8], slots: NDArray[np.uint32], checksums: NDArray[np.uint64]) -> None:
-        """Durably replace everything before the segment that begin_checkpoint started."""
+    def write_checkpoint(
+        self,
+        parents: NDArray[np.uint8],
+        keys: NDArray[np.uint8],
+        slots: NDArray[np.uint32],
+        checksums: NDArray[np.uint64],
+    ) -> None:
+        """Durably replace everything before the segment that begin_checkpoint started. An empty one empties the journal for good."""
     @property
     def appended_bytes(self) -> int:
-        """Bytes appended since the last checkpoint."""
+        """Bytes of all segments since the last checkpoint, recovered ones included."""
+    @property
+    def num_segments(self) -> int: ...
     def sync(self) -> None: ...
     def close(self) -> None: ...
+
+def replay_journal(directory: str, *, num_slots: int) -> Recovered:
+    """What `recover` would return, without changing anything; for looking at a cache."""

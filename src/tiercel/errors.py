@@ -10,7 +10,7 @@ the others and carries its cause. A broken invariant is an `assert`. Connectors 
     ├── StaleTicketError                the cache was reset between the lookup and the launch
     ├── ThrottledError                  a bounded queue or a tier is full; try later or recompute
     ├── DeadlineError                   a wait or a move outlived its deadline
-    ├── CancelledError                  the ticket was cancelled by its owner
+    ├── StatusError                     a running cache did not tell its state
     └── TierError                       a tier cannot serve
         ├── DirectoryLockedError        another process holds the cache directory
         ├── FormatError                 a file of ours that this version cannot read
@@ -42,8 +42,8 @@ class DeadlineError(TiercelError, TimeoutError):
     """A wait or a move outlived its deadline."""
 
 
-class CancelledError(TiercelError):
-    """The ticket was cancelled by its owner."""
+class StatusError(TiercelError):
+    """No running cache answered at a status socket, or not in a form that this version reads."""
 
 
 class TierError(TiercelError):

@@ -1,0 +1,267 @@
+// The engine over io_uring: a small pool of rings, one borrowed by each call, each with the files registered. Buffers
+// are not registered: fixed buffers take no vector of segments, so adjacent slots could not be merged into one request.
+#include <algorithm>
+#include <cerrno>
+#include <condition_variable>
+#include <cstring>
+#include <mutex>
+#include <utility>
+
+#include "io_engine.hpp"
+
+#ifdef TIERCEL_HAVE_LIBURING
+#include <liburing.h>
+#endif
+
+namespace tiercel::disk {
+
+#ifndef TIERCEL_HAVE_LIBURING
+
+std::unique_ptr<IoEngine> make_uring_engine(std::vector<int>, std::uint32_t, std::string& reason) {
+  reason = "this build has no io_uring: liburing was not installed when it was compiled";
+  return nullptr;
+}
+
+#else
+
+namespace {
+
+constexpr std::size_t kRingsMax = 8;
+// Requests are handed to the kernel when this much is prepared, so that the device works while checksums are computed.
+constexpr std::uint64_t kSubmitBytes = 1 << 20;
+
+class Ring {
+ public:
+  // Returns nullptr with the kernel's errno in `error`.
+  static std::unique_ptr<Ring> create(const std::vector<int>& descriptors, std::uint32_t entries, int& error) {
+    auto ring = std::unique_ptr<Ring>(new Ring);
+    int status = io_uring_queue_init(entries, &ring->ring_, IORING_SETUP_COOP_TASKRUN);
+    if (status == -EINVAL) status = io_uring_queue_init(entries, &ring->ring_, 0);  // kernels before 5.19
+    if (status == 0) {
+      ring->open_ = true;
+      status = io_uring_register_files(&ring->ring_, descriptors.data(), static_cast<unsigned>(descriptors.size()));
+    }
+    error = -status;
+    return status == 0 ? std::move(ring) : nullptr;
+  }
+  ~Ring() {
+    if (!open_) return;
+    io_uring_unregister_files(&ring_);  // or the kernel lets go of them only some time after the ring is gone
+    io_uring_queue_exit(&ring_);
+  }
+  Ring(const Ring&) = delete;
+  Ring& operator=(const Ring&) = delete;
+  io_uring* get() noexcept { return &ring_; }
+
+ private:
+  Ring() = default;
+  io_uring ring_{};
+  bool open_ = false;
+};
+
+// One call's requests on their way through one ring.
+class Flight {
+ public:
+  Flight(io_uring* ring, std::uint32_t depth, IoDirection direction, std::span<const IoRequest> requests,
+         IoObserver& observer)
+      : ring_(ring), depth_(depth), direction_(direction), requests_(requests), observer_(observer) {
+    attempts_.resize(requests.size());
+  }
+
+  // Returns 0, or the errno for which the ring must not be used again.
+  int run() {
+    for (std::size_t done = 0; done < requests_.size();) {
+      fill();
+      if (ended_.empty() && in_kernel_ > 0) wait();
+      reap();
+      fill();  // the device first, then the checksum of what has arrived
+      if (ended_.empty()) continue;
+      const auto [request, error] = ended_.back();
+      ended_.pop_back();
+      observer_.after(request, error);
+      ++done;
+    }
+    return ring_error_;
+  }
+
+ private:
+  void fill() {
+    std::uint64_t prepared_bytes = 0;
+    while (prepared_.size() + in_kernel_ < depth_ && (!retries_.empty() || next_ < requests_.size())) {
+      std::size_t number;
+      if (!retries_.empty()) {
+        number = retries_.back();
+        retries_.pop_back();
+      } else {
+        number = next_++;
+        observer_.before(number);
+      }
+      if (ring_error_ != 0) {
+        ended_.emplace_back(number, ring_error_);
+        continue;
+      }
+      prepare(number);
+      prepared_bytes += requests_[number].bytes;
+      if (prepared_bytes >= kSubmitBytes) {
+        submit();
+        prepared_bytes = 0;
+      }
+    }
+    submit();
+  }
+
+  void prepare(std::size_t number) {
+    const IoRequest& request = requests_[number];
+    io_uring_sqe* entry = io_uring_get_sqe(ring_);  // never null: the ring has depth_ entries
+    const auto file = static_cast<int>(request.file);
+    const auto count = static_cast<unsigned>(request.segments.size());
+    if (direction_ == IoDirection::kRead) {
+      io_uring_prep_readv(entry, file, request.segments.data(), count, request.offset);
+    } else {
+      io_uring_prep_writev(entry, file, request.segments.data(), count, request.offset);
+    }
+    entry->flags |= IOSQE_FIXED_FILE;
+    io_uring_sqe_set_data64(entry, number);
+    prepared_.push_back(number);
+  }
+
+  void submit() {
+    for (int attempt = 0; !prepared_.empty() && ring_error_ == 0;) {
+      const int taken = io_uring_submit(ring_);
+      if (taken > 0) {
+        prepared_.erase(prepared_.begin(), prepared_.begin() + taken);
+        in_kernel_ += static_cast<std::size_t>(taken);
+        continue;
+      }
+      const int error = taken == 0 ? EAGAIN : -taken;
+      if ((is_transient(error) || error == EBUSY) && ++attempt <= kRetriesMax) {
+        if (in_kernel_ > 0) wait();  // makes room for the kernel
+        reap();
+        continue;
+      }
+      ring_error_ = error;
+    }
+    if (ring_error_ == 0) return;
+    for (const std::size_t number : prepared_) ended_.emplace_back(number, ring_error_);
+    prepared_.clear();
+  }
+
+  void wait() {
+    io_uring_cqe* completion = nullptr;
+    // Only a signal interrupts this wait; the kernel holds our memory, so there is nothing else to do than go on.
+    while (io_uring_wait_cqe(ring_, &completion) < 0) {
+    }
+  }
+
+  void reap() {
+    io_uring_cqe* completion = nullptr;
+    while (io_uring_peek_cqe(ring_, &completion) == 0 && completion != nullptr) {
+      const auto number = static_cast<std::size_t>(io_uring_cqe_get_data64(completion));
+      const int result = completion->res;
+      io_uring_cqe_seen(ring_, completion);
+      --in_kernel_;
+      if (result < 0 && is_transient(-result) && attempts_[number] < kRetriesMax) {
+        ++attempts_[number];
+        retries_.push_back(number);
+      } else if (result < 0) {
+        ended_.emplace_back(number, -result);
+      } else {
+        ended_.emplace_back(number, static_cast<std::uint64_t>(result) == requests_[number].bytes ? 0 : EIO);
+      }
+    }
+  }
+
+  io_uring* ring_;
+  const std::size_t depth_;
+  const IoDirection direction_;
+  const std::span<const IoRequest> requests_;
+  IoObserver& observer_;
+  std::size_t next_ = 0;
+  std::size_t in_kernel_ = 0;
+  int ring_error_ = 0;
+  std::vector<std::size_t> prepared_;  // in the submission queue, not yet taken by the kernel, oldest first
+  std::vector<std::size_t> retries_;
+  std::vector<std::pair<std::size_t, int> > ended_;  // request, error; not yet observed
+  std::vector<std::uint8_t> attempts_;
+};
+
+class UringEngine final : public IoEngine {
+ public:
+  UringEngine(std::vector<int> descriptors, std::uint32_t queue_depth, std::unique_ptr<Ring> first)
+      : descriptors_(std::move(descriptors)), queue_depth_(queue_depth) {
+    idle_.push_back(std::move(first));
+    num_rings_ = 1;
+  }
+
+  void run(IoDirection direction, std::span<const IoRequest> requests, IoObserver& observer) override {
+    std::unique_ptr<Ring> ring;
+    int error = borrow(ring);
+    if (ring) {
+      error = Flight(ring->get(), queue_depth_, direction, requests, observer).run();
+      give_back(error == 0 ? std::move(ring) : nullptr);
+      return;
+    }
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+      observer.before(i);
+      observer.after(i, error);
+    }
+  }
+
+ private:
+  // An idle ring, or a new one while there are fewer than kRingsMax; waits for a call to end when neither is to be had.
+  int borrow(std::unique_ptr<Ring>& ring) {
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      if (!idle_.empty()) {
+        ring = std::move(idle_.back());
+        idle_.pop_back();
+        return 0;
+      }
+      int error = 0;
+      if (num_rings_ < kRingsMax) ring = Ring::create(descriptors_, queue_depth_, error);
+      if (ring) {
+        ++num_rings_;
+        return 0;
+      }
+      if (num_rings_ == 0) return error;
+      returned_.wait(lock);
+    }
+  }
+
+  void give_back(std::unique_ptr<Ring> ring) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (ring) {
+        idle_.push_back(std::move(ring));
+      } else {
+        --num_rings_;
+      }
+    }
+    returned_.notify_one();
+  }
+
+  const std::vector<int> descriptors_;
+  const std::uint32_t queue_depth_;
+  std::mutex mutex_;
+  std::condition_variable returned_;
+  std::vector<std::unique_ptr<Ring> > idle_;
+  std::size_t num_rings_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<IoEngine> make_uring_engine(std::vector<int> descriptors, std::uint32_t queue_depth,
+                                            std::string& reason) {
+  int error = 0;
+  std::unique_ptr<Ring> ring = Ring::create(descriptors, queue_depth, error);
+  if (!ring) {
+    reason = std::string("the kernel refused io_uring (") + std::strerror(error) +
+             "); kernel.io_uring_disabled, a container's seccomp profile or RLIMIT_MEMLOCK may forbid it";
+    return nullptr;
+  }
+  return std::make_unique<UringEngine>(std::move(descriptors), queue_depth, std::move(ring));
+}
+
+#endif
+
+}  // namespace tiercel::disk

@@ -1,0 +1,165 @@
+// Which blocks of which sequences are stored, in which tier and slot. One tree of runs over all tiers, one slot table
+// and one eviction policy a tier, and the open reservations.
+//
+// The life of a block in a tier: absent -> writing (reserve) -> ready (commit) -> absent (evict, drop, clear, failed).
+// A slot is free again when the tree and every Match and Reservation have let go of it.
+//
+// Locking: every call that reads or changes the index takes a Lock, held by the caller, as proof. `match` and `drop`
+// let go of it while they hash, and take it again. A Lock must not be held while waiting for anything else.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "hashing/sequence.hpp"
+#include "index/match.hpp"
+#include "index/reservation.hpp"
+#include "index/run_tree.hpp"
+#include "index/slot_table.hpp"
+#include "index/types.hpp"
+
+namespace tiercel {
+
+struct IndexOptions {
+  std::vector<std::uint32_t> capacities;  // slots per tier, fastest first
+  std::string policy = "lru";
+  std::vector<std::uint32_t> evict_batch;  // per tier: fewest slots freed at once when it is full; empty: 1 each
+};
+
+struct IndexStats {
+  std::uint32_t num_slots;
+  std::uint32_t num_free;
+  std::uint32_t num_ready;
+  std::uint32_t num_writing;  // slots held by open reservations
+  std::uint32_t num_pinned;   // slots held by at least one Match
+  std::uint32_t num_runs;
+  std::uint64_t num_evicted;
+  std::size_t memory_bytes;  // of the whole index, all tiers
+};
+
+struct ExportedBlocks {
+  std::vector<Key> parents;
+  std::vector<Key> keys;
+  std::vector<Slot> slots;
+};
+
+struct RestoredBlocks {  // least recently used first; all three of one length
+  std::span<const Key> parents;
+  std::span<const Key> keys;
+  std::span<const Slot> slots;
+};
+
+class Index : public std::enable_shared_from_this<Index> {
+ public:
+  using Lock = std::unique_lock<std::mutex>;
+  static constexpr std::size_t kNumTiersMax = 8;
+
+  // std::invalid_argument names the option that is out of range.
+  static std::shared_ptr<Index> create(const IndexOptions& options);
+
+  std::mutex& mutex() noexcept { return mutex_; }
+  std::size_t num_tiers() const noexcept { return tiers_.size(); }
+
+  Match match(Lock& lock, Sequence& sequence, std::size_t limit_blocks, bool touch);
+  void truncate(Lock& lock, Match& match, std::size_t num_blocks);
+
+  // All keys up to the limit must be hashed already. Takes nothing if the tier lacks a block before first_block.
+  Reservation reserve(Lock& lock, Sequence& sequence, std::size_t tier, std::int64_t owner, std::size_t first_block,
+                      std::size_t limit_blocks);
+  // failed: empty, or one flag a block. Returns the slots that became void; those of the reservation itself are not
+  // taken again before its release.
+  std::vector<Slot> commit(Lock& lock, Reservation& reservation, std::span<const bool> failed);
+  void abort(Lock& lock, Reservation& reservation);
+  // Unpin what a commit left pinned. Idempotent.
+  void release(Lock& lock, Reservation& reservation) noexcept;
+
+  std::vector<Slot> drop(Lock& lock, Sequence& sequence, std::size_t block, std::size_t tier);
+  std::vector<Slot> evict(Lock& lock, std::size_t tier, std::size_t num_blocks);
+  void clear(Lock& lock);
+  std::uint64_t generation(Lock&) const noexcept { return generation_; }
+
+  ExportedBlocks export_blocks(Lock& lock, std::size_t tier) const;
+  // Returns a flag a block: whether it was taken.
+  std::vector<bool> restore_blocks(Lock& lock, std::size_t tier, const RestoredBlocks& blocks,
+                                   std::span<const Key> roots);
+  IndexStats stats(Lock& lock, std::size_t tier) const;
+  // The first broken invariant in words, or "". Brute force.
+  std::string check(Lock& lock) const;
+
+ private:
+  friend class IndexCheck;
+  friend class Restore;
+
+  struct Tier {
+    SlotTable slots;
+    std::uint32_t evict_batch;
+    std::uint64_t num_evicted = 0;
+  };
+  // A run on a path and how many of its leading blocks lie on the path.
+  struct Step {
+    RunId run;
+    std::uint32_t num_blocks;
+  };
+  struct Path {
+    std::vector<Step> steps;
+    std::uint32_t num_blocks = 0;
+  };
+  // What an open reservation still owns in the tree: its first num_live blocks. They are consecutive on one path, the
+  // last one in last_run; a split, a drop and a clear keep this true.
+  struct OpenReservation {
+    RunId last_run;
+    std::uint32_t num_live;
+    std::uint32_t num_blocks;  // slots that it holds
+    std::uint32_t first_block;
+    std::size_t tier;
+    std::int64_t owner;
+  };
+  // The run whose first num_kept blocks an eviction must leave alone.
+  struct Guard {
+    RunId run = kNoRun;
+    std::uint32_t num_kept = 0;
+  };
+
+  explicit Index(const IndexOptions& options);
+
+  Path walk(Lock& lock, Sequence& sequence, std::uint32_t limit) const;
+  bool try_walk(Lock& lock, Sequence& sequence, std::uint32_t limit, Path& path) const;
+  std::optional<std::uint32_t> match_run(Lock& lock, Sequence& sequence, RunId run, std::uint32_t depth,
+                                         std::uint32_t limit) const;
+  bool hash_to(Lock& lock, Sequence& sequence, std::uint32_t stop) const;
+  bool is_ready(std::size_t tier, RunId run, std::uint32_t at) const noexcept;
+  std::uint32_t count_ready(std::size_t tier, const Step& step, std::uint32_t at) const noexcept;
+  std::uint32_t count_pending(const Step& step, std::uint32_t at) const noexcept;
+  std::uint32_t pin_step(const Step& step, Match& match);
+  void touch_path(const Path& path, std::size_t tier);
+
+  std::uint32_t count_present(const Path& path, std::size_t tier) const noexcept;
+  Guard guard_of(const Path& path, std::size_t tier) const noexcept;
+  void find_writers(const Path& path, std::size_t tier, std::vector<BlockRange>& attached) const;
+  std::size_t evict_tail(std::size_t tier, RunId run, std::uint32_t num_kept, std::size_t num_wanted,
+                         std::vector<Slot>& voided);
+  std::size_t prefetch_victims(std::size_t tier, std::size_t num_runs) const noexcept;
+  void evict_some(std::size_t tier, std::size_t num_wanted, Guard guard, std::vector<Slot>& voided);
+  RunId end_of(const Path& path);
+  RunId insert(const Path& path, const Key& root, const Reservation& reservation);
+  RunId split(RunId tail, std::uint32_t at);
+
+  std::uint32_t new_reservation();
+  void set_ready(std::size_t tier, const OpenReservation& open, std::uint32_t num_ready);
+  void cut_run(std::size_t tier, RunId run, std::uint32_t at, std::vector<Slot>& voided);
+  void cut(std::size_t tier, RunId run, std::uint32_t at, std::vector<Slot>& voided);
+
+  std::mutex mutex_;
+  RunTree tree_;
+  std::vector<Tier> tiers_;
+  std::vector<OpenReservation> reservations_;
+  std::vector<std::uint32_t> unused_reservations_;
+  std::uint64_t generation_ = 0;
+};
+
+}  // namespace tiercel

@@ -1,0 +1,52 @@
+// The distinct roots (one per fingerprint and namespace) of the paths in the index, counted by the runs that use them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <unordered_map>
+#include <vector>
+
+#include "key.hpp"
+
+namespace tiercel {
+
+class RootTable {
+ public:
+  // The number of `key`, entered if it is new. One use more.
+  std::uint32_t acquire(const Key& key) {
+    const auto [found, is_new] = numbers_.try_emplace(key, 0);
+    if (is_new) {
+      if (unused_.empty()) {
+        unused_.push_back(static_cast<std::uint32_t>(roots_.size()));
+        roots_.push_back({});
+      }
+      found->second = unused_.back();
+      unused_.pop_back();
+      roots_[found->second] = {key, 0};
+    }
+    ++roots_[found->second].num_uses;
+    return found->second;
+  }
+  void add_use(std::uint32_t number) noexcept { ++roots_[number].num_uses; }
+  // One use less; the last one forgets the root.
+  void release(std::uint32_t number) {
+    if (--roots_[number].num_uses != 0) return;
+    numbers_.erase(roots_[number].key);
+    unused_.push_back(number);
+  }
+  const Key& key(std::uint32_t number) const noexcept { return roots_[number].key; }
+
+  std::size_t num_bytes() const noexcept { return roots_.capacity() * sizeof(Root) + numbers_.size() * kNodeBytes; }
+
+ private:
+  static constexpr std::size_t kNodeBytes = 56;  // a node of std::unordered_map and its bucket
+  struct Root {
+    Key key;
+    std::uint32_t num_uses;
+  };
+  std::unordered_map<Key, std::uint32_t, KeyHash> numbers_;
+  std::vector<Root> roots_;
+  std::vector<std::uint32_t> unused_;
+};
+
+}  // namespace tiercel

@@ -1,0 +1,259 @@
+#include "index/run_tree.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace tiercel {
+
+RunTree::RunTree(std::size_t num_tiers, std::size_t num_runs, const std::string& policy) : runs_(num_runs) {
+  tiers_.reserve(num_tiers);
+  for (std::size_t tier = 0; tier < num_tiers; ++tier) {
+    tiers_.push_back({LazyArray<TierRun>(num_runs), make_eviction_policy(policy, num_runs), 0});
+  }
+}
+
+RunTree::~RunTree() {
+  for (RunId id = 0; id < run_end_; ++id) {
+    if (runs_[id].num_blocks != 0) free_arrays(id);  // the large ones do not lie in the pool's slabs
+  }
+}
+
+std::size_t RunTree::num_bytes() const noexcept {
+  std::size_t num_bytes = run_end_ * sizeof(Run) + table_.num_bytes() + pool_.num_bytes() + roots_.num_bytes();
+  num_bytes += unused_.capacity() * sizeof(RunId);
+  for (const Tier& tier : tiers_) num_bytes += tier.run_end * sizeof(TierRun) + tier.policy->num_bytes();
+  return num_bytes;
+}
+
+RunId RunTree::new_run() {
+  RunId id;
+  if (unused_.empty()) {
+    id = run_end_++;
+  } else {
+    id = unused_.back();
+    unused_.pop_back();
+  }
+  ++num_runs_;
+  return id;
+}
+
+void RunTree::link_child(RunId parent, RunId id) noexcept {
+  Run& child = runs_[id];
+  child.parent = parent;
+  child.previous_sibling = kNoRun;
+  child.next_sibling = kNoRun;
+  if (parent == kNoRun) return;
+  child.next_sibling = runs_[parent].first_child;
+  if (child.next_sibling != kNoRun) runs_[child.next_sibling].previous_sibling = id;
+  runs_[parent].first_child = id;
+}
+
+void RunTree::unlink_child(RunId id) noexcept {
+  const Run& child = runs_[id];
+  if (child.parent == kNoRun) return;
+  (child.previous_sibling == kNoRun ? runs_[child.parent].first_child : runs_[child.previous_sibling].next_sibling) =
+      child.next_sibling;
+  if (child.next_sibling != kNoRun) runs_[child.next_sibling].previous_sibling = child.previous_sibling;
+}
+
+RunId RunTree::add_child(RunId parent, const Key& root, std::span<const Key> keys) {
+  const RunId id = new_run();
+  Run& run = runs_[id];
+  run.num_blocks = static_cast<std::uint32_t>(keys.size());
+  run.capacity = static_cast<std::uint32_t>(SlabPool::round_length(keys.size()));
+  run.keys = new_keys(run.capacity);
+  std::copy(keys.begin(), keys.end(), run.keys);
+  run.first_child = kNoRun;
+  run.depth = parent == kNoRun ? 0 : runs_[parent].depth + runs_[parent].num_blocks;
+  run.root = roots_.acquire(root);
+  link_child(parent, id);
+  table_.insert(keys[0], id);
+  return id;
+}
+
+void RunTree::append(RunId id, std::span<const Key> keys) {
+  Run& run = runs_[id];
+  const std::uint32_t old_length = run.num_blocks;
+  const std::uint32_t length = old_length + static_cast<std::uint32_t>(keys.size());
+  if (length > run.capacity) set_capacity(id, length);
+  std::copy(keys.begin(), keys.end(), run.keys + old_length);
+  run.num_blocks = length;
+}
+
+void RunTree::set_capacity(RunId id, std::uint32_t num_blocks) {
+  Run& run = runs_[id];
+  const auto capacity = static_cast<std::uint32_t>(SlabPool::round_length(num_blocks));
+  if (capacity == run.capacity) return;
+  Key* keys = new_keys(capacity);
+  std::copy_n(run.keys, std::min(run.num_blocks, num_blocks), keys);
+  free_keys(std::exchange(run.keys, keys), run.capacity);
+  for (Tier& tier : tiers_) {
+    TierRun& held = tier.runs[id];
+    if (held.num_present == 0) continue;
+    Slot* slots = new_slots(capacity);
+    std::copy_n(held.slots, held.num_present, slots);
+    free_slots(std::exchange(held.slots, slots), run.capacity);
+  }
+  run.capacity = capacity;
+}
+
+RunId RunTree::split(RunId tail_id, std::uint32_t at) {
+  ++version_;
+  const RunId head_id = new_run();
+  Run& head = runs_[head_id];
+  Run& tail = runs_[tail_id];
+  head = tail;
+  head.num_blocks = at;
+  head.capacity = static_cast<std::uint32_t>(SlabPool::round_length(at));
+  head.keys = new_keys(head.capacity);
+  std::copy_n(tail.keys, at, head.keys);
+  roots_.add_use(head.root);
+  table_.replace(tail.keys[0], tail_id, head_id);
+
+  // The head takes the tail's place among its siblings; the tail becomes its only child.
+  if (head.previous_sibling != kNoRun) {
+    runs_[head.previous_sibling].next_sibling = head_id;
+  } else if (head.parent != kNoRun) {
+    runs_[head.parent].first_child = head_id;
+  }
+  if (head.next_sibling != kNoRun) runs_[head.next_sibling].previous_sibling = head_id;
+  head.first_child = kNoRun;
+  link_child(head_id, tail_id);
+
+  for (std::size_t tier = 0; tier < tiers_.size(); ++tier) split_tier(tier, head_id, tail_id, at);
+  std::copy(tail.keys + at, tail.keys + tail.num_blocks, tail.keys);
+  tail.num_blocks -= at;
+  tail.depth += at;
+  set_capacity(tail_id, tail.num_blocks);
+  table_.insert(tail.keys[0], tail_id);
+  return head_id;
+}
+
+void RunTree::split_tier(std::size_t tier, RunId head_id, RunId tail_id, std::uint32_t at) {
+  EvictionPolicy& policy = *tiers_[tier].policy;
+  TierRun& head = tiers_[tier].runs[head_id];
+  TierRun& tail = tiers_[tier].runs[tail_id];
+  if (tail.num_present == 0) return;
+  tiers_[tier].run_end = std::max(tiers_[tier].run_end, head_id + 1);
+  const std::uint32_t num_head = std::min(tail.num_present, at);
+  head = {new_slots(runs_[head_id].capacity), num_head, 0, 0};
+  std::copy_n(tail.slots, num_head, head.slots);
+  if (tail.num_writing != 0) {
+    head.num_writing = static_cast<std::uint32_t>(std::count_if(head.slots, head.slots + num_head, is_writing));
+  }
+  policy.split(head_id, tail_id);
+  if (num_head == tail.num_present) {
+    free_slots(tail.slots, runs_[tail_id].capacity);
+    tail = {};
+    policy.removed(tail_id);
+    return;
+  }
+  head.num_children = 1;
+  std::copy(tail.slots + at, tail.slots + tail.num_present, tail.slots);
+  tail.num_present -= at;
+  tail.num_writing -= head.num_writing;
+}
+
+void RunTree::fill(std::size_t tier, RunId id, std::span<const Slot> slots, bool writing) {
+  TierRun& held = tiers_[tier].runs[id];
+  const RunId parent = runs_[id].parent;
+  if (held.num_present == 0) {
+    held = {new_slots(runs_[id].capacity), 0, 0, 0};
+    tiers_[tier].run_end = std::max(tiers_[tier].run_end, id + 1);
+    if (parent != kNoRun) ++tiers_[tier].runs[parent].num_children;
+    tiers_[tier].policy->inserted(id);
+  }
+  const Slot flag = writing ? kWritingBit : 0;
+  for (const Slot slot : slots) held.slots[held.num_present++] = slot | flag;
+  if (writing) held.num_writing += static_cast<std::uint32_t>(slots.size());
+}
+
+void RunTree::set_ready(std::size_t tier, RunId id, std::uint32_t first, std::uint32_t stop) noexcept {
+  TierRun& held = tiers_[tier].runs[id];
+  for (std::uint32_t at = first; at < stop; ++at) held.slots[at] &= kSlotMask;
+  held.num_writing -= stop - first;
+}
+
+void RunTree::trim(std::size_t tier, RunId id, std::uint32_t num_present, std::uint32_t num_writing) {
+  TierRun& held = tiers_[tier].runs[id];
+  held.num_present = num_present;
+  held.num_writing -= num_writing;
+  if (num_present == 0) leave(tier, id);
+  std::uint32_t length = 0;
+  for (const Tier& other : tiers_) length = std::max(length, other.runs[id].num_present);
+  Run& run = runs_[id];
+  if (length == run.num_blocks) return;
+  ++version_;
+  if (length == 0) {
+    remove(id);
+  } else {
+    run.num_blocks = length;
+  }
+}
+
+void RunTree::leave(std::size_t tier, RunId id) {
+  TierRun& held = tiers_[tier].runs[id];
+  const RunId parent = runs_[id].parent;
+  free_slots(held.slots, runs_[id].capacity);
+  held = {};
+  if (parent != kNoRun) --tiers_[tier].runs[parent].num_children;
+  tiers_[tier].policy->removed(id);
+}
+
+void RunTree::remove(RunId id) {
+  Run& run = runs_[id];
+  table_.erase(run.keys[0], id);
+  unlink_child(id);
+  roots_.release(run.root);
+  free_arrays(id);
+  run.num_blocks = 0;
+  unused_.push_back(id);
+  --num_runs_;
+}
+
+void RunTree::free_arrays(RunId id) noexcept {
+  const Run& run = runs_[id];
+  free_keys(run.keys, run.capacity);
+  for (Tier& tier : tiers_) {
+    if (tier.runs[id].num_present != 0) free_slots(tier.runs[id].slots, run.capacity);
+  }
+}
+
+void RunTree::touch(std::size_t tier, RunId id, RunId stop) {
+  EvictionPolicy& policy = *tiers_[tier].policy;
+  for (; id != stop; id = runs_[id].parent) policy.touched(id);
+}
+
+std::span<const RunId> RunTree::prefetch_victims(std::size_t tier, std::span<RunId> victims) const noexcept {
+  const Tier& from = tiers_[tier];
+  std::size_t num_victims = 0;
+  RunId id = kNoRun;
+  while (num_victims < victims.size() && (id = from.policy->next_victim(id)) != kNoRun) {
+    __builtin_prefetch(&runs_[id], 1);
+    __builtin_prefetch(&from.runs[id], 1);
+    victims[num_victims++] = id;
+  }
+  const std::span<const RunId> found = victims.first(num_victims);
+  for (const RunId victim : found) {
+    __builtin_prefetch(runs_[victim].keys, 1);
+    __builtin_prefetch(from.runs[victim].slots, 1);
+  }
+  for (const RunId victim : found) table_.prefetch(runs_[victim].keys[0]);
+  return found;
+}
+
+void RunTree::clear() {
+  ++version_;
+  for (RunId id = 0; id < run_end_; ++id) {
+    if (runs_[id].num_blocks == 0) continue;
+    for (Tier& tier : tiers_) {
+      if (tier.runs[id].num_present == 0) continue;
+      free_slots(tier.runs[id].slots, runs_[id].capacity);
+      tier.runs[id] = {};
+      tier.policy->removed(id);
+    }
+    remove(id);
+  }
+}
+
+}  // namespace tiercel

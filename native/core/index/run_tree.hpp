@@ -1,0 +1,135 @@
+// The radix tree of runs over all tiers: shape, keys, and which blocks of a run each tier holds in which slot.
+//
+// A run is a compressed edge: consecutive blocks of one path. Keys are chained, so a run's first key names its whole
+// path; one table from first keys to runs finds every child and no run holds a container of children.
+//
+// Per tier, the blocks present are prefix-closed: of a run, a tier holds a prefix, and it holds any of it only if it
+// holds all of the parent. A run ends where its longest prefix ends, and is gone when no tier holds any of it.
+//
+// Slots' owners and pins are not known here: callers trim a prefix after they have dealt with its slots. Not
+// thread-safe.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "index/key_table.hpp"
+#include "index/lazy_array.hpp"
+#include "index/policy.hpp"
+#include "index/root_table.hpp"
+#include "index/slab_pool.hpp"
+#include "index/types.hpp"
+#include "key.hpp"
+
+namespace tiercel {
+
+struct Run {
+  Key* keys;
+  RunId parent;       // kNoRun at the top
+  RunId first_child;  // children form a list, for the rare case that a subtree is dropped
+  RunId next_sibling;
+  RunId previous_sibling;
+  std::uint32_t num_blocks;  // 0: this number is not in use
+  std::uint32_t capacity;    // of keys and of each tier's slots
+  std::uint32_t depth;       // blocks before this run on its path
+  std::uint32_t root;        // in the root table; the same on a whole path
+};
+
+struct TierRun {
+  Slot* slots;                 // null while num_present == 0
+  std::uint32_t num_present;   // leading blocks that the tier holds
+  std::uint32_t num_writing;   // of those, not ready yet
+  std::uint32_t num_children;  // child runs of which the tier holds any block
+};
+
+class RunTree {
+ public:
+  // num_runs: most runs ever alive at once. Enough if it is the number of slots over all tiers, since every run holds
+  // a slot somewhere; one more for the run that is being built.
+  RunTree(std::size_t num_tiers, std::size_t num_runs, const std::string& policy);
+  ~RunTree();
+  RunTree(const RunTree&) = delete;
+  RunTree& operator=(const RunTree&) = delete;
+
+  std::size_t num_tiers() const noexcept { return tiers_.size(); }
+  const Run& run(RunId id) const noexcept { return runs_[id]; }
+  const TierRun& tier_run(std::size_t tier, RunId id) const noexcept { return tiers_[tier].runs[id]; }
+  Slot* slots(std::size_t tier, RunId id) noexcept { return tiers_[tier].runs[id].slots; }
+  const Key& root(RunId id) const noexcept { return roots_.key(runs_[id].root); }
+  const Key& last_key(RunId id) const noexcept { return runs_[id].keys[runs_[id].num_blocks - 1]; }
+  const EvictionPolicy& policy(std::size_t tier) const noexcept { return *tiers_[tier].policy; }
+
+  // Run numbers in use are below this one.
+  RunId run_end() const noexcept { return run_end_; }
+  std::uint32_t num_runs() const noexcept { return num_runs_; }
+  std::size_t num_bytes() const noexcept;
+
+  // Counts the changes after which a run number and an offset in it may name other blocks than before.
+  std::uint64_t version() const noexcept { return version_; }
+
+  // The child of `parent` (kNoRun: the top) that begins with `key`, or kNoRun.
+  RunId find_child(RunId parent, const Key& key) const {
+    return table_.find(key, [&](RunId id) { return runs_[id].parent == parent && runs_[id].keys[0] == key; });
+  }
+
+  // A new run below `parent`'s end. No tier holds any of it: `fill` must follow. keys must not be empty.
+  RunId add_child(RunId parent, const Key& root, std::span<const Key> keys);
+  // Lengthen a run that has no children; `fill` must follow.
+  void append(RunId id, std::span<const Key> keys);
+  // Cut a run in two before block `at`, 0 < at < num_blocks. The tail keeps the number; returns the head's.
+  RunId split(RunId tail, std::uint32_t at);
+
+  // `tier` holds the next slots.size() blocks of the run too, in these slots, ready or being written.
+  void fill(std::size_t tier, RunId id, std::span<const Slot> slots, bool writing);
+  // Blocks [first, stop) of the run, all being written, are ready.
+  void set_ready(std::size_t tier, RunId id, std::uint32_t first, std::uint32_t stop) noexcept;
+  // `tier` holds only the first num_present blocks from now on. Needs: none of its children in the tier if that is less
+  // than the whole run; the blocks trimmed include num_writing ones that are still being written.
+  void trim(std::size_t tier, RunId id, std::uint32_t num_present, std::uint32_t num_writing);
+
+  // Report the use of the path from `id` up to, and without, its ancestor `stop` to the tier's policy.
+  void touch(std::size_t tier, RunId id, RunId stop = kNoRun);
+
+  // Fetch into the processor's cache what evicting the next runs will need, all at once: each of them would otherwise
+  // wait for memory several times. Returns those runs, up to victims.size().
+  std::span<const RunId> prefetch_victims(std::size_t tier, std::span<RunId> victims) const noexcept;
+
+  // Forget all runs.
+  void clear();
+
+ private:
+  struct Tier {
+    LazyArray<TierRun> runs;  // all zero where the tier holds nothing
+    std::unique_ptr<EvictionPolicy> policy;
+    RunId run_end;  // run numbers ever held are below this one
+  };
+
+  RunId new_run();
+  void remove(RunId id);
+  void link_child(RunId parent, RunId id) noexcept;
+  void unlink_child(RunId id) noexcept;
+  void set_capacity(RunId id, std::uint32_t num_blocks);
+  void split_tier(std::size_t tier, RunId head, RunId tail, std::uint32_t at);
+  void free_arrays(RunId id) noexcept;
+  void leave(std::size_t tier, RunId id);
+  Key* new_keys(std::uint32_t capacity) { return static_cast<Key*>(pool_.allocate(std::size_t{capacity} * 4)); }
+  Slot* new_slots(std::uint32_t capacity) { return static_cast<Slot*>(pool_.allocate(capacity)); }
+  void free_keys(Key* keys, std::uint32_t capacity) noexcept { pool_.free(keys, std::size_t{capacity} * 4); }
+  void free_slots(Slot* slots, std::uint32_t capacity) noexcept { pool_.free(slots, capacity); }
+
+  LazyArray<Run> runs_;
+  std::vector<Tier> tiers_;
+  KeyTable table_;
+  SlabPool pool_;
+  RootTable roots_;
+  std::vector<RunId> unused_;  // numbers below run_end_
+  RunId run_end_ = 0;
+  std::uint32_t num_runs_ = 0;
+  std::uint64_t version_ = 0;
+};
+
+}  // namespace tiercel

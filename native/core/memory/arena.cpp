@@ -1,0 +1,139 @@
+#include "memory/arena.hpp"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <fstream>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+
+#include "memory/memory_limits.hpp"
+
+#ifndef MADV_POPULATE_WRITE  // Linux 5.14
+#define MADV_POPULATE_WRITE 23
+#endif
+
+namespace tiercel {
+namespace {
+
+constexpr std::size_t kHugePageBytes = std::size_t{2} << 20;
+
+[[noreturn]] void fail(int error, const std::string& what) {
+  throw std::system_error(error, std::generic_category(), what);
+}
+
+std::string describe(std::size_t num_bytes) { return "arena of " + std::to_string(num_bytes) + " bytes"; }
+
+std::size_t round_up(std::size_t value, std::size_t unit) { return (value + unit - 1) / unit * unit; }
+
+// Whether the kernel gives transparent huge pages to shared memory that asks for them.
+bool shared_memory_gets_huge_pages() {
+  std::ifstream file("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
+  std::string line;
+  std::getline(file, line);
+  return line.find("[advise]") != std::string::npos || line.find("[always]") != std::string::npos ||
+         line.find("[within_size]") != std::string::npos || line.find("[force]") != std::string::npos;
+}
+
+}  // namespace
+
+Arena::Arena(const ArenaOptions& options) : num_bytes_(options.num_bytes) {
+  if (num_bytes_ == 0) throw std::invalid_argument("an arena needs at least one byte");
+  if (options.hugepages && map_reserved_huge_pages()) return;
+  map_plain_pages(options.hugepages);
+}
+
+Arena::~Arena() { close(); }
+
+std::byte* Arena::data() const {
+  if (data_ == nullptr) throw std::invalid_argument("the arena is closed");
+  return data_;
+}
+
+int Arena::fd() const {
+  if (data_ == nullptr) throw std::invalid_argument("the arena is closed");
+  return fd_;
+}
+
+// Reserved pages belong to this mapping from mmap on, so it fails here or never.
+bool Arena::map_reserved_huge_pages() {
+  const int fd = ::memfd_create("tiercel-arena", MFD_CLOEXEC | MFD_HUGETLB | (21u << MAP_HUGE_SHIFT));
+  if (fd < 0) return false;
+  const std::size_t mapped_bytes = round_up(num_bytes_, kHugePageBytes);
+  void* data = MAP_FAILED;
+  if (mapped_bytes >= num_bytes_ && ::ftruncate(fd, static_cast<off_t>(mapped_bytes)) == 0) {
+    data = ::mmap(nullptr, mapped_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  }
+  if (data == MAP_FAILED) {
+    ::close(fd);
+    return false;
+  }
+  fd_ = fd;
+  data_ = static_cast<std::byte*>(data);
+  mapped_bytes_ = mapped_bytes;
+  page_bytes_ = kHugePageBytes;
+  huge_ = true;
+  return true;
+}
+
+void Arena::map_plain_pages(bool hugepages) {
+  const MemoryRoom room = available_memory();
+  if (num_bytes_ > room.num_bytes) {
+    fail(ENOMEM, describe(num_bytes_) + ": only " + std::to_string(room.num_bytes) + " left by " + room.limited_by);
+  }
+  const bool asks_for_huge = hugepages && shared_memory_gets_huge_pages();
+  page_bytes_ = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  mapped_bytes_ = round_up(num_bytes_, asks_for_huge ? kHugePageBytes : page_bytes_);
+  fd_ = ::memfd_create("tiercel-arena", MFD_CLOEXEC);
+  if (fd_ < 0) fail(errno, describe(num_bytes_) + ": memfd_create");
+  void* data = MAP_FAILED;
+  if (::ftruncate(fd_, static_cast<off_t>(mapped_bytes_)) == 0) {
+    data = ::mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0);
+  }
+  if (data == MAP_FAILED) {
+    const int error = errno;
+    ::close(fd_);
+    fail(error, describe(num_bytes_) + ": mmap");
+  }
+  data_ = static_cast<std::byte*>(data);
+  huge_ = asks_for_huge && ::madvise(data_, mapped_bytes_, MADV_HUGEPAGE) == 0;
+}
+
+void Arena::prefault(std::size_t start, std::size_t stop) {
+  if (start > stop || stop > num_bytes_) {
+    throw std::invalid_argument("range [" + std::to_string(start) + ", " + std::to_string(stop) +
+                                ") does not lie in the " + describe(num_bytes_));
+  }
+  if (start == stop) return;
+  std::byte* first = data() + start / page_bytes_ * page_bytes_;
+  const std::size_t length = static_cast<std::size_t>(data() + round_up(stop, page_bytes_) - first);
+  int result = 0;
+  do {
+    result = ::madvise(first, length, MADV_POPULATE_WRITE);
+  } while (result != 0 && (errno == EINTR || errno == EAGAIN));
+  if (result == 0) return;
+  // EFAULT is what MADV_POPULATE_WRITE says where a plain access would have been answered by SIGBUS.
+  if (errno != EINVAL) fail(errno == EFAULT ? ENOMEM : errno, describe(num_bytes_) + ": prefault");
+  // An older kernel. fallocate takes the pages, with an error if there are none; touching maps them.
+  if (::fallocate(fd_, 0, first - data(), static_cast<off_t>(length)) != 0) {
+    fail(errno == ENOSPC ? ENOMEM : errno, describe(num_bytes_) + ": fallocate");
+  }
+  for (std::size_t offset = 0; offset < length; offset += page_bytes_) {
+    std::atomic_ref(*reinterpret_cast<unsigned char*>(first + offset)).fetch_or(0, std::memory_order_relaxed);
+  }
+}
+
+void Arena::close() noexcept {
+  if (data_ == nullptr) return;
+  ::munmap(data_, mapped_bytes_);
+  ::close(fd_);
+  data_ = nullptr;
+  fd_ = -1;
+}
+
+}  // namespace tiercel
