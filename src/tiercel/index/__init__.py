@@ -1,0 +1,10 @@
+"""Which blocks of which sequences are stored, in which tier and slot.
+
+The index is native (native/core/index): a radix tree of runs over all tiers, with pins, reservations and eviction. It
+decides and keeps count; it moves no bytes, knows no clock and starts no thread. The facade calls it, turns what it
+answers into plans, and frees in the tiers what it reports as void.
+"""
+
+from tiercel._native import Index, IndexStats, Match, Reservation
+
+__all__ = ["Index", "IndexStats", "Match", "Reservation"]
