@@ -1,0 +1,183 @@
+"""Whether this machine has the memory and the disk space that settings ask for, looked at before anything is allocated.
+
+`probe_memory` and `probe_disk` ask the operating system; `require_fit` compares; `check_resources` does both.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tiercel.config.cache import CacheConfig
+from tiercel.config.model import ModelConfig
+from tiercel.config.resolved import ResolvedConfig
+from tiercel.config.sizes import format_bytes
+from tiercel.errors import ConfigError
+
+SET_FOLDER_GLOB = "tiercel-v*-{}"
+"""Folders of the disk tier in a cache directory, by the first 16 hex digits of their fingerprint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryProbe:
+    """Host memory that can still be taken, and what limits it."""
+
+    available_bytes: int
+    limited_by: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskProbe:
+    """Disk space that one directory's files can take, what they hold already included.
+
+    Attributes:
+        directory: the directory, which need not exist yet.
+        device: number of its file system; directories of one device share the free space.
+        free_bytes: free to an unprivileged process.
+        own_bytes: already held by the disk tier's files there.
+    """
+
+    directory: Path
+    device: int
+    free_bytes: int
+    own_bytes: int
+
+
+def check_resources(model: ModelConfig, config: CacheConfig, *, fingerprint: bytes | None = None) -> ResolvedConfig:
+    """Return the settings in numbers if this machine can hold them.
+
+    Blocks for a few file reads; creates nothing.
+
+    Args:
+        model: the model.
+        config: the settings.
+        fingerprint: of the blocks to be stored; what the disk tier's files of this fingerprint hold already counts as
+            room. Without it, what its files of any fingerprint hold.
+
+    Raises:
+        ConfigError: memory or disk space does not suffice; the message names a capacity that fits.
+    """
+    resolved = config.resolve(model)
+    require_fit(resolved, probe_memory(), [probe_disk(path, fingerprint) for path in resolved.ssd_cache_dirs])
+    return resolved
+
+
+def require_fit(resolved: ResolvedConfig, memory: MemoryProbe, disks: Sequence[DiskProbe]) -> None:
+    """Compare what settings take with what there is.
+
+    Args:
+        resolved: the settings in numbers.
+        memory: the host's memory.
+        disks: one per directory of the disk tier, in order.
+
+    Raises:
+        ConfigError: something does not fit.
+    """
+    if resolved.host_bytes > memory.available_bytes:
+        there = f"{format_bytes(memory.available_bytes)} are available ({memory.limited_by})"
+        fitting = memory.available_bytes * 9 // 10 // resolved.slot_bytes
+        raise _too_large("num_cpu_blocks", resolved, resolved.host_bytes, there, fitting)
+    for device in dict.fromkeys(disk.device for disk in disks):
+        shared = [disk for disk in disks if disk.device == device]
+        journal_bytes = resolved.journal_bytes if disks[0] in shared else 0
+        needed = resolved.directory_bytes * len(shared) + journal_bytes
+        room = shared[0].free_bytes + sum(disk.own_bytes for disk in shared)
+        if needed > room:
+            names = ", ".join(str(disk.directory) for disk in shared)
+            per_block = (
+                needed / resolved.num_ssd_blocks
+            )  # the journal grows with the blocks, so this is never too little
+            fitting = int(room * 0.95 / per_block)
+            there = f"{format_bytes(room)} are there (free space and our own files in {names})"
+            raise _too_large("num_ssd_blocks", resolved, needed, there, fitting)
+
+
+def _too_large(key: str, resolved: ResolvedConfig, needed: int, there: str, fitting: int) -> ConfigError:
+    value = getattr(resolved.config, key)
+    remedy = (
+        f'set {key} to {fitting} or "{fitting * resolved.slot_bytes // 2**20}MiB", or less'
+        if fitting * resolved.slot_bytes >= 2**20
+        else "not even one block fits well; free some, or turn the tier off"
+    )
+    return ConfigError(f"{key} = {value!r}: takes {format_bytes(needed)}, and {there}; {remedy}")
+
+
+def probe_disk(directory: Path, fingerprint: bytes | None = None) -> DiskProbe:
+    """Return the disk space of a directory, or of the nearest parent that exists.
+
+    Raises:
+        ConfigError: the place cannot be looked at.
+    """
+    try:
+        existing = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
+        space = os.statvfs(existing)
+        folders = SET_FOLDER_GLOB.format("*" if fingerprint is None else fingerprint.hex()[:16])
+        own = [path.stat() for path in directory.glob(f"{folders}/*")]
+        return DiskProbe(
+            directory=directory,
+            device=existing.stat().st_dev,
+            free_bytes=space.f_bavail * space.f_frsize,
+            own_bytes=sum(found.st_blocks * 512 for found in own),
+        )
+    except OSError as error:
+        raise ConfigError(f"ssd_cache_dir = {str(directory)!r}: {error.strerror}; name a directory of yours") from error
+
+
+def probe_memory(root: Path = Path("/")) -> MemoryProbe:
+    """Return the memory that this process can still take: the machine's, or less where a control group limits it.
+
+    Args:
+        root: where /proc and /sys are looked for.
+    """
+    probes = [MemoryProbe(available_bytes=_meminfo_available(root), limited_by="MemAvailable of the machine")]
+    probes += _cgroup_probes(root)
+    return min(probes, key=lambda probe: probe.available_bytes)
+
+
+def _meminfo_available(root: Path) -> int:
+    for line in (root / "proc/meminfo").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        if name == "MemAvailable":
+            return int(rest.split()[0]) * 1024
+    raise ConfigError(
+        "num_cpu_blocks: /proc/meminfo does not say MemAvailable; this kernel is too old, use Linux 3.14 or newer"
+    )
+
+
+def _cgroup_probes(root: Path) -> list[MemoryProbe]:
+    """Return what each control group around this process still allows, version 2 and version 1."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except FileNotFoundError:  # a kernel without control groups limits nothing
+        return []
+    probes = []
+    for line in lines:
+        _, controllers, inner = line.split(":", 2)
+        if controllers == "":
+            mount, files = root / "sys/fs/cgroup", ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            mount = root / "sys/fs/cgroup/memory"
+            files = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        group = mount / inner.lstrip("/")
+        # Inside a container the path named may lie outside what is mounted; the mount's root is then our own group.
+        for folder in (group, *group.parents):
+            if folder.is_relative_to(mount) and (probe := _cgroup_probe(folder, *files)) is not None:
+                probes.append(probe)
+    return probes
+
+
+def _cgroup_probe(folder: Path, limit_name: str, usage_name: str, cache_name: str) -> MemoryProbe | None:
+    try:
+        limit = (folder / limit_name).read_text().strip()
+        if limit == "max":
+            return None
+        usage = int((folder / usage_name).read_text())
+        stat = (folder / "memory.stat").read_text()
+    except FileNotFoundError:  # not a group with a memory limit
+        return None
+    reclaimable = next((int(line.split()[1]) for line in stat.splitlines() if line.split()[0] == cache_name), 0)
+    return MemoryProbe(
+        available_bytes=max(0, int(limit) - usage + reclaimable), limited_by=f"{folder / limit_name} = {limit}"
+    )
