@@ -1,8 +1,8 @@
 """The seam every tier implements: six methods over opaque slots.
 
-A tier moves bytes between its slots and memory. It knows nothing of keys' meaning, sequences or policy; the control half
-decides which slots are used and a tier does as told. `transfer` calls it from worker threads; wrappers (`faulty`,
-`throttled`) implement the same methods around another tier. `tests/conformance` holds every implementation to this page.
+A tier moves bytes between its slots and memory. It knows nothing of keys' meaning, sequences or policy; the control
+half decides which slots are used and a tier does as told. `transfer` calls it from worker threads; wrappers (`faulty`,
+`throttled`) implement the same methods around another tier. `tests/conformance` holds every tier to this page.
 
 A slot's life, as the tier sees it:
 
@@ -78,7 +78,9 @@ class BlockMemory(Protocol):
 
     @property
     def addresses(self) -> Addresses | None:
-        """Where each block lies if every block is contiguous in host memory and page-aligned, else None."""
+        """Where each block lies, if every block is contiguous in host memory and has whole 4096-byte pages to itself,
+        else None. A tier may then move whole pages: what follows a block in its last page is undefined after a read."""
+        ...
 
     def gather(self, targets: Addresses) -> None:
         """Copy every block to its target address, in slot format. Blocks; releases the GIL."""
@@ -88,6 +90,7 @@ class BlockMemory(Protocol):
 
     def slice(self, start: int, stop: int) -> "BlockMemory":
         """The blocks [start, stop) of this memory, without copying."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,12 +131,13 @@ class Tier(Protocol):
     def write(self, slots: Slots, source: BlockMemory, labels: BlockLabels) -> Statuses:
         """Write one block to each reserved slot and report each outcome.
 
-        A block that is `OK` is readable from now on, and on a tier that survives restarts it is recorded under its label.
+        A block that is `OK` is readable from now on; a tier that survives restarts has recorded it under its label.
         A block that is not `OK` leaves its slot void.
 
         Raises:
             TierFailedError: the tier is out of service. Every slot of the call is void.
         """
+        ...
 
     def read(self, slots: Slots, target: BlockMemory) -> Statuses:
         """Read one block from each slot into memory and report each outcome.
@@ -143,12 +147,15 @@ class Tier(Protocol):
         Raises:
             TierFailedError: the tier is out of service.
         """
+        ...
 
     def free(self, slots: Slots) -> None:
-        """Make slots void. Idempotent. A later read reports `MISSING`; on a tier that survives restarts, also after one."""
+        """Make slots void. Idempotent, no I/O. A later read reports `MISSING`, after an orderly restart too; after a kill the
+        block may be back, as what it was."""
 
     def stats(self) -> TierStats:
         """Counters so far. Never blocks on I/O."""
+        ...
 
     def close(self) -> None:
-        """Release files, memory and locks. Idempotent; waits for calls in progress; any later call raises CacheClosedError."""
+        """Release what is held. Idempotent; waits for calls in progress; later calls raise CacheClosedError."""

@@ -1,0 +1,287 @@
+"""The disk tier: blocks in preallocated files that are warm again after any restart.
+
+A block's life here: its slot is reserved (the journal forgets what the slot held), the block is written with a checksum
+seeded by its name, and then recorded in the journal under its label. A crash at any point leaves a slot that is
+recorded as what it holds, or not at all, or as something that its checksum disproves at the next read.
+
+Directories, locks and manifests: `disk_directory`. Files and journal: `tiercel._native`. The facade restores its index
+from `recovered` and calls `checkpoint` when `wants_checkpoint` says so.
+"""
+
+import errno
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiercel import _native
+from tiercel.tiers._bookkeeping import CallGate, Counters, SlotStates, runs_of
+from tiercel.tiers.base import BlockLabels, BlockMemory, BlockStatus, Slots, Statuses, TierName, TierStats
+from tiercel.tiers.bounce import BouncePool, Chunk
+from tiercel.tiers.disk_directory import StripeFolders
+from tiercel.tiers.disk_options import DiskOptions
+from tiercel.tiers.disk_records import BlockRecords, RecoveredBlocks, seeds_of
+from tiercel.tiers.memory import ContiguousMemory, page_aligned_bytes
+
+_log = logging.getLogger("tiercel.tiers.disk")
+
+Checksums = NDArray[np.uint64]
+
+
+class DiskTier:
+    """Blocks in files. Made by `open`."""
+
+    def __init__(self, options: DiskOptions, folders: StripeFolders, clock: Callable[[], float]) -> None:
+        """Open files and journal in folders that are locked. Use `open`."""
+        self._options = options
+        self._folders = folders
+        self._clock = clock
+        self._gate = CallGate("disk")
+        self._counters = Counters(options.num_slots, options.block_bytes)
+        self._states = SlotStates(options.num_slots)
+        self._records = BlockRecords(folders.folders[0], options.num_slots)
+        self._files = _native.BlockFiles(
+            [str(path) for path in folders.data_paths()],
+            num_slots=options.num_slots,
+            slot_bytes=page_aligned_bytes(options.block_bytes),
+            block_bytes=options.block_bytes,
+            queue_depth=options.queue_depth,
+            engine=options.engine,
+            direct=options.direct,
+        )
+        self._bounce = BouncePool(block_bytes=options.block_bytes, total_bytes=options.bounce_bytes)
+        self._sync_lock = threading.Lock()
+        self._synced_at = clock()
+        self._recovered_slots = self._records.recover()
+        self._states.mark_written(self._recovered_slots)
+
+    @classmethod
+    def open(cls, options: DiskOptions, *, clock: Callable[[], float] = time.monotonic) -> Self:
+        """Open or create a disk tier and recover what it holds.
+
+        A larger capacity than before keeps every block; a smaller one drops those in slots that no longer exist.
+
+        Args:
+            options: where and how large.
+            clock: seconds, monotonic; for the age of what is not synced.
+
+        Raises:
+            ConfigError: a directory cannot be used or lacks space.
+            DirectoryLockedError: another process uses a directory.
+            FormatError: a directory does not belong to this set, this block size or this version. Nothing was changed.
+            OSError: the device failed while files were opened.
+        """
+        folders = StripeFolders.open(
+            options.directories,
+            fingerprint=options.fingerprint,
+            model_id=options.model_id,
+            block_bytes=options.block_bytes,
+            slot_bytes=page_aligned_bytes(options.block_bytes),
+        )
+        try:
+            folders.check_space(options.num_slots)
+            if folders.manifest.num_slots == 0:
+                folders.save(0)  # the set exists from here on, also if this process dies while allocating
+            tier = cls(options, folders, clock)
+            folders.save(options.num_slots)
+        except BaseException:
+            folders.close()
+            raise
+        tier._log_opened()
+        return tier
+
+    @property
+    def name(self) -> TierName:
+        return TierName.DISK
+
+    @property
+    def num_slots(self) -> int:
+        return self._options.num_slots
+
+    @property
+    def block_bytes(self) -> int:
+        return self._options.block_bytes
+
+    @property
+    def engine(self) -> str:
+        """ "io_uring" or "threads"."""
+        return self._files.engine
+
+    @property
+    def direct(self) -> bool:
+        """Whether the page cache is bypassed."""
+        return self._files.direct
+
+    @property
+    def folder(self) -> Path:
+        """Where manifest, lock and journal lie."""
+        return self._folders.folders[0]
+
+    @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """What is slower than it could be, and why, in words."""
+        reasons = (self._files.engine_reason, self._files.direct_reason, self._files.allocation_reason)
+        return tuple(reason for reason in reasons if reason)
+
+    @property
+    def recovered(self) -> RecoveredBlocks:
+        """What was found when the tier was opened, less what was freed or reserved since."""
+        slots = self._recovered_slots[self._states.are_written(self._recovered_slots)]
+        return RecoveredBlocks(parents=self._records.parents[slots], keys=self._records.keys[slots], slots=slots)
+
+    def reserve(self, slots: Slots) -> None:
+        with self._gate.call():
+            self._records.forget(self._states.reserve(slots))
+
+    def write(self, slots: Slots, source: BlockMemory, labels: BlockLabels) -> Statuses:
+        with self._gate.call():
+            self._states.check_reserved(slots)
+            _check_write(slots, source, labels)
+            started = self._clock()
+            statuses = np.full(len(slots), BlockStatus.IO_ERROR, dtype=np.uint8)
+            checksums = np.zeros(len(slots), dtype=np.uint64)
+            self._records.flush_voids()
+            try:
+                self._write_blocks(slots, source, labels, statuses, checksums)
+                self._records.record(slots, labels, checksums, statuses)
+            finally:
+                self._states.finish_write(slots, statuses)
+            self._counters.count_write(statuses, self._clock() - started)
+            self._sync_if_due()
+            return statuses
+
+    def read(self, slots: Slots, target: BlockMemory) -> Statuses:
+        with self._gate.call():
+            if len(slots) != target.num_blocks:
+                raise ValueError(f"{len(slots)} slots and {target.num_blocks} blocks")
+            started = self._clock()
+            statuses = np.full(len(slots), BlockStatus.MISSING, dtype=np.uint8)
+            for start, stop in runs_of(self._states.are_written(slots)):
+                self._read_blocks(slots[start:stop], target.slice(start, stop), statuses[start:stop])
+            self._counters.count_read(statuses, self._clock() - started)
+            return statuses
+
+    def free(self, slots: Slots) -> None:
+        """Make slots void. Recorded with the next write or checkpoint: freeing costs no I/O."""
+        with self._gate.call():
+            self._records.forget(self._states.void(slots))
+
+    @property
+    def wants_checkpoint(self) -> bool:
+        """Whether the journal has grown so far that recovery would take long."""
+        return self._records.journal_bytes >= self._options.checkpoint_bytes or self._records.num_segments > 16
+
+    def checkpoint(self, order: Slots) -> None:
+        """Replace the journal by one compact file, durably. Blocks; other calls go on meanwhile. What was void before the call
+        stays void, whatever happens to the machine.
+
+        Args:
+            order: slots, least recently used first, as the index exports them. Slots that are not written now are left
+                out; written ones that it lacks come last.
+
+        Raises:
+            OSError: the new file could not be written; the journal stays as it was.
+        """
+        with self._gate.call():
+            self._states.check_range(order)
+            self._records.checkpoint(order)
+
+    def stats(self) -> TierStats:
+        return self._counters.snapshot()
+
+    def close(self) -> None:
+        if not self._gate.close():
+            return
+        try:
+            self._records.close()
+        finally:
+            self._bounce.close()
+            self._files.close()
+            self._folders.close()
+
+    def _write_blocks(
+        self, slots: Slots, source: BlockMemory, labels: BlockLabels, statuses: Statuses, checksums: Checksums
+    ) -> None:
+        seeds = seeds_of(labels.names)
+
+        def write(chunk: Chunk, memory: ContiguousMemory) -> None:
+            part = slice(*chunk)
+            errors, checksums[part] = self._files.write(
+                slots[part], memory.addresses[: part.stop - part.start], seeds[part]
+            )
+            statuses[part] = self._statuses(slots[part], errors, "write")
+
+        addresses = source.addresses
+        if addresses is not None:
+            write((0, len(slots)), ContiguousMemory(addresses, self.block_bytes))
+            return
+
+        def gather(chunk: Chunk, half: ContiguousMemory) -> None:
+            source.slice(*chunk).gather(half.addresses[: chunk[1] - chunk[0]])
+
+        self._bounce.pipeline(len(slots), gather, write)
+
+    def _read_blocks(self, slots: Slots, target: BlockMemory, statuses: Statuses) -> None:
+        seeds, checksums = seeds_of(self._records.keys[slots]), self._records.checksums[slots]
+
+        def read(chunk: Chunk, memory: ContiguousMemory) -> None:
+            part = slice(*chunk)
+            addresses = memory.addresses[: part.stop - part.start]
+            errors = self._files.read(slots[part], addresses, seeds[part], checksums[part])
+            statuses[part] = self._statuses(slots[part], errors, "read")
+
+        addresses = target.addresses
+        if addresses is not None:
+            read((0, len(slots)), ContiguousMemory(addresses, self.block_bytes))
+            return
+
+        def scatter(chunk: Chunk, half: ContiguousMemory) -> None:
+            target.slice(*chunk).scatter(half.addresses[: chunk[1] - chunk[0]])
+
+        self._bounce.pipeline(len(slots), read, scatter)
+
+    def _statuses(self, slots: Slots, errors: NDArray[np.int32], act: str) -> Statuses:
+        statuses = np.full(len(errors), BlockStatus.IO_ERROR, dtype=np.uint8)
+        statuses[errors == 0] = BlockStatus.OK
+        statuses[errors == _native.CHECKSUM_MISMATCH] = BlockStatus.CORRUPT
+        statuses[(errors == errno.ENOSPC) | (errors == errno.EDQUOT)] = BlockStatus.NO_SPACE
+        for code in np.unique(errors[errors != 0]).tolist():
+            failed = slots[errors == code]
+            _log.warning(
+                "%s of %d blocks failed: %s; first slot %d",
+                act,
+                len(failed),
+                "wrong checksum" if code < 0 else errno.errorcode.get(code, code),
+                int(failed[0]),
+                extra={"event": "disk_blocks_failed", "act": act, "errno": code, "blocks": len(failed)},
+            )
+        return statuses
+
+    def _sync_if_due(self) -> None:
+        now = self._clock()
+        with self._sync_lock:
+            if now - self._synced_at < self._options.sync_interval_s:
+                return
+            self._synced_at = now
+        self._records.sync()
+
+    def _log_opened(self) -> None:
+        _log.info(
+            "disk tier open with %d of %d slots written",
+            self._states.num_written,
+            self.num_slots,
+            extra={"event": "disk_tier_open", "engine": self.engine, "direct": self.direct},
+        )
+
+
+def _check_write(slots: Slots, source: BlockMemory, labels: BlockLabels) -> None:
+    names = labels.names
+    if not len(slots) == source.num_blocks == len(names):
+        raise ValueError(f"{len(slots)} slots, {source.num_blocks} blocks and {len(names)} names")
+    if names.dtype != np.uint8 or names.shape[1:] != (16,) or not names.flags.c_contiguous or len(labels.parent) != 16:
+        raise ValueError("labels: names must be uint8[num_blocks, 16], C-contiguous, and the parent 16 bytes")

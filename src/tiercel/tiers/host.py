@@ -1,0 +1,142 @@
+"""The host tier: blocks in one shared-memory arena.
+
+Slots are memory, so another tier reads and writes them in place through `memory`: what it wrote to reserved slots
+becomes readable here with `mark_written`, without a copy. Bytes carry no checksum here: they are as safe as the
+engine's own.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from tiercel import _native
+from tiercel.tiers._bookkeeping import CallGate, Counters, SlotStates
+from tiercel.tiers.base import Addresses, BlockLabels, BlockMemory, BlockStatus, Slots, Statuses, TierName, TierStats
+from tiercel.tiers.memory import ContiguousMemory, page_aligned_bytes
+
+Progress = Callable[[int, int], None]
+"""Called with bytes done and bytes in all."""
+
+_PREFAULT_BYTES = 64 << 20
+
+
+class HostTier:
+    """Blocks in host memory. Each slot has whole pages to itself."""
+
+    def __init__(self, *, num_slots: int, block_bytes: int, hugepages: bool = True, copy_threads: int = 1) -> None:
+        """Map the arena; its pages are not resident until `prefault` or first use.
+
+        Args:
+            num_slots: capacity in blocks.
+            block_bytes: size of a block.
+            hugepages: ask for transparent huge pages.
+            copy_threads: threads that one `read` or `write` may use.
+
+        Raises:
+            OSError: the memory is not to be had.
+        """
+        self._block_bytes = block_bytes
+        self._stride = page_aligned_bytes(block_bytes)
+        self._copy_threads = copy_threads
+        self._arena = _native.Arena(num_slots * self._stride, hugepages=hugepages)
+        self._states = SlotStates(num_slots)
+        self._counters = Counters(num_slots, block_bytes)
+        self._gate = CallGate("host")
+
+    @property
+    def name(self) -> TierName:
+        return TierName.HOST
+
+    @property
+    def num_slots(self) -> int:
+        return self._counters.snapshot().num_slots
+
+    @property
+    def block_bytes(self) -> int:
+        return self._block_bytes
+
+    @property
+    def arena(self) -> _native.Arena:
+        """The memory itself, for other processes to map and for CUDA to pin."""
+        return self._arena
+
+    def prefault(self, num_threads: int, progress: Progress | None = None) -> None:
+        """Make all pages resident, so that no store waits for the kernel to zero one.
+
+        Args:
+            num_threads: threads to touch pages with.
+            progress: called from those threads, one at a time.
+        """
+        total = self._arena.num_bytes
+        done = 0
+        lock = threading.Lock()
+
+        def touch(start: int) -> None:
+            nonlocal done
+            stop = min(total, start + _PREFAULT_BYTES)
+            self._arena.prefault(start, stop)
+            with lock:
+                done += stop - start
+                if progress is not None:
+                    progress(done, total)
+
+        with self._gate.call(), ThreadPoolExecutor(num_threads, "tiercel-prefault") as pool:
+            list(pool.map(touch, range(0, total, _PREFAULT_BYTES)))
+
+    def memory(self, slots: Slots) -> ContiguousMemory:
+        """The memory of slots, for another tier to copy from or to. Valid until `close`."""
+        self._states.check_range(slots)
+        return ContiguousMemory(
+            self._addresses(slots), self._block_bytes, num_threads=self._copy_threads, owner=self._arena
+        )
+
+    def mark_written(self, slots: Slots) -> None:
+        """Make reserved slots readable after their blocks were written in place through `memory`.
+
+        Raises:
+            ValueError: a slot is not reserved. No slot changed.
+        """
+        with self._gate.call():
+            self._states.check_reserved(slots)
+            self._states.mark_written(slots)
+
+    def reserve(self, slots: Slots) -> None:
+        with self._gate.call():
+            self._states.reserve(slots)
+
+    def write(self, slots: Slots, source: BlockMemory, labels: BlockLabels) -> Statuses:
+        with self._gate.call():
+            self._states.check_reserved(slots)
+            started = time.monotonic()
+            source.gather(self._addresses(slots))
+            statuses = np.full(len(slots), BlockStatus.OK, dtype=np.uint8)
+            self._states.finish_write(slots, statuses)
+            self._counters.count_write(statuses, time.monotonic() - started)
+            return statuses
+
+    def read(self, slots: Slots, target: BlockMemory) -> Statuses:
+        with self._gate.call():
+            started = time.monotonic()
+            # Void slots are copied as well: their block's memory is undefined, and one call copies everything.
+            written = self._states.are_written(slots)
+            target.scatter(self._addresses(slots))
+            statuses = np.where(written, BlockStatus.OK, BlockStatus.MISSING).astype(np.uint8)
+            self._counters.count_read(statuses, time.monotonic() - started)
+            return statuses
+
+    def free(self, slots: Slots) -> None:
+        with self._gate.call():
+            self._states.void(slots)
+
+    def stats(self) -> TierStats:
+        return self._counters.snapshot()
+
+    def close(self) -> None:
+        if self._gate.close():
+            self._arena.close()
+
+    def _addresses(self, slots: Slots) -> Addresses:
+        return slots.astype(np.uint64) * np.uint64(self._stride) + np.uint64(self._arena.address)

@@ -1,0 +1,71 @@
+"""Blocks in host memory, each contiguous on its own pages: what the host tier lends, and bounce buffers are made of."""
+
+import ctypes
+import mmap
+
+import numpy as np
+
+from tiercel import _native
+from tiercel.tiers.base import Addresses
+
+PAGE_BYTES = 4096
+
+
+def page_aligned_bytes(block_bytes: int) -> int:
+    """Return the bytes that a block takes when it has whole pages to itself."""
+    return -(-block_bytes // PAGE_BYTES) * PAGE_BYTES
+
+
+class ContiguousMemory:
+    """A `BlockMemory` whose blocks lie at given addresses."""
+
+    def __init__(
+        self, addresses: Addresses, block_bytes: int, *, num_threads: int = 1, owner: object | None = None
+    ) -> None:
+        """Describe memory that exists.
+
+        Args:
+            addresses: uint64[num_blocks], multiples of 4096; the blocks' pages do not overlap.
+            block_bytes: size of a block.
+            num_threads: threads that `gather` and `scatter` may use.
+            owner: what must stay alive as long as this memory is used.
+        """
+        self._addresses = addresses
+        self._block_bytes = block_bytes
+        self._num_threads = num_threads
+        self._owner = owner
+
+    @property
+    def num_blocks(self) -> int:
+        return len(self._addresses)
+
+    @property
+    def addresses(self) -> Addresses:
+        return self._addresses
+
+    def gather(self, targets: Addresses) -> None:
+        """Copy every block to its target address."""
+        _native.copy_blocks(self._addresses, targets, self._block_bytes, self._num_threads)
+
+    def scatter(self, sources: Addresses) -> None:
+        """Copy every block from its source address."""
+        _native.copy_blocks(sources, self._addresses, self._block_bytes, self._num_threads)
+
+    def slice(self, start: int, stop: int) -> "ContiguousMemory":
+        """The blocks [start, stop), without copying."""
+        part = self._addresses[start:stop]
+        return ContiguousMemory(part, self._block_bytes, num_threads=self._num_threads, owner=self._owner)
+
+
+def allocate_memory(num_blocks: int, block_bytes: int) -> ContiguousMemory:
+    """Allocate zero-filled private memory for blocks. It lives as long as what is returned and its slices."""
+    stride = page_aligned_bytes(block_bytes)
+    mapping = mmap.mmap(-1, max(1, num_blocks) * stride)
+    base = np.frombuffer(mapping, dtype=np.uint8).ctypes.data
+    addresses = base + np.arange(num_blocks, dtype=np.uint64) * np.uint64(stride)
+    return ContiguousMemory(addresses.astype(np.uint64), block_bytes, owner=mapping)
+
+
+def bytes_view(memory: ContiguousMemory, block: int, num_bytes: int) -> memoryview:
+    """Return the bytes of one block, writable; valid while the memory lives."""
+    return memoryview((ctypes.c_uint8 * num_bytes).from_address(int(memory.addresses[block]))).cast("B")
