@@ -1,0 +1,126 @@
+"""Structured logs on the standard logging module, and notes about silent fallbacks.
+
+The package logs to children of the logger `tiercel` and configures nothing by itself; a program that wants our format
+calls `configure`. Fields given as `extra=` are kept in both formats, and a request id bound around a call is added to
+every line that the call logs, on its thread or task.
+"""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from threading import Lock
+from typing import IO, Any, Literal
+
+LogFormat = Literal["human", "json"]
+
+NOTES_MAX = 64
+"""Different notes kept per cache; later ones are still logged."""
+
+_request_id: ContextVar[str | None] = ContextVar("tiercel_request_id", default=None)
+_STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_HANDLER_NAME = "tiercel"
+
+
+@contextmanager
+def bind_request_id(request_id: str) -> Iterator[None]:
+    """Add `request_id` to every line logged inside the block by this thread or task."""
+    token = _request_id.set(request_id)
+    try:
+        yield
+    finally:
+        _request_id.reset(token)
+
+
+def configure(level: int | str = "INFO", log_format: LogFormat = "human", *, stream: IO[str] | None = None) -> None:
+    """Send Tiercel's logs to a stream in the given format, in place of an earlier call's.
+
+    Only the logger `tiercel` is touched, and its lines no longer reach the root logger's handlers.
+
+    Args:
+        level: lowest level that is written, by name or number.
+        log_format: "human" for one readable line, "json" for one JSON object a line.
+        stream: where lines go; standard error by default.
+
+    Raises:
+        ValueError: unknown level or format. Nothing was changed.
+    """
+    formatters: dict[str, type[logging.Formatter]] = {"human": HumanFormatter, "json": JsonFormatter}
+    if log_format not in formatters:
+        raise ValueError(f"log format {log_format!r} is unknown; use 'human' or 'json'")
+    logger = logging.getLogger("tiercel")
+    logger.setLevel(level)
+    handler = logging.StreamHandler(sys.stderr if stream is None else stream)
+    handler.set_name(_HANDLER_NAME)
+    handler.setFormatter(formatters[log_format]())
+    for old in [existing for existing in logger.handlers if existing.get_name() == _HANDLER_NAME]:
+        logger.removeHandler(old)
+    logger.addHandler(handler)
+    logger.propagate = False
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    """Return what the caller gave as `extra=`, and the request id if one is bound."""
+    fields = {key: value for key, value in vars(record).items() if key not in _STANDARD_FIELDS}
+    request_id = _request_id.get()
+    if request_id is not None:
+        fields.setdefault("request_id", request_id)
+    return fields
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, logger, message, then the extra fields and an exception's traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as one line of JSON; values that JSON does not know are written as their repr."""
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line: dict[str, Any] = {
+            "time": f"{moment}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line.update((key, value) for key, value in _fields(record).items() if key not in line)
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=repr, ensure_ascii=False)
+
+
+class HumanFormatter(logging.Formatter):
+    """One readable line: time, level, logger, message, then the extra fields as key=value."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (the base class's name)
+        """Return the line without a traceback."""
+        fields = "".join(f" {key}={value}" for key, value in _fields(record).items())
+        return super().formatMessage(record) + fields
+
+
+class Notes:
+    """Silent fallbacks of one cache, in words: each is logged once as a warning and kept for the status.
+
+    Thread-safe.
+    """
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        self._lock = Lock()
+        self._texts: dict[str, None] = {}
+
+    def add(self, text: str) -> None:
+        """Log and keep a note, unless the same one was added before."""
+        with self._lock:
+            if text in self._texts or len(self._texts) >= NOTES_MAX:
+                return
+            self._texts[text] = None
+        self._logger.warning(text)
+
+    def texts(self) -> tuple[str, ...]:
+        """Return the notes so far, oldest first."""
+        with self._lock:
+            return tuple(self._texts)

@@ -1,0 +1,123 @@
+"""The one message that says how a cache is doing: frozen, made of numbers and names, serialisable.
+
+The facade builds a `StatusSnapshot`; `prometheus` turns it into metrics, `status` sends it to `tiercel stats`. Tiers,
+queues and outcomes are named by strings, so that this module knows none of the layers above it.
+"""
+
+import msgspec
+
+
+class TierStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One tier: what it holds now, and what it did since it was opened.
+
+    Bytes are payload bytes of blocks that ended ok.
+    """
+
+    name: str
+    num_slots: int
+    num_free: int
+    num_ready: int
+    num_writing: int
+    num_pinned: int
+    block_bytes: int
+    blocks_read: int = 0
+    blocks_written: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+    read_seconds: float = 0.0
+    write_seconds: float = 0.0
+    blocks_corrupt: int = 0
+    io_errors: int = 0
+    evicted: int = 0
+
+
+class HistogramStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts of observations per bucket, not cumulative; the last bucket has no upper bound.
+
+    Attributes:
+        bounds_s: upper bounds of all buckets but the last, ascending.
+        counts: observations per bucket, one more than there are bounds.
+        sum_s: sum of all observations.
+    """
+
+    bounds_s: tuple[float, ...]
+    counts: tuple[int, ...]
+    sum_s: float
+
+    @property
+    def count(self) -> int:
+        """Number of observations."""
+        return sum(self.counts)
+
+    def quantile(self, fraction: float) -> float | None:
+        """Return the upper bound of the bucket that holds the given quantile; None without observations.
+
+        Observations above the last bound are reported as infinity.
+        """
+        rank = fraction * self.count
+        seen = 0
+        for bound, count in zip((*self.bounds_s, float("inf")), self.counts, strict=True):
+            seen += count
+            if seen and seen >= rank:
+                return bound
+        return None
+
+
+class TransferStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What was moved from one place to another. `blocks` counts by outcome ("ok", "corrupt", ...)."""
+
+    source: str
+    target: str
+    blocks: dict[str, int]
+    num_bytes: int
+    seconds: HistogramStatus
+
+
+class Activity(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened since the cache was opened, as counted by `metrics.CacheMetrics`.
+
+    Attributes:
+        hit_tokens: tokens found ready, by the tier that would serve them.
+        pending_tokens: tokens found behind a hit that were still being written.
+        throttled: refusals by the queue or tier that was full.
+        recompute: blocks or requests given back to the engine, by reason.
+    """
+
+    lookups: int
+    lookup_tokens: int
+    hit_tokens: dict[str, int]
+    pending_tokens: int
+    lookup_seconds: HistogramStatus
+    transfers: tuple[TransferStatus, ...]
+    throttled: dict[str, int]
+    recompute: dict[str, int]
+
+    @property
+    def hit_rate(self) -> float | None:
+        """Share of looked-up tokens that were stored; None before the first lookup."""
+        return sum(self.hit_tokens.values()) / self.lookup_tokens if self.lookup_tokens else None
+
+
+class StatusSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A running cache at one moment.
+
+    Attributes:
+        model: name of the model whose KV is cached.
+        fingerprint: what must be equal for blocks to be exchangeable, in hexadecimal.
+        started_at: seconds since the epoch.
+        tickets: tickets by state.
+        queue_depths: moves waiting, by queue.
+        notes: every silent fallback, in words.
+    """
+
+    pid: int
+    version: str
+    model: str
+    fingerprint: str = ""
+    started_at: float
+    uptime_s: float
+    tiers: tuple[TierStatus, ...]
+    activity: Activity
+    tickets: dict[str, int] = {}
+    queue_depths: dict[str, int] = {}
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,54 @@
+"""A snapshot with every field in use, for the tests of what reads snapshots."""
+
+import msgspec
+
+from tiercel.telemetry.metrics import CacheMetrics
+from tiercel.telemetry.snapshot import StatusSnapshot, TierStatus
+
+
+def sample_metrics() -> CacheMetrics:
+    """Return counts of two lookups, two moves of one route, a refusal and a recompute."""
+    metrics = CacheMetrics()
+    metrics.observe_lookup(seconds=2e-5, num_tokens=512, hits=[("host", 256), ("disk", 128)], num_pending_tokens=16)
+    metrics.observe_lookup(seconds=3e-3, num_tokens=64, hits=[])
+    for outcome in ({"ok": 8}, {"ok": 7, "corrupt": 1}):
+        metrics.observe_completion(
+            source="disk", target="host", seconds=0.02, num_bytes=4096 * outcome["ok"], blocks=outcome
+        )
+    metrics.throttled("disk_write")
+    metrics.recompute("corrupt", 3)
+    return metrics
+
+
+def sample_snapshot(metrics: CacheMetrics | None = None) -> StatusSnapshot:
+    """Return the state of a cache with a host and a disk tier."""
+    host = TierStatus(
+        name="host",
+        num_slots=100,
+        num_free=40,
+        num_ready=55,
+        num_writing=5,
+        num_pinned=3,
+        block_bytes=4096,
+        blocks_read=9,
+        blocks_written=60,
+        bytes_read=9 * 4096,
+        bytes_written=60 * 4096,
+        read_seconds=0.001,
+        write_seconds=0.004,
+        evicted=7,
+    )
+    disk = msgspec.structs.replace(host, name="disk", num_slots=1000, num_free=940, blocks_corrupt=1, io_errors=2)
+    return StatusSnapshot(
+        pid=4242,
+        version="0.1.0",
+        model="tiny",
+        fingerprint="ab" * 16,
+        started_at=1_700_000_000.0,
+        uptime_s=93.0,
+        tiers=(host, disk),
+        activity=(sample_metrics() if metrics is None else metrics).activity(),
+        tickets={"running": 2, "done": 11},
+        queue_depths={"disk_read": 4},
+        notes=("io_uring is not available: threads are used",),
+    )
