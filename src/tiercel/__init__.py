@@ -1,1 +1,103 @@
-"""Tiercel: a tiered KV cache for LLM serving."""
+"""Tiercel: a tiered KV cache for LLM serving.
+
+Importing this module loads neither the native core nor anything else: each name is loaded when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tiercel.cache import Cache, Outcome, Ticket, TransferResult
+    from tiercel.config import CacheConfig, ModelConfig, load_config
+    from tiercel.control import Lookup
+    from tiercel.errors import (
+        CacheClosedError,
+        ConfigError,
+        DeadlineError,
+        DirectoryLockedError,
+        FormatError,
+        StaleTicketError,
+        StatusError,
+        ThrottledError,
+        TiercelError,
+        TierError,
+        TierFailedError,
+    )
+    from tiercel.hashing import Sequence
+    from tiercel.layout import BlockGeometry, EngineBlocks, EngineMemory
+    from tiercel.plan import Segment
+    from tiercel.tiers.base import BlockStatus, TierName
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "BlockGeometry": "layout",
+    "BlockStatus": "tiers.base",
+    "Cache": "cache",
+    "CacheClosedError": "errors",
+    "CacheConfig": "config",
+    "ConfigError": "errors",
+    "DeadlineError": "errors",
+    "DirectoryLockedError": "errors",
+    "EngineBlocks": "layout",
+    "EngineMemory": "layout",
+    "FormatError": "errors",
+    "Lookup": "control",
+    "ModelConfig": "config",
+    "Outcome": "cache",
+    "Segment": "plan",
+    "Sequence": "hashing",
+    "StaleTicketError": "errors",
+    "StatusError": "errors",
+    "ThrottledError": "errors",
+    "Ticket": "cache",
+    "TierError": "errors",
+    "TierFailedError": "errors",
+    "TierName": "tiers.base",
+    "TiercelError": "errors",
+    "TransferResult": "cache",
+    "load_config": "config",
+}
+
+__all__ = [
+    "BlockGeometry",
+    "BlockStatus",
+    "Cache",
+    "CacheClosedError",
+    "CacheConfig",
+    "ConfigError",
+    "DeadlineError",
+    "DirectoryLockedError",
+    "EngineBlocks",
+    "EngineMemory",
+    "FormatError",
+    "Lookup",
+    "ModelConfig",
+    "Outcome",
+    "Segment",
+    "Sequence",
+    "StaleTicketError",
+    "StatusError",
+    "ThrottledError",
+    "Ticket",
+    "TierError",
+    "TierFailedError",
+    "TierName",
+    "TiercelError",
+    "TransferResult",
+    "__version__",
+    "load_config",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

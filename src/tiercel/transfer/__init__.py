@@ -1,0 +1,7 @@
+"""The data half's mover: runs plans over tiers in bounded queues, and watches deadlines."""
+
+from tiercel.transfer.deadlines import Deadlines
+from tiercel.transfer.engine import TransferEngine
+from tiercel.transfer.lanes import LaneName, TransferSettings, lane_of
+
+__all__ = ["Deadlines", "LaneName", "TransferEngine", "TransferSettings", "lane_of"]

@@ -1,0 +1,10 @@
+"""The cache of one machine: the facade and what it is put together from.
+
+`facade` is what callers see. `assembly` makes the parts from a configuration, `dispatch` runs operations over them, `tickets`
+are their handles, `reporting` tells metrics and status what happened.
+"""
+
+from tiercel.cache.facade import Cache
+from tiercel.cache.tickets import Outcome, Ticket, TransferResult
+
+__all__ = ["Cache", "Outcome", "Ticket", "TransferResult"]

@@ -1,0 +1,174 @@
+"""From a configuration to the parts of a cache: tiers opened, index restored, everything checked before it is allocated."""
+
+import logging
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tiercel import hashing
+from tiercel.config import CacheConfig, ModelConfig, ResolvedConfig, check_resources
+from tiercel.control import Control, ControlSettings
+from tiercel.layout import BlockGeometry
+from tiercel.plan import LoadPolicy
+from tiercel.telemetry.logs import Notes
+from tiercel.tiers.base import Tier, TierName
+from tiercel.tiers.disk import DiskTier
+from tiercel.tiers.disk_options import DiskOptions
+from tiercel.tiers.host import HostTier
+from tiercel.transfer import TransferSettings
+
+_logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+"""Told (stage, done, total) while a cache is opened."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Assembly:
+    """The parts of one cache. `close` releases them."""
+
+    config: CacheConfig
+    geometry: BlockGeometry
+    fingerprint: bytes
+    control: Control
+    tiers: dict[TierName, Tier]
+    transfer_settings: TransferSettings
+    notes: Notes
+    disk: DiskTier | None
+
+    @property
+    def disk_folder(self) -> Path | None:
+        """Where the disk tier keeps its journal, None without one."""
+        return None if self.disk is None else self.disk.folder
+
+    def checkpoint(self) -> None:
+        """Write the disk tier's checkpoint in the index's order of use. Raises OSError; the journal then stays as it was."""
+        if self.disk is not None:
+            _, _, slots = self.control.export_blocks(TierName.DISK)
+            self.disk.checkpoint(slots)
+
+    def checkpoint_if_due(self) -> None:
+        """Keep the journal short. A failure costs no more than a longer recovery, and is noted."""
+        if self.disk is None or not self.disk.wants_checkpoint:
+            return
+        try:
+            self.checkpoint()
+        except OSError as error:
+            self.notes.add(f"the disk tier's checkpoint failed, so recovery will take longer: {error}")
+
+    def close(self, *, drained: bool) -> None:
+        """Release tiers, fastest first. drained: no transfer is in progress; otherwise tiers are left to the process's end."""
+        if not drained:
+            _logger.error("a device is still busy; its tier stays open until the process ends")
+            return
+        if self.disk is not None:
+            try:
+                self.checkpoint()
+            except OSError as error:
+                _logger.warning("the disk tier's last checkpoint failed, so recovery will take longer: %s", error)
+        for tier in self.tiers.values():
+            tier.close()
+
+
+def assemble(model: ModelConfig, config: CacheConfig, progress: Progress | None = None) -> Assembly:
+    """Make the parts of a cache.
+
+    Raises:
+        ConfigError: a setting does not fit the model or the machine. Nothing was allocated.
+        TierError: a cache directory cannot be used. Nothing stays allocated.
+        OSError: memory or a device failed. Nothing stays allocated.
+    """
+    geometry = BlockGeometry.from_model(model, tokens_per_block=config.tokens_per_block)
+    fingerprint = hashing.fingerprint(geometry.fingerprint_parts())
+    resolved = check_resources(model, config, fingerprint=fingerprint)
+    notes = Notes(logging.getLogger("tiercel"))
+    with ExitStack() as opened:
+        disk = _open_disk(resolved, fingerprint, notes) if config.enable_ssd else None
+        tiers: dict[TierName, Tier] = {}
+        if disk is not None:
+            opened.callback(disk.close)
+            tiers[TierName.DISK] = disk
+        if config.enable_cpu:
+            host = _open_host(resolved, notes, progress)
+            opened.callback(host.close)
+            tiers[TierName.HOST] = host
+        control = Control(
+            ControlSettings(
+                capacities={name: tier.num_slots for name, tier in tiers.items()},
+                tokens_per_block=config.tokens_per_block,
+                block_bytes=geometry.block_bytes,
+                load_policy=LoadPolicy(config.load_policy),
+                evict_ratio=config.evict_ratio,
+            )
+        )
+        if disk is not None:
+            _restore(control, disk)
+        opened.pop_all()
+    return Assembly(
+        config=config,
+        geometry=geometry,
+        fingerprint=fingerprint,
+        control=control,
+        tiers=tiers,
+        transfer_settings=TransferSettings(
+            queue_depth_max=config.transfer_queue_depth_max, chunk_bytes=resolved.transfer_chunk_bytes
+        ),
+        notes=notes,
+        disk=disk,
+    )
+
+
+def _open_disk(resolved: ResolvedConfig, fingerprint: bytes, notes: Notes) -> DiskTier:
+    config = resolved.config
+    disk = DiskTier.open(
+        DiskOptions(
+            directories=resolved.ssd_cache_dirs,
+            fingerprint=fingerprint,
+            model_id=resolved.model.model_id,
+            num_slots=resolved.num_ssd_blocks,
+            block_bytes=resolved.block_bytes,
+            queue_depth=config.ssd_cache_iouring_entries,
+            engine=config.ssd_io_engine,
+            direct=config.ssd_direct_io,
+            checkpoint_bytes=resolved.journal_checkpoint_bytes,
+        )
+    )
+    for reason in disk.fallbacks:
+        notes.add(reason)
+    return disk
+
+
+def _open_host(resolved: ResolvedConfig, notes: Notes, progress: Progress | None) -> HostTier:
+    config = resolved.config
+    host = HostTier(
+        num_slots=resolved.num_cpu_blocks,
+        block_bytes=resolved.block_bytes,
+        hugepages=config.cpu_hugepages,
+        copy_threads=config.cpu_copy_threads,
+    )
+    if config.cpu_hugepages and not host.arena.huge:
+        notes.add(
+            "the host tier got no huge pages: reserve some (vm.nr_hugepages) or allow them for shared memory "
+            "(/sys/kernel/mm/transparent_hugepage/shmem_enabled = advise)"
+        )
+    try:
+        threads = max(1, os.cpu_count() or 1)
+        host.prefault(threads, None if progress is None else lambda done, total: progress("host memory", done, total))
+    except BaseException:
+        host.close()
+        raise
+    return host
+
+
+def _restore(control: Control, disk: DiskTier) -> None:
+    """Put what the disk tier recovered into the index; free what is there twice."""
+    found = disk.recovered
+    taken = control.restore_blocks(TierName.DISK, found.parents, found.keys, found.slots)
+    rejected = found.slots[~taken]
+    if len(rejected):
+        disk.free(np.ascontiguousarray(rejected))
+        _logger.info("%d recovered blocks were recorded twice; the newer records stand", len(rejected))

@@ -1,0 +1,280 @@
+"""The facade: a cache of KV blocks over the tiers of one machine.
+
+    cache = Cache.open(model, config)
+    sequence = cache.sequence(prompt)
+    ticket = cache.load(sequence, engine.blocks(ids), ...)      # or lookup(), look at it, then load(lookup, ...)
+    loaded = ticket.wait().num_blocks_ok                         # or `(await ticket).num_blocks_ok`
+    ...                                                          # the engine computes what is left
+    cache.store(sequence, engine.blocks(ids)).wait_source()
+
+It joins the control half (what to move) to the data half (moving it) and owns what lies between: tickets, deadlines and the
+order in which plans are applied. Every method but `close` and `reset` returns in microseconds and may be called from any
+thread; waiting happens on tickets. Errors are `tiercel.errors`; a full queue is `ThrottledError`, never a silent drop.
+"""
+
+import asyncio
+import atexit
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiercel.cache.assembly import Assembly, Progress, assemble
+from tiercel.cache.dispatch import Dispatcher
+from tiercel.cache.reporting import Reporter
+from tiercel.cache.tickets import Ticket
+from tiercel.config import CacheConfig, ModelConfig
+from tiercel.control import Lookup
+from tiercel.errors import TierFailedError
+from tiercel.hashing import Sequence, root_key
+from tiercel.layout import BlockGeometry, EngineBlocks
+from tiercel.plan import Completion, Move
+from tiercel.telemetry.snapshot import StatusSnapshot
+from tiercel.tiers.base import TierName
+
+_RESET_TIMEOUT_S = 30.0
+
+_TIMEOUT_S_MAX = 86400.0
+"""Longest deadline of an operation, as of `transfer_timeout_s`."""
+
+
+class Cache:
+    """Stores and gives back the KV blocks of one model. Use as a context manager, sync or async, or call `close`."""
+
+    def __init__(self, assembly: Assembly) -> None:
+        """Use `Cache.open`."""
+        self.geometry: BlockGeometry = assembly.geometry
+        self._assembly = assembly
+        self._reporter = Reporter(assembly)
+        self._dispatcher = Dispatcher(
+            assembly.control,
+            assembly.tiers,
+            assembly.transfer_settings,
+            on_completion=self._after_move,
+            on_throttled=self._reporter.throttled,
+        )
+        self._timeout_s = assembly.config.transfer_timeout_s
+        self._process = os.getpid()
+        self._close_lock = threading.Lock()
+        self._closed = False
+        atexit.register(self.close)
+        try:
+            self._reporter.start(
+                self._dispatcher.transfer.queue_depths, lambda: {"running": self._dispatcher.num_running}
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    def _after_move(self, move: Move, completion: Completion) -> None:
+        self._reporter.observe_completion(move, completion)
+        if move.target is TierName.DISK:
+            self._assembly.checkpoint_if_due()
+
+    @classmethod
+    def open(cls, model: ModelConfig, config: CacheConfig, *, progress: Progress | None = None) -> "Cache":
+        """Check the machine, allocate the tiers and bring back what the disk tier holds from before.
+
+        Args:
+            model: the model whose KV is cached.
+            config: capacities, directories and policies.
+            progress: called as progress(stage, done, total) while memory and files are prepared.
+
+        Raises:
+            ConfigError: a setting does not fit the model or the machine; nothing was allocated.
+            DirectoryLockedError: another process uses a cache directory.
+            TierError: a cache directory cannot be used.
+        """
+        return cls(assemble(model, config, progress))
+
+    def sequence(self, tokens: NDArray[np.int32] | NDArray[np.int64] | None = None, *, namespace: str = "") -> Sequence:
+        """Start a sequence; `extend` it as it grows, so that only new blocks are hashed.
+
+        Args:
+            tokens: int32 or int64[num_tokens], C-contiguous.
+            namespace: tenant, LoRA or cache salt; sequences of different namespaces share nothing.
+        """
+        root = root_key(self._assembly.fingerprint, namespace)
+        return Sequence(root, self.geometry.tokens_per_block, tokens)
+
+    def lookup(self, sequence: Sequence, *, limit_tokens: int | None = None) -> Lookup:
+        """Find the leading blocks that are stored and decide how many of them are worth loading.
+
+        Args:
+            sequence: one of this cache's sequences.
+            limit_tokens: load at most this many tokens; an engine computes at least a prompt's last token itself.
+
+        Returns:
+            What was found. It pins those blocks until it is launched, released or destroyed.
+        """
+        started = time.perf_counter()
+        self._dispatcher.check_open()
+        self._check_sequence(sequence)
+        lookup = self._assembly.control.lookup(
+            sequence, limit_tokens=limit_tokens, queued_bytes=self._dispatcher.transfer.queued_bytes()
+        )
+        self._reporter.observe_lookup(lookup, time.perf_counter() - started)
+        return lookup
+
+    def load(
+        self,
+        what: Lookup | Sequence,
+        target: EngineBlocks,
+        *,
+        limit_tokens: int | None = None,
+        timeout_s: float | None = None,
+    ) -> Ticket:
+        """Bring stored blocks into the engine's memory: block i of the sequence to block i of `target`.
+
+        Args:
+            what: a lookup, or a sequence that is looked up now.
+            target: at least as many blocks as are to be loaded; must stay valid until the ticket has resolved.
+            limit_tokens: as in `lookup`; with a sequence only.
+            timeout_s: deadline; by default `transfer_timeout_s`.
+
+        Raises:
+            ThrottledError: too many moves are waiting; the lookup keeps its pins.
+            StaleTicketError: the lookup was used before, or the cache was reset since.
+            ValueError: `target` is too small, read-only or of another geometry, the lookup is another cache's, or the timeout
+                is not positive.
+        """
+        with self._looked_up(what, limit_tokens) as lookup:
+            return self.launch([(lookup, target)], timeout_s=timeout_s)[0]
+
+    def launch(self, batch: Iterable[tuple[Lookup, EngineBlocks]], *, timeout_s: float | None = None) -> list[Ticket]:
+        """Launch several loads, all or none. Raises as `load` does; then no lookup was used."""
+        loads = list(batch)
+        for lookup, target in loads:
+            if target.num_blocks < lookup.num_blocks:
+                raise ValueError(f"{lookup.num_blocks} blocks are to be loaded into {target.num_blocks}")
+            self._check_memory(target)
+            if not target.memory.writable:
+                raise ValueError("the target is read-only, or a broadcast array: give memory that can be loaded into")
+        return self._dispatcher.load(loads, self._checked_timeout(timeout_s))
+
+    def prefetch(
+        self, what: Lookup | Sequence, *, limit_tokens: int | None = None, timeout_s: float | None = None
+    ) -> Ticket:
+        """Bring stored blocks from slower tiers into the fastest one. Arguments and errors as in `load`."""
+        with self._looked_up(what, limit_tokens) as lookup:
+            return self._dispatcher.prefetch(lookup, self._checked_timeout(timeout_s))
+
+    def store(
+        self, sequence: Sequence, source: EngineBlocks, *, first_block: int = 0, timeout_s: float | None = None
+    ) -> Ticket:
+        """Store the sequence's full blocks that are not stored yet: block first_block + i from block i of `source`.
+
+        Call it again as the sequence grows: only new blocks move. `Ticket.wait_source` tells when the engine's memory may be
+        written again, `Ticket.wait` when every tier has its copy.
+
+        Args:
+            source: the engine's blocks from `first_block` on; blocks behind the sequence's last full one are left alone.
+            first_block: index in the sequence of the source's first block. Blocks before it that were evicted meanwhile
+                leave a gap behind which nothing can be stored; give the sequence from block 0 where the engine has it.
+
+        Raises:
+            ThrottledError: too many moves are waiting; nothing was started.
+            ValueError: `source` is of another geometry or holds only some of the heads, the sequence has other blocks,
+                `first_block` is negative, or the timeout is not positive.
+        """
+        if first_block < 0:
+            raise ValueError(f"first_block = {first_block}: must not be negative")
+        self._check_sequence(sequence)
+        self._check_memory(source)
+        if not source.memory.holds_whole_blocks:
+            raise ValueError("the source holds only some of the heads: a block is stored whole or not at all")
+        return self._dispatcher.store(sequence, source, first_block, self._checked_timeout(timeout_s))
+
+    @contextmanager
+    def _looked_up(self, what: Lookup | Sequence, limit_tokens: int | None) -> Iterator[Lookup]:
+        """A lookup as it was given, or one of a sequence, whose pins are given back if the body raises."""
+        if isinstance(what, Lookup):
+            if limit_tokens is not None:
+                raise ValueError(f"limit_tokens = {limit_tokens}: give it to `lookup`, this one has been made")
+            yield what
+            return
+        lookup = self.lookup(what, limit_tokens=limit_tokens)
+        try:
+            yield lookup
+        except BaseException:
+            lookup.release()
+            raise
+
+    def _check_sequence(self, sequence: Sequence) -> None:
+        if sequence.tokens_per_block != self.geometry.tokens_per_block:
+            raise ValueError(
+                f"the sequence has {sequence.tokens_per_block} tokens a block, this cache {self.geometry.tokens_per_block}; "
+                f"make it with Cache.sequence"
+            )
+
+    def _check_memory(self, blocks: EngineBlocks) -> None:
+        theirs = blocks.memory.geometry
+        if theirs is not self.geometry and theirs != self.geometry:
+            raise ValueError(f"the engine's memory is described for {theirs}; describe it with this cache's geometry")
+
+    def _checked_timeout(self, timeout_s: float | None) -> float:
+        if timeout_s is None:
+            return self._timeout_s
+        if not 0 < timeout_s <= _TIMEOUT_S_MAX:
+            raise ValueError(f"timeout_s = {timeout_s}: must be more than 0 and at most {_TIMEOUT_S_MAX:.0f}")
+        return timeout_s
+
+    def observe_prefill(self, *, cached_tokens: int, computed_tokens: int, seconds: float) -> None:
+        """Tell how long the engine took to compute tokens behind a cached prefix; `load_policy: auto` learns from it."""
+        self._assembly.control.prefill.observe(cached_tokens, computed_tokens, seconds)
+
+    def reset(self) -> None:
+        """Forget every block in every tier, durably, because the weights changed. Open tickets are cancelled; what other threads
+        launch before it returns raises ThrottledError.
+
+        Raises:
+            DeadlineError: a device did not finish its transfers in time; nothing was forgotten, call again.
+            TierFailedError: the disk tier could not be emptied durably; call again before storing anything.
+        """
+        self._dispatcher.check_open()
+        self._dispatcher.reset(_RESET_TIMEOUT_S, self._empty_durably)
+
+    def _empty_durably(self) -> None:
+        try:
+            self._assembly.checkpoint()
+        except OSError as error:
+            raise TierFailedError(
+                f"the disk tier could not be emptied durably ({error}); free space or mend the disk and reset again "
+                f"before anything is stored"
+            ) from error
+
+    def stats(self) -> StatusSnapshot:
+        """What the cache holds and did, frozen; the same that `tiercel stats` and the metrics show."""
+        return self._reporter.snapshot()
+
+    def close(self) -> None:
+        """Cancel open tickets, write the disk tier's checkpoint and release everything. Idempotent; bounded.
+
+        In a process forked from the one that opened the cache, which still uses it, this does nothing.
+        """
+        if os.getpid() != self._process:
+            return
+        with self._close_lock:
+            if self._closed:
+                return
+            self._closed = True
+        atexit.unregister(self.close)
+        drained = self._dispatcher.close()
+        self._reporter.close()
+        self._assembly.close(drained=drained)
+
+    def __enter__(self) -> "Cache":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> "Cache":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.close)

@@ -1,0 +1,131 @@
+"""What the facade tells the outside: counters for each lookup and move, and the status snapshot made from all parts."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from tiercel import __version__
+from tiercel.cache.assembly import Assembly
+from tiercel.control import Lookup
+from tiercel.plan import Completion, Move
+from tiercel.telemetry.metrics import CacheMetrics
+from tiercel.telemetry.snapshot import StatusSnapshot, TierStatus
+from tiercel.telemetry.status import SOCKET_NAME, StatusServer
+from tiercel.tiers.base import BlockStatus, TierName
+
+_TIER_NAMES = {tier: tier.name.lower() for tier in TierName}
+_STATUS_NAMES = {status: status.name.lower() for status in BlockStatus}
+
+
+class Reporter:
+    """Counts what a cache does and serves its status. Thread-safe."""
+
+    def __init__(self, assembly: Assembly) -> None:
+        self._assembly = assembly
+        self._metrics = CacheMetrics()
+        self._started_at = time.time()
+        self._status: StatusServer | None = None
+        self._stop_http: Callable[[], None] | None = None
+        self._depths: Callable[[], dict[str, int]] = dict
+        self._tickets: Callable[[], dict[str, int]] = dict
+
+    def start(self, depths: Callable[[], dict[str, int]], tickets: Callable[[], dict[str, int]]) -> None:
+        """Serve the status socket and, where a port is set, the metrics.
+
+        Args:
+            depths: moves waiting per queue.
+            tickets: tickets by state.
+
+        Raises:
+            OSError: a socket or port cannot be listened on; the message names it.
+        """
+        self._depths, self._tickets = depths, tickets
+        config = self._assembly.config
+        path = Path(config.status_socket) if config.status_socket else None
+        if path is None and self._assembly.disk_folder is not None:
+            path = self._assembly.disk_folder / SOCKET_NAME
+        self._status = StatusServer(self.snapshot, path=path)
+        if config.metrics_port is not None:
+            from tiercel.telemetry.prometheus import PrometheusExporter
+
+            exporter = PrometheusExporter(self.snapshot)
+            exporter.start_http(config.metrics_port)
+            self._stop_http = exporter.close
+
+    def observe_lookup(self, lookup: Lookup, seconds: float) -> None:
+        """Count a lookup."""
+        tokens_per_block = lookup.sequence.tokens_per_block
+        self._metrics.observe_lookup(
+            seconds=seconds,
+            num_tokens=lookup.sequence.num_tokens,
+            hits=[(_TIER_NAMES[s.tier], s.num_blocks * tokens_per_block) for s in lookup.segments],
+            num_pending_tokens=lookup.num_pending * tokens_per_block,
+        )
+
+    def observe_completion(self, move: Move, completion: Completion) -> None:
+        """Count a move that ended."""
+        statuses, counts = np.unique(np.frombuffer(completion.statuses, np.uint8), return_counts=True)
+        self._metrics.observe_completion(
+            source=_TIER_NAMES[move.source],
+            target=_TIER_NAMES[move.target],
+            seconds=completion.queued_s + completion.busy_s,
+            num_bytes=completion.num_bytes,
+            blocks={_STATUS_NAMES[BlockStatus(s)]: int(n) for s, n in zip(statuses, counts, strict=True)},
+        )
+
+    def throttled(self, queue: str) -> None:
+        """Count a refusal by a full queue."""
+        self._metrics.throttled(queue)
+
+    def recompute(self, reason: str, count: int = 1) -> None:
+        """Count what a connector gave back to its engine."""
+        self._metrics.recompute(reason, count)
+
+    def snapshot(self) -> StatusSnapshot:
+        """The cache as of now."""
+        assembly = self._assembly
+        return StatusSnapshot(
+            pid=os.getpid(),
+            version=__version__,
+            model=assembly.geometry.model_id,
+            fingerprint=assembly.fingerprint.hex(),
+            started_at=self._started_at,
+            uptime_s=time.time() - self._started_at,
+            tiers=tuple(self._tier_status(tier) for tier in assembly.control.tiers),
+            activity=self._metrics.activity(),
+            tickets=self._tickets(),
+            queue_depths=self._depths(),
+            notes=assembly.notes.texts(),
+        )
+
+    def _tier_status(self, tier: TierName) -> TierStatus:
+        index, moved = self._assembly.control.stats(tier), self._assembly.tiers[tier].stats()
+        return TierStatus(
+            name=_TIER_NAMES[tier],
+            num_slots=index.num_slots,
+            num_free=index.num_free,
+            num_ready=index.num_ready,
+            num_writing=index.num_writing,
+            num_pinned=index.num_pinned,
+            block_bytes=moved.block_bytes,
+            blocks_read=moved.blocks_read,
+            blocks_written=moved.blocks_written,
+            bytes_read=moved.bytes_read,
+            bytes_written=moved.bytes_written,
+            read_seconds=moved.read_seconds,
+            write_seconds=moved.write_seconds,
+            blocks_corrupt=moved.blocks_corrupt,
+            io_errors=moved.io_errors,
+            evicted=index.num_evicted,
+        )
+
+    def close(self) -> None:
+        """Stop serving. Idempotent."""
+        if self._status is not None:
+            self._status.close()
+        if self._stop_http is not None:
+            self._stop_http()
+            self._stop_http = None

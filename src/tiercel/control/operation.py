@@ -1,0 +1,114 @@
+"""What the control half hands out: lookups before a launch, operations after one."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiercel.errors import StaleTicketError
+from tiercel.hashing import Sequence as TokenSequence
+from tiercel.index import Index, Match, Reservation
+from tiercel.plan import Plan, Segment
+from tiercel.tiers.base import TierName
+
+PENDING = 255
+"""Marks a block of an operation that has no outcome yet; never leaves the core."""
+
+
+class Lookup:
+    """What a lookup found and what the plan makes of it. Holds pins until released, launched or destroyed.
+
+    Attributes:
+        sequence: the sequence that was looked up.
+        matched_blocks: leading blocks that are stored.
+        num_blocks: leading blocks that are worth loading; at most matched_blocks.
+        num_pending: blocks directly behind the stored ones that are being written right now.
+        segments: where the blocks to load lie, in order.
+    """
+
+    __slots__ = (
+        "_index",
+        "_match",
+        "generation",
+        "matched_blocks",
+        "num_blocks",
+        "num_pending",
+        "segments",
+        "sequence",
+    )
+
+    def __init__(
+        self, index: Index, sequence: TokenSequence, match: Match, num_blocks: int, segments: tuple[Segment, ...]
+    ) -> None:
+        self._index = index
+        self.sequence = sequence
+        self.matched_blocks = match.num_blocks
+        self.num_blocks = num_blocks
+        self.num_pending = match.num_pending
+        self.segments = segments
+        self.generation = match.generation
+        if num_blocks < self.matched_blocks:
+            match.truncate(num_blocks)
+        self._match: Match | None = match
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that the blocks to load hold."""
+        return self.num_blocks * self.sequence.tokens_per_block
+
+    def check_launchable(self, index: Index) -> None:
+        """Raise unless an operation on `index` may take the pins over.
+
+        Raises:
+            StaleTicketError: they were released or handed over before, or the index was cleared since.
+            ValueError: the lookup is another cache's; its slots mean nothing here.
+        """
+        if self._index is not index:
+            raise ValueError("this lookup was made by another cache; look the sequence up in the one that launches it")
+        if self._match is None:
+            raise StaleTicketError("this lookup was launched or released before; look the sequence up again")
+        if self.generation != index.generation:
+            raise StaleTicketError("the cache was reset after this lookup; look the sequence up again")
+
+    def take_match(self) -> Match:
+        """Hand the pins over to an operation. The lookup must be launchable."""
+        match, self._match = self._match, None
+        assert match is not None, "a lookup was launched without check_launchable"
+        return match
+
+    def release(self) -> None:
+        """Give the pins back. Idempotent."""
+        if self._match is not None:
+            self._match.release()
+            self._match = None
+
+    def __enter__(self) -> "Lookup":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def __repr__(self) -> str:
+        where = ", ".join(f"{s.tier.name.lower()}: {s.num_blocks}" for s in self.segments) or "nothing"
+        return f"Lookup(load {self.num_blocks} of {self.matched_blocks} stored blocks; {where})"
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Operation:
+    """A plan under way and what it holds.
+
+    Attributes:
+        statuses: uint8[num_blocks], outcome of each block as its owner sees it, PENDING until known.
+        segments: where a load's blocks came from.
+        arrived: blocks that reached each tier.
+        attached: (first block in the operation, count, ticket) of blocks that another ticket is writing.
+    """
+
+    plan: Plan
+    sequence: TokenSequence
+    statuses: NDArray[np.uint8]
+    match: Match | None = None
+    reservations: dict[int, Reservation] = field(default_factory=dict)
+    segments: tuple[Segment, ...] = ()
+    arrived: dict[TierName, int] = field(default_factory=dict)
+    attached: tuple[tuple[int, int, int], ...] = ()

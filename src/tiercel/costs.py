@@ -1,0 +1,169 @@
+"""What moving and computing cost, learnt while the system runs.
+
+Two models that `plan` compares: how long a tier takes to deliver bytes (a latency and a rate) and how long the engine takes
+to prefill tokens (a quadratic). Both are fitted by least squares that forgets old observations, both can be read and both
+are deterministic: time comes in with the observations, nothing here has a clock.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class TransferCost:
+    """Time to bring blocks from a tier to the engine.
+
+    Attributes:
+        latency_s: time before the first byte of an idle tier.
+        bytes_per_s: rate after that; infinite for a tier that costs nothing.
+        queue_wait_s: time until the transfers already queued are done.
+    """
+
+    latency_s: float
+    bytes_per_s: float
+    queue_wait_s: float = 0.0
+
+    def seconds(self, num_bytes: int) -> float:
+        """Predict the time until `num_bytes` have arrived."""
+        return self.queue_wait_s + self.latency_s + num_bytes / self.bytes_per_s
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillCurve:
+    """Time to compute tokens behind a cached prefix: fixed + linear per token + attention over what lies before each."""
+
+    fixed_s: float = 0.0
+    token_s: float = 0.0
+    token_pair_s: float = 0.0
+
+    def seconds(self, cached_tokens: int, new_tokens: int) -> float:
+        """Predict the time to compute `new_tokens` behind `cached_tokens`; 0 for no tokens."""
+        if new_tokens == 0:
+            return 0.0
+        return self.fixed_s + self.token_s * new_tokens + self.token_pair_s * _token_pairs(cached_tokens, new_tokens)
+
+
+def _token_pairs(cached_tokens: int, new_tokens: int) -> float:
+    return new_tokens * (cached_tokens + 0.5 * new_tokens)
+
+
+class OnlineFit:
+    """Least squares with exponential forgetting, coefficients never negative.
+
+    Keeps the normal equations only, so an observation costs O(features^2) whatever came before. The observations are
+    weighted by the inverse square of the measured value: it is relative errors that count, over four decades of sizes.
+    """
+
+    _FORGETTING = 0.98
+    _PRIOR_WEIGHT = 0.01
+    _RIDGE = 1e-9
+
+    def __init__(self, prior: NDArray[np.float64]) -> None:
+        """Start from a guess.
+
+        Args:
+            prior: float64[features], the coefficients assumed before anything was seen; it decides between features that the
+                observations cannot tell apart. 0 where nothing is assumed.
+        """
+        self._num_observations = 0
+        known = prior > 0
+        relative = np.where(known, self._PRIOR_WEIGHT / np.where(known, prior, 1.0) ** 2, 0.0)
+        self._prior_matrix = np.diag(relative)
+        self._prior_vector = relative * prior
+        self._matrix = np.zeros_like(self._prior_matrix)
+        self._vector = np.zeros_like(prior)
+        self._coefficients = prior.copy()
+
+    @property
+    def num_observations(self) -> int:
+        return self._num_observations
+
+    @property
+    def coefficients(self) -> NDArray[np.float64]:
+        return self._coefficients
+
+    def observe(self, features: NDArray[np.float64], measured: float) -> None:
+        """Take in one measurement. measured: > 0."""
+        weight = 1.0 / measured**2
+        self._matrix = self._FORGETTING * self._matrix + weight * np.outer(features, features)
+        self._vector = self._FORGETTING * self._vector + weight * measured * features
+        self._num_observations += 1
+        self._coefficients = self._solve()
+
+    def _solve(self) -> NDArray[np.float64]:
+        """Solve for coefficients >= 0 by fixing negative ones at zero, one after another (active set; few features)."""
+        matrix = self._matrix + self._prior_matrix + np.diag(self._RIDGE * np.diag(self._matrix))
+        vector = self._vector + self._prior_vector
+        active = list(np.flatnonzero(np.diag(matrix) > 0))
+        result = np.zeros_like(vector)
+        while active:
+            scale = 1.0 / np.sqrt(np.diag(matrix)[active])
+            scaled = matrix[np.ix_(active, active)] * np.outer(scale, scale)
+            part = np.linalg.solve(scaled, vector[active] * scale) * scale
+            if (part >= 0).all():
+                result[active] = part
+                break
+            active.pop(int(np.argmin(part / scale)))
+        return result
+
+
+class TransferCostModel:
+    """Learns a tier's latency and rate from how long its transfers took."""
+
+    _DECLINED_DECAY = 0.98
+
+    def __init__(self, *, latency_s: float, bytes_per_s: float) -> None:
+        self._fit = OnlineFit(np.array([latency_s, 1.0 / bytes_per_s]))
+        self._optimism = 1.0
+        self._cost = self._estimate()
+
+    def observe(self, num_bytes: int, seconds: float) -> None:
+        """Take in one transfer. Transfers of nothing or in no time are left out."""
+        if num_bytes > 0 and seconds > 0:
+            self._fit.observe(np.array([1.0, float(num_bytes)]), seconds)
+            self._optimism = 1.0
+            self._cost = self._estimate()
+
+    def decline(self) -> None:
+        """Note that a load was declined for its cost. Without news a bad estimate would stand for ever: each time it is
+        believed a little less, until a load is tried again and observed."""
+        self._optimism *= self._DECLINED_DECAY
+        self._cost = self._estimate()
+
+    @property
+    def cost(self) -> TransferCost:
+        """The estimate as of now, for an empty queue."""
+        return self._cost
+
+    def _estimate(self) -> TransferCost:
+        latency_s, byte_s = (float(c) * self._optimism for c in self._fit.coefficients)
+        return TransferCost(latency_s, 1.0 / max(byte_s, 1e-15))
+
+
+class PrefillCostModel:
+    """Learns an engine's prefill curve from the timings that it reports."""
+
+    def __init__(self) -> None:
+        self._fit = OnlineFit(np.zeros(3))
+        self._curve = PrefillCurve()
+
+    @property
+    def num_observations(self) -> int:
+        return self._fit.num_observations
+
+    def observe(self, cached_tokens: int, new_tokens: int, seconds: float) -> None:
+        """Take in one prefill. Raises ValueError for negative counts or a time that is not positive."""
+        if cached_tokens < 0 or new_tokens <= 0 or not 0 < seconds < float("inf"):
+            raise ValueError(
+                f"a prefill needs cached_tokens >= 0, computed_tokens > 0 and finite seconds > 0, "
+                f"got {cached_tokens}, {new_tokens} and {seconds}"
+            )
+        self._fit.observe(np.array([1.0, float(new_tokens), _token_pairs(cached_tokens, new_tokens)]), seconds)
+        self._curve = PrefillCurve(*(float(c) for c in self._fit.coefficients))
+
+    @property
+    def curve(self) -> PrefillCurve:
+        """The estimate as of now; costs nothing as long as nothing was observed."""
+        return self._curve

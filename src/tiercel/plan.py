@@ -1,0 +1,178 @@
+"""From a lookup and its costs to a plan of moves. Pure functions over frozen data.
+
+A `Plan` is the only thing that goes down to the data half, `Completion`s are the only thing that comes back. Both are
+made of integers and bytes, so they cross a process boundary as they are. `control` calls this module; `transfer` reads
+its messages; nothing here knows a tensor, a thread or a clock.
+
+A plan is applied in the order in which plans were made: first `frees`, then the reservations of its moves' target slots,
+then the moves, each after the one it names.
+"""
+
+import enum
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from tiercel.costs import PrefillCurve, TransferCost
+from tiercel.tiers.base import Slots, TierName
+
+NO_MOVE = -1
+"""`Move.after` of a move that waits for no other."""
+
+
+class OperationKind(enum.Enum):
+    """What a ticket was asked to do."""
+
+    LOAD = "load"
+    STORE = "store"
+    PREFETCH = "prefetch"
+
+
+class LoadPolicy(enum.Enum):
+    """Whether a stored block is loaded or recomputed."""
+
+    AUTO = "auto"
+    """Load the leading blocks that are cheaper to load than to recompute."""
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+class Move(msgspec.Struct, frozen=True, kw_only=True):
+    """Copy consecutive blocks of one sequence from one tier to another.
+
+    Slots are uint32 little endian, one per block; `b""` for the GPU tier, whose memory is bound when the plan is launched
+    (block i of the operation is block i of that memory).
+
+    Attributes:
+        first_block: position in the operation, whose block 0 is block `Plan.first_block` of the sequence.
+        after: index, in the plan, of the move whose target is this move's source, or NO_MOVE.
+    """
+
+    source: TierName
+    target: TierName
+    first_block: int
+    num_blocks: int
+    source_slots: bytes
+    target_slots: bytes
+    after: int = NO_MOVE
+    parent_key: bytes = b""
+    keys: bytes = b""
+
+
+class Free(msgspec.Struct, frozen=True, kw_only=True):
+    """Slots of a tier that hold nothing any more; uint32 little endian."""
+
+    tier: TierName
+    slots: bytes
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Ordered moves that satisfy one load, store or prefetch.
+
+    Attributes:
+        ticket: number of the ticket that owns the plan.
+        first_block: index in the sequence of the operation's block 0.
+        num_blocks: blocks that the operation covers, moved or not.
+        deadline_s: seconds after the launch when every move must have ended.
+    """
+
+    ticket: int
+    kind: OperationKind
+    first_block: int
+    num_blocks: int
+    moves: tuple[Move, ...]
+    frees: tuple[Free, ...]
+    deadline_s: float
+
+
+class Completion(msgspec.Struct, frozen=True, kw_only=True):
+    """How one move ended, block by block.
+
+    Attributes:
+        move: index of the move in its plan.
+        statuses: one `BlockStatus` byte per block of the move.
+        num_bytes: payload bytes that arrived.
+        busy_s: seconds in which the move's bytes were being moved.
+        queued_s: seconds between the launch and the first byte.
+    """
+
+    ticket: int
+    move: int
+    statuses: bytes
+    num_bytes: int
+    busy_s: float
+    queued_s: float
+
+
+class Segment(msgspec.Struct, frozen=True):
+    """Consecutive blocks of a sequence that lie in one tier."""
+
+    tier: TierName
+    first_block: int
+    num_blocks: int
+
+
+def pack_slots(slots: Slots) -> bytes:
+    """Turn slot numbers into the form that messages carry."""
+    return slots.astype("<u4", copy=False).tobytes()
+
+
+def unpack_slots(packed: bytes) -> Slots:
+    """Turn a message's slot numbers back into an array; read-only."""
+    return np.frombuffer(packed, dtype="<u4")
+
+
+def pack_keys(keys: NDArray[np.uint8]) -> bytes:
+    """Turn uint8[num_blocks, 16] keys into the form that messages carry."""
+    return keys.tobytes()
+
+
+def unpack_keys(packed: bytes) -> NDArray[np.uint8]:
+    """Turn a message's keys back into uint8[num_blocks, 16]; read-only."""
+    return np.frombuffer(packed, dtype=np.uint8).reshape(-1, 16)
+
+
+def choose_split(
+    segments: Sequence[Segment],
+    *,
+    num_tokens: int,
+    tokens_per_block: int,
+    block_bytes: int,
+    costs: Mapping[TierName, TransferCost],
+    prefill: PrefillCurve,
+) -> int:
+    """Say how many leading blocks to load so that load plus recompute of the rest takes least time.
+
+    Within a segment the load time is linear in the number of blocks and the saved prefill is convex, so the total is concave
+    and its minimum lies at a segment's end: only those points are compared. Ties go to loading more, which spares the engine.
+
+    Args:
+        segments: what is stored, in order from block 0.
+        num_tokens: length of the prompt, at least as long as the segments cover.
+        costs: cost of reaching the engine from each tier, for each tier of the segments.
+        prefill: the engine's cost of computing tokens.
+
+    Returns:
+        A number of blocks between 0 and the blocks that the segments cover.
+    """
+    best_blocks, best_seconds = 0, prefill.seconds(0, num_tokens)
+    load_seconds = 0.0
+    for segment in segments:
+        load_seconds += costs[segment.tier].seconds(segment.num_blocks * block_bytes)
+        blocks = segment.first_block + segment.num_blocks
+        cached_tokens = min(blocks * tokens_per_block, num_tokens)
+        seconds = load_seconds + prefill.seconds(cached_tokens, num_tokens - cached_tokens)
+        if seconds <= best_seconds:
+            best_blocks, best_seconds = blocks, seconds
+    return best_blocks
+
+
+def cut_segments(segments: Iterable[Segment], num_blocks: int) -> tuple[Segment, ...]:
+    """Return the part of the segments that covers the first `num_blocks` blocks."""
+    return tuple(
+        Segment(s.tier, s.first_block, min(s.num_blocks, num_blocks - s.first_block))
+        for s in segments
+        if s.first_block < num_blocks
+    )

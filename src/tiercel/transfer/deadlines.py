@@ -1,0 +1,66 @@
+"""One thread that calls back when a ticket's deadline passes."""
+
+import heapq
+import threading
+import time
+from collections.abc import Callable
+
+_SLACK = 256
+"""Entries of ended tickets that may lie in the heap before it is cleaned."""
+
+
+class Deadlines:
+    """Deadlines of open tickets. Thread-safe; sleeps until the next one."""
+
+    def __init__(self, on_deadline: Callable[[int], None]) -> None:
+        """Start the thread. on_deadline: called on it with the ticket's number; must not raise."""
+        self._on_deadline = on_deadline
+        self._open: set[int] = set()
+        self._heap: list[tuple[float, int]] = []
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._watch, name="tiercel-deadlines", daemon=True)
+        self._thread.start()
+
+    def add(self, ticket: int, timeout_s: float) -> None:
+        """Watch a ticket from now on for `timeout_s` seconds."""
+        at = time.monotonic() + timeout_s
+        with self._changed:
+            if len(self._heap) > 2 * len(self._open) + _SLACK:
+                self._heap = [entry for entry in self._heap if entry[1] in self._open]
+                heapq.heapify(self._heap)
+            self._open.add(ticket)
+            heapq.heappush(self._heap, (at, ticket))
+            if self._heap[0][1] == ticket:
+                self._changed.notify()
+
+    def discard(self, ticket: int) -> None:
+        """Stop watching a ticket. Unknown ones are left alone."""
+        with self._changed:
+            self._open.discard(ticket)
+
+    def _watch(self) -> None:
+        while (ticket := self._next()) is not None:
+            self._on_deadline(ticket)
+
+    def _next(self) -> int | None:
+        """Wait for the next deadline of an open ticket; None when closing."""
+        with self._changed:
+            while not self._closing:
+                remaining = self._heap[0][0] - time.monotonic() if self._heap else None
+                if remaining is not None and remaining <= 0:
+                    ticket = heapq.heappop(self._heap)[1]
+                    if ticket in self._open:
+                        self._open.discard(ticket)
+                        return ticket
+                else:
+                    self._changed.wait(remaining)
+            return None
+
+    def close(self) -> None:
+        """End the thread. Idempotent; no callback starts after this, unless called from the callback itself."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()

@@ -1,0 +1,278 @@
+"""Runs plans: a bounded queue and worker threads per slower tier and direction.
+
+    lane                moves                          runs on
+    (HOST, loading)     host -> gpu                    HostTier.read into engine memory
+    (HOST, storing)     gpu -> host                    HostTier.write from engine memory
+    (DISK, loading)     disk -> host, disk -> gpu      DiskTier.read into the arena, or through its buffers
+    (DISK, storing)     host -> disk, gpu -> disk      DiskTier.write
+
+Loads go ahead of stores of the same tier. Chunks of different plans take turns. When a plan is cancelled, by its owner or at its
+deadline, what has not started ends as `CANCELLED`, engine memory is fenced off, and what is already with the device is waited
+for in the background: its completion comes when the device is done, so its slots stay out of use until then.
+
+The facade submits plans in the order in which they were made and gets one `Completion` per move, from a worker's thread.
+"""
+
+import itertools
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiercel.errors import CacheClosedError, ThrottledError, TierFailedError
+from tiercel.plan import Completion, Move, Plan, unpack_keys, unpack_slots
+from tiercel.tiers.base import BlockLabels, BlockMemory, BlockStatus, Tier, TierName
+from tiercel.tiers.host import HostTier
+from tiercel.transfer.guard import Guard, GuardedMemory, RevokedError
+from tiercel.transfer.job import Chunk, Job
+from tiercel.transfer.lanes import Lane, LaneName, TransferSettings, lane_of
+
+_logger = logging.getLogger(__name__)
+
+_NO_LABELS = BlockLabels(parent=b"\0" * 16, names=np.empty((0, 16), np.uint8))
+
+
+class TransferEngine:
+    """Runs the plans of one cache over its tiers."""
+
+    def __init__(
+        self,
+        tiers: Mapping[TierName, Tier],
+        settings: TransferSettings,
+        *,
+        on_completion: Callable[[Completion], None],
+    ) -> None:
+        """Start the worker threads.
+
+        Args:
+            on_completion: called once per move of a submitted plan, from a worker's thread or from the thread that cancels.
+        """
+        self._tiers = dict(tiers)
+        self._settings = settings
+        self._on_completion = on_completion
+        self._block_bytes = next(iter(tiers.values())).block_bytes
+        self._chunk_blocks = max(1, settings.chunk_bytes // self._block_bytes)
+        self._lock = threading.Lock()
+        self._jobs: dict[int, Job] = {}
+        self._drained = threading.Condition(self._lock)
+        self._closing = False
+        self._ended = False
+        names = [LaneName(tier, loading) for tier, loading in itertools.product(sorted(tiers), (True, False))]
+        self._lanes = {name: Lane(name, self._lock) for name in names}
+        self._threads = [
+            threading.Thread(target=self._work, args=(self._lanes[name],), name=f"tiercel-{name}-{i}", daemon=True)
+            for name in names
+            for i in range(settings.load_workers if name.loading else 1)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def has_room(self, lane: LaneName, num_moves: int = 1) -> bool:
+        """Whether a lane takes that many more moves. Only the thread that submits may rely on the answer."""
+        return self._lanes[lane].num_moves + num_moves <= self._settings.queue_depth_max
+
+    def queued_bytes(self) -> dict[TierName, int]:
+        """Bytes that wait to be loaded, for each tier where there are any."""
+        return {name.tier: lane.num_bytes for name, lane in self._lanes.items() if name.loading and lane.num_bytes}
+
+    def queue_depths(self) -> dict[str, int]:
+        """Moves that wait or run, per lane."""
+        return {str(name): lane.num_moves for name, lane in self._lanes.items()}
+
+    @property
+    def num_open(self) -> int:
+        """Plans with moves that have not ended."""
+        return len(self._jobs)
+
+    def submit(self, plan: Plan, memory: BlockMemory | None) -> None:
+        """Apply a plan's frees and reservations and queue its moves. memory: the engine's blocks, for a load or store.
+
+        Raises:
+            CacheClosedError: the engine is closing. Nothing was started.
+            ThrottledError: a lane is full; ask `has_room` before. Nothing was started.
+        """
+        if not plan.moves:
+            self._prepare(plan)
+            return
+        guard = Guard()
+        job = Job(plan, None if memory is None else GuardedMemory(memory, guard), guard, time.monotonic())
+        with self._lock:
+            if self._closing:
+                raise CacheClosedError("the cache is closed")
+            for name in {lane_of(m) for m in plan.moves}:
+                count = sum(lane_of(m) == name for m in plan.moves)
+                if not self.has_room(name, count):
+                    raise ThrottledError(
+                        f"the {name} queue holds {self._lanes[name].num_moves} moves of at most "
+                        f"{self._settings.queue_depth_max}; retry later, recompute, or raise transfer_queue_depth_max"
+                    )
+            for move in plan.moves:
+                lane = self._lanes[lane_of(move)]
+                lane.num_moves += 1
+                lane.num_bytes += move.num_blocks * self._block_bytes
+            self._jobs[plan.ticket] = job
+        self._prepare(plan)
+        with self._lock:
+            self._enqueue(job.first_chunks())
+
+    def _prepare(self, plan: Plan) -> None:
+        for free in plan.frees:
+            self._tiers[free.tier].free(unpack_slots(free.slots))
+        for move in plan.moves:
+            if move.target is not TierName.GPU:
+                try:
+                    self._tiers[move.target].reserve(unpack_slots(move.target_slots))
+                except TierFailedError as error:
+                    # The writes of this plan will fail by themselves and be reported block by block.
+                    _logger.warning("cannot reserve in tier %s: %s", move.target.name.lower(), error)
+
+    def _enqueue(self, chunks: list[Chunk]) -> None:
+        for chunk in chunks:
+            lane = self._lanes[lane_of(chunk.job.plan.moves[chunk.move])]
+            lane.waiting.append(chunk)
+            lane.has_work.notify()
+
+    def _work(self, lane: Lane) -> None:
+        while True:
+            with self._lock:
+                while not lane.waiting and not self._ended:
+                    lane.has_work.wait()
+                if not lane.waiting:
+                    return
+                chunk = lane.waiting.popleft()
+                lane.num_running += 1
+            if not lane.name.loading:
+                self._let_loads_pass(lane.name.tier)
+            try:
+                self._run(chunk)
+            finally:
+                with self._lock:
+                    lane.num_running -= 1
+                    if lane.idle:
+                        lane.idled.notify_all()
+
+    def _let_loads_pass(self, tier: TierName) -> None:
+        loads = self._lanes[LaneName(tier, True)]
+        with self._lock:
+            loads.idled.wait_for(lambda: loads.idle or self._closing, timeout=self._settings.yield_s)
+
+    def _run(self, chunk: Chunk) -> None:
+        """Run the first part of a chunk; what is left of it goes to the end of the queue."""
+        stop = min(chunk.stop, chunk.start + self._chunk_blocks)
+        with self._lock:
+            if stop < chunk.stop:
+                self._enqueue([Chunk(chunk.job, chunk.move, stop, chunk.stop)])
+            chunk = Chunk(chunk.job, chunk.move, chunk.start, stop)
+            runnable_stop = chunk.start if chunk.job.cancelled else chunk.job.runnable_stop(chunk)
+        started_at = time.monotonic()
+        statuses = self._transfer(chunk, runnable_stop) if runnable_stop > chunk.start else np.empty(0, np.uint8)
+        self._finish(chunk, statuses, runnable_stop, started_at)
+
+    def _transfer(self, chunk: Chunk, stop: int) -> NDArray[np.uint8]:
+        """Move blocks [chunk.start, stop) and return their statuses. Whatever goes wrong becomes a status: a lane never dies."""
+        try:
+            return np.asarray(self._call_tier(chunk, stop), np.uint8)
+        except RevokedError:
+            return np.full(stop - chunk.start, BlockStatus.CANCELLED, np.uint8)
+        except (TierFailedError, CacheClosedError) as error:
+            _logger.warning("move failed: %s", error, extra={"ticket": chunk.job.plan.ticket})
+        except Exception:
+            _logger.critical("defect in a tier", exc_info=True, extra={"ticket": chunk.job.plan.ticket})
+        return np.full(stop - chunk.start, BlockStatus.IO_ERROR, np.uint8)
+
+    def _call_tier(self, chunk: Chunk, stop: int) -> NDArray[np.uint8]:
+        move, start = chunk.job.plan.moves[chunk.move], chunk.start
+        if move.source > move.target:
+            memory = self._memory(chunk.job, move, move.target, move.target_slots, start, stop)
+            statuses = self._tiers[move.source].read(unpack_slots(move.source_slots)[start:stop], memory)
+            if move.target is not TierName.GPU:
+                arrived = unpack_slots(move.target_slots)[start:stop][statuses == BlockStatus.OK]
+                self._host(move.target).mark_written(arrived)
+            return statuses
+        memory = self._memory(chunk.job, move, move.source, move.source_slots, start, stop)
+        labels = _NO_LABELS
+        if move.keys:
+            keys = unpack_keys(move.keys)
+            labels = BlockLabels(parent=keys[start - 1].tobytes() if start else move.parent_key, names=keys[start:stop])
+        return self._tiers[move.target].write(unpack_slots(move.target_slots)[start:stop], memory, labels)
+
+    def _memory(self, job: Job, move: Move, tier: TierName, slots: bytes, start: int, stop: int) -> BlockMemory:
+        """Memory of a move's faster side."""
+        if tier is TierName.GPU:
+            assert job.memory is not None, "a plan that touches the engine was submitted without memory"
+            return job.memory.slice(move.first_block + start, move.first_block + stop)
+        return self._host(tier).memory(unpack_slots(slots)[start:stop])
+
+    def _host(self, tier: TierName) -> HostTier:
+        host = self._tiers[tier]
+        assert isinstance(host, HostTier), f"tier {tier.name} is not addressable memory"
+        return host
+
+    def _finish(self, chunk: Chunk, statuses: NDArray[np.uint8], runnable_stop: int, started_at: float) -> None:
+        job, move = chunk.job, chunk.job.plan.moves[chunk.move]
+        busy_s = time.monotonic() - started_at if len(statuses) else 0.0
+        with self._lock:
+            lane = self._lanes[lane_of(move)]
+            lane.num_bytes -= (chunk.stop - chunk.start) * self._block_bytes
+            if runnable_stop < chunk.stop:
+                statuses = np.concatenate([statuses, job.inherited(chunk, runnable_stop)])
+            after, completion = job.finish_chunk(
+                chunk, statuses, started_at=started_at, busy_s=busy_s, block_bytes=self._block_bytes
+            )
+            self._enqueue(after)
+            if completion is not None:
+                lane.num_moves -= 1
+        if completion is not None:
+            self._on_completion(completion)
+            with self._lock:
+                job.num_unreported -= 1
+                if job.num_unreported == 0:
+                    del self._jobs[job.plan.ticket]
+                    self._drained.notify_all()
+
+    def cancel(self, ticket: int) -> None:
+        """End what has not started of a plan as `CANCELLED` and fence off its engine memory. Idempotent; unknown tickets are
+        left alone. Returns when no move touches the engine's memory any more; I/O in progress goes on in the background."""
+        with self._lock:
+            job = self._jobs.get(ticket)
+            if job is None:
+                return
+            job.cancelled = True
+            dropped = [lane.take(job) for lane in self._lanes.values()]
+        job.guard.revoke()
+        pending = deque(itertools.chain.from_iterable(dropped))
+        while pending:
+            chunk = pending.popleft()
+            self._finish(chunk, np.empty(0, np.uint8), chunk.start, time.monotonic())
+            with self._lock:
+                for lane in self._lanes.values():
+                    pending.extend(lane.take(job))
+
+    def drain(self, timeout_s: float) -> bool:
+        """Wait until no plan is open and every completion was taken. Returns False if that takes longer than `timeout_s`."""
+        with self._lock:
+            return self._drained.wait_for(lambda: not self._jobs, timeout=timeout_s)
+
+    def cancel_all(self) -> None:
+        """Cancel every open plan."""
+        for ticket in list(self._jobs):
+            self.cancel(ticket)
+
+    def close(self) -> bool:
+        """Refuse new plans, cancel open ones, wait for the device and end the threads. Idempotent. Returns False if a move was
+        still in progress after `close_timeout_s`; its thread is left behind."""
+        with self._lock:
+            self._closing = True
+        self.cancel_all()
+        drained = self.drain(self._settings.close_timeout_s)
+        with self._lock:
+            self._ended = True  # not before: what a device finishes last sets chunks of other lanes free
+            for lane in self._lanes.values():
+                lane.has_work.notify_all()
+        for thread in self._threads:
+            thread.join(timeout=1.0 if drained else 0.01)
+        return drained

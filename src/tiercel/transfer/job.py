@@ -1,0 +1,112 @@
+"""One plan under way: what of each move is done, and what may start next.
+
+A move is run in chunks, so that a move that waits for another starts with the other's first chunk, a cancelled plan stops
+early and many plans share a lane fairly. `Job` keeps the account; `engine` runs the chunks. A job's methods are called under
+the engine's lock.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiercel.plan import NO_MOVE, Completion, Move, Plan
+from tiercel.tiers.base import BlockStatus
+from tiercel.transfer.guard import Guard, GuardedMemory
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Blocks [start, stop) of a move of a job."""
+
+    job: "Job"
+    move: int
+    start: int
+    stop: int
+
+
+class Job:
+    """The state of a plan's moves.
+
+    Attributes:
+        cancelled: whether what has not started is to end as `CANCELLED`.
+        num_unreported: moves whose completion has not been taken yet.
+    """
+
+    def __init__(self, plan: Plan, memory: GuardedMemory | None, guard: Guard, launched_at: float) -> None:
+        self.plan = plan
+        self.memory = memory
+        self.guard = guard
+        self.cancelled = False
+        self.num_unreported = len(plan.moves)
+        self._launched_at = launched_at
+        self._statuses: list[NDArray[np.uint8]] = [np.empty(m.num_blocks, np.uint8) for m in plan.moves]
+        self._num_done = [0] * len(plan.moves)
+        self._started_at: list[float | None] = [None] * len(plan.moves)
+        self._busy_s = [0.0] * len(plan.moves)
+        self._first_failed = [m.num_blocks for m in plan.moves]
+
+    def first_chunks(self) -> list[Chunk]:
+        """What can start at once: every move that waits for no other, whole."""
+        return [Chunk(self, i, 0, m.num_blocks) for i, m in enumerate(self.plan.moves) if m.after == NO_MOVE]
+
+    def runnable_stop(self, chunk: Chunk) -> int:
+        """End of the part of a chunk that is worth running: blocks behind a failed one of the move before are not."""
+        move = self.plan.moves[chunk.move]
+        if move.after == NO_MOVE:
+            return chunk.stop
+        return max(chunk.start, min(chunk.stop, self._first_failed[move.after] - self._offset(move)))
+
+    def finish_chunk(
+        self, chunk: Chunk, statuses: NDArray[np.uint8], *, started_at: float, busy_s: float, block_bytes: int
+    ) -> tuple[list[Chunk], Completion | None]:
+        """Enter a chunk's outcome. Returns the chunks that it set free and, if its move ended with it, the completion."""
+        index, move = chunk.move, self.plan.moves[chunk.move]
+        self._statuses[index][chunk.start : chunk.stop] = statuses
+        failed = np.flatnonzero(statuses != BlockStatus.OK)
+        if len(failed):
+            self._first_failed[index] = min(self._first_failed[index], chunk.start + int(failed[0]))
+        if self._started_at[index] is None:
+            self._started_at[index] = started_at
+        self._busy_s[index] += busy_s
+        self._num_done[index] += chunk.stop - chunk.start
+        return self._chunks_after(chunk), self._completion(index, move, block_bytes)
+
+    def inherited(self, chunk: Chunk, runnable_stop: int) -> NDArray[np.uint8]:
+        """Statuses of a chunk's blocks from `runnable_stop` on: the failed one's own, then `CANCELLED`."""
+        move = self.plan.moves[chunk.move]
+        statuses = np.full(chunk.stop - runnable_stop, BlockStatus.CANCELLED, np.uint8)
+        if move.after != NO_MOVE:
+            failed = self._first_failed[move.after]
+            first_failed = failed - self._offset(move)
+            if runnable_stop <= first_failed < chunk.stop:
+                statuses[first_failed - runnable_stop] = self._statuses[move.after][failed]
+        return statuses
+
+    def _offset(self, move: Move) -> int:
+        """Position of a move's block 0 in the move that it waits for."""
+        return move.first_block - self.plan.moves[move.after].first_block
+
+    def _chunks_after(self, chunk: Chunk) -> list[Chunk]:
+        chunks = []
+        for index, move in enumerate(self.plan.moves):
+            if move.after == chunk.move:
+                offset = self._offset(move)
+                start, stop = max(0, chunk.start - offset), min(move.num_blocks, chunk.stop - offset)
+                if start < stop:
+                    chunks.append(Chunk(self, index, start, stop))
+        return chunks
+
+    def _completion(self, index: int, move: Move, block_bytes: int) -> Completion | None:
+        if self._num_done[index] < move.num_blocks:
+            return None
+        statuses = self._statuses[index]
+        started_at = self._started_at[index]
+        return Completion(
+            ticket=self.plan.ticket,
+            move=index,
+            statuses=statuses.tobytes(),
+            num_bytes=int((statuses == BlockStatus.OK).sum()) * block_bytes,
+            busy_s=self._busy_s[index],
+            queued_s=0.0 if started_at is None else started_at - self._launched_at,
+        )

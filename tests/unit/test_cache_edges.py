@@ -1,0 +1,129 @@
+"""Mistakes of a caller are refused at the edge, before anything is started or any byte moves."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.small_engine import MODEL, POISON, SmallEngine, config, tokens
+from tiercel import Cache, EngineMemory
+from tiercel.errors import StaleTicketError, ThrottledError
+from tiercel.layout import BlockGeometry
+
+
+@pytest.fixture
+def cache() -> Iterator[Cache]:
+    with Cache.open(MODEL, config(host=64)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def engine(cache: Cache) -> SmallEngine:
+    return SmallEngine(cache.geometry)
+
+
+def store(cache: Cache, engine: SmallEngine, seed: int, num_blocks: int = 4) -> None:
+    sequence = cache.sequence(tokens(num_blocks, seed=seed))
+    assert cache.store(sequence, engine.fill(sequence)).wait(10).ok
+
+
+def num_pinned(cache: Cache) -> int:
+    return sum(tier.num_pinned for tier in cache.stats().tiers)
+
+
+def test_a_batch_with_a_lookup_that_was_used_before_starts_none(cache: Cache, engine: SmallEngine) -> None:
+    store(cache, engine, 1)
+    sequence = cache.sequence(tokens(4, seed=1))
+    fresh, used = cache.lookup(sequence), cache.lookup(sequence)
+    used.release()
+    engine.poison()
+    with pytest.raises(StaleTicketError):
+        cache.launch([(fresh, engine.blocks(0, 4)), (used, engine.blocks(4, 8))])
+    with pytest.raises(ValueError, match="twice"):
+        cache.launch([(fresh, engine.blocks(0, 4)), (fresh, engine.blocks(4, 8))])
+    time.sleep(0.05)
+    assert (engine.keys[0] == POISON).all(), "a load was started by a call that failed"
+    assert cache.load(fresh, engine.blocks(0, 4)).wait(10).ok
+
+
+def test_a_lookup_of_another_cache_is_refused(cache: Cache, engine: SmallEngine) -> None:
+    store(cache, engine, 1)
+    with Cache.open(MODEL, config(host=64)) as other:
+        store(other, engine, 2)
+        sequence = other.sequence(tokens(4, seed=2))
+        with other.lookup(sequence) as lookup, pytest.raises(ValueError, match="another cache"):
+            cache.load(lookup, engine.blocks(0, 4))
+        with other.lookup(sequence) as lookup, pytest.raises(ValueError, match="another cache"):
+            cache.prefetch(lookup)
+
+
+def test_memory_of_another_geometry_is_refused(cache: Cache, engine: SmallEngine) -> None:
+    store(cache, engine, 1)
+    larger = BlockGeometry.from_model(MODEL, tokens_per_block=32)
+    sequence = cache.sequence(tokens(4, seed=1))
+    with pytest.raises(ValueError, match="geometry"):
+        cache.store(sequence, SmallEngine(larger, 16).blocks(0, 4))
+    with pytest.raises(ValueError, match="geometry"):
+        cache.load(sequence, SmallEngine(larger, 16).blocks(0, 4))
+    assert num_pinned(cache) == 0
+
+
+def test_memory_that_cannot_be_written_is_refused_and_no_block_is_forgotten(cache: Cache, engine: SmallEngine) -> None:
+    store(cache, engine, 1)
+    for array in engine.keys + engine.values:
+        array.flags.writeable = False
+    memory = EngineMemory.from_arrays(cache.geometry, engine.keys, engine.values, axes="block token head dim")
+    sequence = cache.sequence(tokens(4, seed=1))
+    with pytest.raises(ValueError, match="read-only"):
+        cache.load(sequence, memory.blocks([0, 1, 2, 3]))
+    with cache.lookup(sequence) as lookup:
+        assert lookup.num_blocks == 4
+
+
+def test_a_share_of_the_heads_is_not_stored_as_a_whole_block(cache: Cache, engine: SmallEngine) -> None:
+    arrays = [array[:, :, :1].copy() for array in engine.keys]
+    memory = EngineMemory.from_arrays(cache.geometry, arrays, arrays, axes="block token head dim", head_range=(0, 1))
+    with pytest.raises(ValueError, match="some of the heads"):
+        cache.store(cache.sequence(tokens(4, seed=1)), memory.blocks([0, 1, 2, 3]))
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1.0, float("inf"), float("nan"), 1e12])
+def test_a_timeout_that_is_no_deadline_is_refused_and_deadlines_go_on(
+    cache: Cache, engine: SmallEngine, timeout_s: float
+) -> None:
+    sequence = cache.sequence(tokens(4, seed=1))
+    with pytest.raises(ValueError, match="timeout_s"):
+        cache.store(sequence, engine.fill(sequence), timeout_s=timeout_s)
+    with pytest.raises(ValueError, match="timeout_s"):
+        cache.load(sequence, engine.blocks(0, 4), timeout_s=timeout_s)
+    with pytest.raises(ValueError, match="timeout_s"):
+        cache.prefetch(sequence, timeout_s=timeout_s)
+    assert any(thread.name == "tiercel-deadlines" and thread.is_alive() for thread in threading.enumerate())
+
+
+def test_a_prefetch_that_is_throttled_keeps_no_pins(cache: Cache, engine: SmallEngine) -> None:
+    store(cache, engine, 1)
+    lanes = cache._dispatcher.transfer._lanes.values()
+    for lane in lanes:
+        lane.num_moves += 1000
+    with pytest.raises(ThrottledError) as caught:
+        cache.prefetch(cache.sequence(tokens(4, seed=1)))
+    assert num_pinned(cache) == 0, f"pins live as long as {caught.value!r}"
+    for lane in lanes:
+        lane.num_moves -= 1000
+
+
+def test_limit_tokens_beside_a_lookup_is_refused(cache: Cache, engine: SmallEngine) -> None:
+    store(cache, engine, 1)
+    with cache.lookup(cache.sequence(tokens(4, seed=1))) as lookup, pytest.raises(ValueError, match="limit_tokens"):
+        cache.load(lookup, engine.blocks(0, 4), limit_tokens=16)
+
+
+def test_blocks_that_only_the_disk_holds_count_as_stored(tmp_path: Path) -> None:
+    with Cache.open(MODEL, config(tmp_path, host=8, disk=64)) as cache:
+        engine = SmallEngine(cache.geometry)
+        sequence = cache.sequence(tokens(12, seed=1))
+        for _ in range(2):
+            assert cache.store(sequence, engine.fill(sequence)).wait(10).num_blocks_ok == 12
