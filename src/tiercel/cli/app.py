@@ -1,0 +1,25 @@
+"""The command tree: which commands exist and where each is defined."""
+
+from cyclopts import App
+
+import tiercel.cli.version as version
+
+app = App(
+    name="tiercel",
+    help="Keep an LLM server's KV cache alive beyond GPU memory. Every command takes --debug: show tracebacks.",
+    version=version.describe,
+    exit_on_error=False,
+    print_error=False,
+    result_action="return_value",
+)
+config = App(name="config", help="Explain settings.")
+
+# Named by path and with their help here, so that `tiercel --help` imports none of them.
+app.command("tiercel.cli.stats:stats", help="Show how a running cache is doing, or what a cold cache directory holds.")
+app.command(
+    "tiercel.cli.ls:ls", help="List what lies in cache directories: models, blocks, bytes, age, and who uses it."
+)
+app.command("tiercel.cli.demo:demo", help="Show what the cache is for, on a real engine and across a SIGKILL.")
+app.command(version.print_version, name="version")
+config.command("tiercel.cli.config:explain", help="Show every setting with its value, its source and its meaning.")
+app.command(config)

@@ -1,0 +1,146 @@
+"""`tiercel stats`: how a running cache is doing, or what a cold cache directory holds."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from tiercel.cli.render import (
+    bytes_text,
+    counts_text,
+    print_json,
+    print_line,
+    print_table,
+    rate_text,
+    seconds_text,
+)
+from tiercel.errors import StatusError
+from tiercel.telemetry.snapshot import Activity, StatusSnapshot, TierStatus, TransferStatus
+from tiercel.telemetry.status import SOCKET_NAME, read_status, runtime_directory
+
+
+def stats(target: str | None = None, /, *, json: Annotated[bool, Parameter(negative="")] = False) -> None:
+    """Show how a running cache is doing, or what a cold cache directory holds.
+
+    Args:
+        target: a process id, a status socket or a cache directory; by default every running cache of this user.
+        json: print JSON, one object per cache, in a list.
+    """
+    if target is None:
+        snapshots = _running_snapshots()
+    elif target.isdecimal() and not Path(target).exists():
+        snapshots = [read_status(int(target))]
+    elif Path(target).is_dir():
+        snapshots = _snapshots_in(Path(target))
+        if not snapshots:
+            _print_cold(Path(target), json)
+            return
+    elif Path(target).exists():
+        snapshots = [read_status(Path(target))]
+    else:
+        raise ValueError(f"{target!r} is neither a process id nor a path that exists")
+    if json:
+        print_json(snapshots)
+        return
+    for snapshot in snapshots:
+        print_snapshot(snapshot)
+
+
+def _answering(sockets: Iterable[Path]) -> list[StatusSnapshot]:
+    """Ask every socket; one that a killed process left behind answers nothing and is passed over."""
+    snapshots: list[StatusSnapshot] = []
+    for path in sockets:
+        with suppress(StatusError):
+            snapshots.append(read_status(path))
+    return snapshots
+
+
+def _running_snapshots() -> list[StatusSnapshot]:
+    directory = runtime_directory()
+    snapshots = _answering(sorted(directory.glob("*.sock"))) if directory.is_dir() else []
+    if not snapshots:
+        raise StatusError("no cache of this user is running; name a cache directory to see what it holds")
+    return snapshots
+
+
+def _snapshots_in(directory: Path) -> list[StatusSnapshot]:
+    return _answering([*directory.glob(SOCKET_NAME), *sorted(directory.glob(f"*/{SOCKET_NAME}"))])
+
+
+def _print_cold(directory: Path, json: bool) -> None:
+    from tiercel.cli.ls import print_folders
+    from tiercel.tiers.inspect import inspect_directory
+
+    reports = inspect_directory(directory)
+    if not reports:
+        raise ValueError(f"{directory} holds no cache, and no running cache answers there")
+    if json:
+        print_json(reports)
+        return
+    print_line("no running cache answers here; this is what the directory holds:")
+    print_folders(reports)
+
+
+def print_snapshot(snapshot: StatusSnapshot) -> None:
+    """Print a snapshot as tables."""
+    print_line(
+        f"tiercel {snapshot.version}  pid {snapshot.pid}  model {snapshot.model}  up {seconds_text(snapshot.uptime_s)}"
+    )
+    columns = (
+        "tier",
+        "slots",
+        "free",
+        "ready",
+        "writing",
+        "pinned",
+        "size",
+        "read",
+        "written",
+        "read at",
+        "written at",
+    )
+    print_table("", (*columns, "evicted", "corrupt", "I/O errors"), map(_tier_row, snapshot.tiers))
+    _print_activity(snapshot.activity)
+    print_line(f"tickets: {counts_text(snapshot.tickets)}")
+    print_line(f"queues: {counts_text(snapshot.queue_depths)}")
+    for note in snapshot.notes:
+        print_line(f"note: {note}")
+
+
+def _tier_row(tier: TierStatus) -> tuple[str, ...]:
+    counts = (tier.num_slots, tier.num_free, tier.num_ready, tier.num_writing, tier.num_pinned)
+    return (
+        tier.name,
+        *map(str, counts),
+        bytes_text(tier.num_slots * tier.block_bytes),
+        bytes_text(tier.bytes_read),
+        bytes_text(tier.bytes_written),
+        rate_text(tier.bytes_read, tier.read_seconds),
+        rate_text(tier.bytes_written, tier.write_seconds),
+        str(tier.evicted),
+        str(tier.blocks_corrupt),
+        str(tier.io_errors),
+    )
+
+
+def _print_activity(activity: Activity) -> None:
+    rate = activity.hit_rate
+    hits = "no lookup yet" if rate is None else f"{rate:.1%} of {activity.lookup_tokens} tokens were stored"
+    print_line(f"lookups: {activity.lookups}, {hits} ({counts_text(activity.hit_tokens)})")
+    median, tail = activity.lookup_seconds.quantile(0.5), activity.lookup_seconds.quantile(0.99)
+    if median is not None and tail is not None:
+        print_line(f"lookup time: half within {seconds_text(median)}, 99 % within {seconds_text(tail)}")
+    if activity.transfers:
+        columns = ("from", "to", "blocks", "bytes", "moves", "mean")
+        print_table("", columns, map(_transfer_row, activity.transfers))
+    print_line(f"throttled: {counts_text(activity.throttled)}")
+    print_line(f"recompute: {counts_text(activity.recompute)}")
+
+
+def _transfer_row(transfer: TransferStatus) -> tuple[str, ...]:
+    moves = transfer.seconds.count
+    mean = seconds_text(transfer.seconds.sum_s / moves) if moves else "-"
+    blocks = counts_text(transfer.blocks)
+    return (transfer.source, transfer.target, blocks, bytes_text(transfer.num_bytes), str(moves), mean)

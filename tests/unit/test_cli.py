@@ -1,0 +1,164 @@
+"""The command line: what it prints, where, and with which exit code."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.telemetry_samples import sample_snapshot
+from tiercel import cli
+from tiercel.cli import render
+from tiercel.errors import ConfigError, TierFailedError
+from tiercel.telemetry.status import SOCKET_NAME, StatusServer
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Path]:
+    """A cache directory in which a cache answers."""
+    folder = tmp_path / "cache" / "tiercel-v1-abab"
+    folder.mkdir(parents=True)
+    server = StatusServer(sample_snapshot, path=folder / SOCKET_NAME, runtime=tmp_path / "run")
+    yield tmp_path / "cache"
+    server.close()
+
+
+@pytest.mark.parametrize("place", ["", "tiercel-v1-abab", f"tiercel-v1-abab/{SOCKET_NAME}"])
+def test_stats_shows_a_running_cache_by_directory_folder_and_socket(running: Path, place: str, capsys: Capture) -> None:
+    assert cli.main(["stats", str(running / place)]) == 0
+    shown = capsys.readouterr().out
+    for text in (
+        "pid 4242",
+        "model tiny",
+        "66.7% of 576 tokens",
+        "corrupt 1, ok 15",
+        "note: io_uring is not available",
+    ):
+        assert text in shown
+
+
+def test_stats_as_json_is_the_whole_snapshot(running: Path, capsys: Capture) -> None:
+    assert cli.main(["stats", str(running), "--json"]) == 0
+    (snapshot,) = json.loads(capsys.readouterr().out)
+    assert snapshot["tiers"][1]["num_free"] == 940
+    assert snapshot["activity"]["recompute"] == {"corrupt": 3}
+
+
+def test_markup_in_a_name_is_printed_as_it_is(capsys: Capture) -> None:
+    render.print_table("", ["name"], [["[bold]x[/bold]"]])
+    render.print_line("[red]y[/red]")
+    shown = capsys.readouterr().out
+    assert "[bold]x[/bold]" in shown
+    assert "[red]y[/red]" in shown
+
+
+def test_nothing_is_cut_off_when_the_output_is_no_terminal(capsys: Capture) -> None:
+    long = "k" * 500
+    render.print_table("", ["name", "value"], [[long, "1"]])
+    assert long in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (["nonsense"], 2, "nonsense"),
+        (["stats", "--nonsense"], 2, "--nonsense"),
+        (["stats", "/no/such/place"], 2, "neither a process id nor a path"),
+        (["stats", "4194305"], 1, "no running cache answers"),
+        (["config", "explain", "/no/such/file.yaml"], 2, "/no/such/file.yaml"),
+        (["config", "explain"], 2, "FILE"),
+    ],
+)
+def test_a_mistake_is_one_line_on_standard_error(words: list[str], code: int, text: str, capsys: Capture) -> None:
+    assert cli.main(words) == code
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("error: ")
+    assert shown.err.count("\n") == 1
+    assert text in shown.err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(ConfigError("wrong"), 2), (TierFailedError("broken\ndisk"), 1), (OSError("no disk"), 1)]
+)
+def test_an_error_has_its_exit_code_and_debug_raises_it(
+    error: Exception, code: int, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def fail(*_: object, **__: object) -> object:
+        raise error
+
+    monkeypatch.setattr("tiercel.cli.stats.read_status", fail)
+    assert cli.main(["stats", "1"]) == code
+    assert capsys.readouterr().err == "error: " + " ".join(str(error).split()) + "\n"
+    with pytest.raises(type(error)):
+        cli.main(["stats", "1", "--debug"])
+
+
+def test_help_and_version_succeed(capsys: Capture) -> None:
+    assert cli.main(["--help"]) == 0
+    assert "explain" not in capsys.readouterr().out
+    assert cli.main(["config", "--help"]) == 0
+    assert "explain" in capsys.readouterr().out
+    assert cli.main(["--version"]) == 0
+    assert "io_uring" in capsys.readouterr().out
+    assert cli.main(["version"]) == 0
+    assert "cpu features" in capsys.readouterr().out
+
+
+def test_explain_shows_values_sources_and_sizes(tmp_path: Path, capsys: Capture) -> None:
+    settings, model = tmp_path / "cache.yaml", tmp_path / "config.json"
+    settings.write_text("cache_config: {num_cpu_blocks: 64}\n", encoding="utf-8")
+    facts = {"num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 2, "hidden_size": 512}
+    model.write_text(json.dumps({**facts, "model_type": "llama", "torch_dtype": "bfloat16"}), encoding="utf-8")
+    assert cli.main(["config", "explain", str(settings), "--model", str(model), "--json"]) == 0
+    rows = {row["key"]: row for row in json.loads(capsys.readouterr().out)}
+    assert (rows["num_cpu_blocks"]["value"], rows["num_cpu_blocks"]["source"]) == ("64", f"file {settings}")
+    assert rows["tokens_per_block"]["source"] == "default"
+    assert rows["token bytes"]["value"] == "2048"
+    assert cli.main(["config", "explain", str(settings)]) == 0
+    assert "num_cpu_blocks" in capsys.readouterr().out
+
+
+def test_a_reader_that_stops_ends_the_command_quietly(running: Path) -> None:
+    command = [sys.executable, "-c", "import sys, tiercel.cli; sys.exit(tiercel.cli.main())", "stats", str(running)]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, check=False, stdout=write, stderr=subprocess.PIPE, timeout=60)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_an_interrupt_ends_the_command_quietly(tmp_path: Path) -> None:
+    code = (
+        "import sys, time, tiercel.cli, tiercel.cli.stats as stats\n"
+        "def wait(*_): print('waiting', flush=True); time.sleep(60)\n"
+        "stats.read_status = wait\n"
+        "sys.exit(tiercel.cli.main(['stats', '1']))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waiting\n"
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, "")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.00002, "20 us"), (0.0035, "3.5 ms"), (1.2, "1.2 s"), (240, "4 min"), (9000, "2.5 h"), (267840, "3.1 d")],
+)
+def test_a_duration_is_shown_in_the_unit_that_suits_it(value: float, text: str) -> None:
+    assert render.seconds_text(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (3 << 40, "3.0 TiB")])
+def test_a_size_is_shown_with_a_binary_unit(value: int, text: str) -> None:
+    assert render.bytes_text(value) == text
