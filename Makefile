@@ -1,0 +1,121 @@
+# Everything a developer or CI runs. Each target sets up what it needs by itself; a second run starts at once.
+# Settings: PYTHON=python3.12 (any 3.11 or newer), LIBURING=OFF (build without io_uring), DEMO_ARGS="--quick".
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+LIBURING ?= ON
+DEMO_ARGS ?=
+TEST_ARGS ?=
+
+VENV := .venv
+DEMO_VENV := .venv-demo
+BIN := $(VENV)/bin
+PIP_FLAGS := -qq --disable-pip-version-check --no-input --progress-bar off
+PIP := $(BIN)/python -m pip
+BUILD_FLAGS := --no-build-isolation -Cbuild-dir=build/make -Ccmake.define.TIERCEL_WITH_LIBURING=$(LIBURING)
+
+# Paths below are relative to this file's folder, so that the folder's own name may hold spaces.
+NATIVE := $(shell find native CMakeLists.txt -type f)
+SOURCES := $(shell find src -type f ! -name '*.pyc') README.md LICENSE
+
+.PHONY: help setup test demo lint format bench native-test wheel test-demo clean
+help:
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
+
+setup: $(VENV)/.installed ## make .venv with the package, the tests' and the linters' tools
+
+$(VENV)/.python: scripts/prepare.sh
+	@scripts/prepare.sh "$(VENV)" "$(PYTHON)"
+	touch $@
+
+$(VENV)/.packages: $(VENV)/.python pyproject.toml constraints.txt
+	@echo "setup: installing pinned packages into $(VENV)"
+	$(PIP) install $(PIP_FLAGS) -c constraints.txt 'pip>=25.1'
+	$(PIP) install $(PIP_FLAGS) -c constraints.txt --group build --group test --group lint
+	touch $@
+
+# Editable: changed Python files count at once; only native or packaging changes come through here.
+$(VENV)/.installed: $(VENV)/.packages $(NATIVE)
+	@echo "setup: building the native core (io_uring: $(LIBURING))"
+	PATH="$$PWD/$(BIN):$$PATH" $(PIP) install $(PIP_FLAGS) -c constraints.txt $(BUILD_FLAGS) -e .
+	$(BIN)/python scripts/describe_build.py
+	touch $@
+
+wheel: .wheels/.built ## build the wheel into .wheels
+.wheels/.built: $(VENV)/.installed $(SOURCES)
+	@echo "wheel: building"
+	rm -rf .wheels
+	PATH="$$PWD/$(BIN):$$PATH" $(PIP) wheel $(PIP_FLAGS) --no-deps $(BUILD_FLAGS) -w .wheels .
+	touch $@
+
+# A folder of its own for temporary files: several checkouts on one machine then never clean up after each other.
+test: $(VENV)/.installed .wheels/.built ## run every test that needs no GPU
+	@mkdir -p build
+	$(BIN)/python -m pytest --basetemp=build/pytest $(TEST_ARGS)
+
+$(DEMO_VENV)/.python: scripts/prepare.sh
+	@scripts/prepare.sh "$(DEMO_VENV)" "$(PYTHON)"
+	touch $@
+
+$(DEMO_VENV)/.packages: $(DEMO_VENV)/.python constraints.txt constraints-demo.txt
+	@echo "demo: installing torch and transformers into $(DEMO_VENV) (a large download the first time)"
+	pip="$(DEMO_VENV)/bin/python -m pip"
+	$$pip install $(PIP_FLAGS) -c constraints.txt 'pip>=25.1'
+	$$pip install $(PIP_FLAGS) -c constraints.txt -c constraints-demo.txt torch==2.13.0
+	$$pip install $(PIP_FLAGS) -c constraints.txt -c constraints-demo.txt transformers --group test --group types
+	touch $@
+
+$(DEMO_VENV)/.installed: $(DEMO_VENV)/.packages .wheels/.built
+	@pip="$(DEMO_VENV)/bin/python -m pip"
+	$$pip install $(PIP_FLAGS) -c constraints.txt -c constraints-demo.txt "$$(echo .wheels/tiercel-*.whl)[transformers]"
+	$$pip install $(PIP_FLAGS) --no-deps --force-reinstall .wheels/tiercel-*.whl
+	touch $@
+
+demo: $(DEMO_VENV)/.installed ## show what the cache is for: a real engine, a SIGKILL and a restart
+	@$(DEMO_VENV)/bin/tiercel demo $(DEMO_ARGS)
+
+test-demo: $(DEMO_VENV)/.installed ## run the tests that need torch and transformers
+	@mkdir -p build
+	$(DEMO_VENV)/bin/python -m pytest --basetemp=build/pytest-demo tests/connectors $(TEST_ARGS)
+
+# Types are read against the demo's environment: without torch half of what connectors and demo do has no type.
+lint: $(VENV)/.installed $(DEMO_VENV)/.installed ## formatting, lint, strict types and the import contracts
+	@$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --python-executable $(DEMO_VENV)/bin/python
+	$(BIN)/pyright --warnings --pythonpath $(DEMO_VENV)/bin/python
+	$(BIN)/lint-imports
+	if command -v clang-format >/dev/null; then
+	  find native/core native/bindings native/tests -name '*.[ch]pp' -print0 | xargs -0 -r clang-format --dry-run -Werror
+	else
+	  echo "lint: clang-format is not installed, so C++ formatting was NOT checked (apt-get install clang-format)"
+	fi
+
+format: $(VENV)/.installed ## put Python and C++ into the project's form
+	@$(BIN)/ruff check --fix-only --quiet . && $(BIN)/ruff format .
+	if command -v clang-format >/dev/null; then
+	  find native/core native/bindings native/tests -name '*.[ch]pp' -print0 | xargs -0 -r clang-format -i
+	fi
+
+bench: $(VENV)/.installed ## run every benchmark; results go to benchmarks/results
+	@mkdir -p benchmarks/results
+	for script in benchmarks/[a-z]*.py; do
+	  echo "== $$script"
+	  $(BIN)/python "$$script" --json "benchmarks/results/$$(basename "$$script" .py).json"
+	done
+
+native-test: $(VENV)/.packages ## build and run the C++ tests (LIBURING=OFF: without io_uring)
+	@export PATH="$$PWD/$(BIN):$$PATH"
+	folder=build/native-liburing-$(LIBURING)
+	cmake -S . -B "$$folder" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTIERCEL_NATIVE_TESTS=ON \
+	  -DTIERCEL_WITH_LIBURING=$(LIBURING) >"$$folder.log" 2>&1 || { cat "$$folder.log"; exit 1; }
+	cmake --build "$$folder" >"$$folder.log" 2>&1 || { cat "$$folder.log"; exit 1; }
+	ctest --test-dir "$$folder" --output-on-failure --no-tests=ignore
+
+clean: ## remove everything that was made here, downloads included
+	@rm -rf $(VENV) $(DEMO_VENV) build dist .wheels .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
