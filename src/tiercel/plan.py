@@ -9,7 +9,7 @@ then the moves, each after the one it names.
 """
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 import numpy as np
@@ -140,7 +140,7 @@ def choose_split(
     num_tokens: int,
     tokens_per_block: int,
     block_bytes: int,
-    costs: Mapping[TierName, TransferCost],
+    costs: Sequence[TransferCost],
     prefill: PrefillCurve,
 ) -> int:
     """Say how many leading blocks to load so that load plus recompute of the rest takes least time.
@@ -151,7 +151,7 @@ def choose_split(
     Args:
         segments: what is stored, in order from block 0.
         num_tokens: length of the prompt, at least as long as the segments cover.
-        costs: cost of reaching the engine from each tier, for each tier of the segments.
+        costs: cost of reaching the engine, one per segment.
         prefill: the engine's cost of computing tokens.
 
     Returns:
@@ -159,8 +159,8 @@ def choose_split(
     """
     best_blocks, best_seconds = 0, prefill.seconds(0, num_tokens)
     load_seconds = 0.0
-    for segment in segments:
-        load_seconds += costs[segment.tier].seconds(segment.num_blocks * block_bytes)
+    for segment, cost in zip(segments, costs, strict=True):
+        load_seconds += cost.seconds(segment.num_blocks * block_bytes)
         blocks = segment.first_block + segment.num_blocks
         cached_tokens = min(blocks * tokens_per_block, num_tokens)
         seconds = load_seconds + prefill.seconds(cached_tokens, num_tokens - cached_tokens)

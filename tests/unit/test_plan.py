@@ -28,7 +28,12 @@ SLOW = TransferCost(1e-3, 1e8)
 
 def split(segments: list[Segment], costs: dict[TierName, TransferCost], prefill: PrefillCurve, num_tokens: int) -> int:
     return choose_split(
-        segments, num_tokens=num_tokens, tokens_per_block=16, block_bytes=BLOCK_BYTES, costs=costs, prefill=prefill
+        segments,
+        num_tokens=num_tokens,
+        tokens_per_block=16,
+        block_bytes=BLOCK_BYTES,
+        costs=[costs[segment.tier] for segment in segments],
+        prefill=prefill,
     )
 
 

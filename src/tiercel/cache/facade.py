@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,8 @@ from tiercel.telemetry.snapshot import StatusSnapshot
 from tiercel.tiers.base import TierName
 
 _RESET_TIMEOUT_S = 30.0
+_NAMESPACES_KEPT = 4096
+"""Namespaces whose root key is not computed again for each sequence."""
 
 _TIMEOUT_S_MAX = 86400.0
 """Longest deadline of an operation, as of `transfer_timeout_s`."""
@@ -57,6 +60,7 @@ class Cache:
             on_completion=self._after_move,
             on_throttled=self._reporter.throttled,
         )
+        self._root_key = lru_cache(maxsize=_NAMESPACES_KEPT)(root_key)
         self._timeout_s = assembly.config.transfer_timeout_s
         self._process = os.getpid()
         self._close_lock = threading.Lock()
@@ -98,7 +102,7 @@ class Cache:
             tokens: int32 or int64[num_tokens], C-contiguous.
             namespace: tenant, LoRA or cache salt; sequences of different namespaces share nothing.
         """
-        root = root_key(self._assembly.fingerprint, namespace)
+        root = self._root_key(self._assembly.fingerprint, namespace)
         return Sequence(root, self.geometry.tokens_per_block, tokens)
 
     def lookup(self, sequence: Sequence, *, limit_tokens: int | None = None) -> Lookup:

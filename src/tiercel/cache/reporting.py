@@ -16,7 +16,7 @@ from tiercel.telemetry.snapshot import StatusSnapshot, TierStatus
 from tiercel.telemetry.status import SOCKET_NAME, StatusServer
 from tiercel.tiers.base import BlockStatus, TierName
 
-_TIER_NAMES = {tier: tier.name.lower() for tier in TierName}
+_TIER_NAMES = tuple(tier.name.lower() for tier in TierName)
 _STATUS_NAMES = {status: status.name.lower() for status in BlockStatus}
 
 

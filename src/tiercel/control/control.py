@@ -26,8 +26,8 @@ from tiercel.plan import (
 )
 from tiercel.tiers.base import BlockStatus, Slots, TierName
 
-_PRIOR_COSTS = {TierName.HOST: (50e-6, 10e9), TierName.DISK: (500e-6, 1e9), TierName.REMOTE: (5e-3, 0.5e9)}
-"""Latency in seconds and bytes a second that are assumed of a tier before its first transfer."""
+_PRIOR_COSTS = ((0.0, float("inf")), (50e-6, 10e9), (500e-6, 1e9), (5e-3, 0.5e9))
+"""Latency in seconds and bytes a second that are assumed of each tier, by TierName, before its first transfer."""
 
 # Members of an enum are slow to reach by name, and these are reached for every move.
 _GPU, _LOAD, _OK = TierName.GPU, OperationKind.LOAD, int(BlockStatus.OK)
@@ -64,10 +64,10 @@ class Control:
         self._never_loads = settings.load_policy is LoadPolicy.NEVER
         self._always_loads = settings.load_policy is LoadPolicy.ALWAYS
         self.prefill = PrefillCostModel()
-        self.transfer_costs = {
-            tier: TransferCostModel(latency_s=_PRIOR_COSTS[tier][0], bytes_per_s=_PRIOR_COSTS[tier][1])
-            for tier in self.tiers
-        }
+        # Indexed by TierName: as keys of a dict its members are slow.
+        self.transfer_costs = tuple(
+            TransferCostModel(latency_s=latency_s, bytes_per_s=bytes_per_s) for latency_s, bytes_per_s in _PRIOR_COSTS
+        )
 
     def lookup(
         self,
@@ -86,13 +86,13 @@ class Control:
         match = self.index.match(sequence, limit_blocks=limit_blocks)
         tiers = self.tiers
         segments = tuple([Segment(tiers[t], first, count) for t, first, count in match.segments])
-        num_blocks = self._blocks_to_load(segments, sequence.num_tokens, queued_bytes or {}) if segments else 0
+        num_blocks = self._blocks_to_load(segments, sequence.num_tokens, queued_bytes) if segments else 0
         if num_blocks < match.num_blocks:
             segments = cut_segments(segments, num_blocks)
         return Lookup(self.index, sequence, match, num_blocks, segments)
 
     def _blocks_to_load(
-        self, segments: Sequence[Segment], num_tokens: int, queued_bytes: Mapping[TierName, int]
+        self, segments: Sequence[Segment], num_tokens: int, queued_bytes: Mapping[TierName, int] | None
     ) -> int:
         matched = segments[-1].first_block + segments[-1].num_blocks
         if self._never_loads:
@@ -104,7 +104,7 @@ class Control:
             num_tokens=num_tokens,
             tokens_per_block=self.settings.tokens_per_block,
             block_bytes=self.settings.block_bytes,
-            costs={s.tier: self._load_cost(s.tier, queued_bytes.get(s.tier, 0)) for s in segments},
+            costs=[self._load_cost(segment.tier, queued_bytes) for segment in segments],
             prefill=self.prefill.curve,
         )
         for segment in segments:
@@ -112,11 +112,11 @@ class Control:
                 self.transfer_costs[segment.tier].decline()
         return chosen
 
-    def _load_cost(self, tier: TierName, queued_bytes: int) -> TransferCost:
+    def _load_cost(self, tier: TierName, queued_bytes: Mapping[TierName, int] | None) -> TransferCost:
         cost = self.transfer_costs[tier].cost
-        if queued_bytes == 0:
+        if not queued_bytes:
             return cost
-        return TransferCost(cost.latency_s, cost.bytes_per_s, queued_bytes / cost.bytes_per_s)
+        return TransferCost(cost.latency_s, cost.bytes_per_s, queued_bytes.get(tier, 0) / cost.bytes_per_s)
 
     def check_launchable(self, lookups: Sequence[Lookup]) -> None:
         """Raise what `begin_load` would raise for one of several lookups, and for one that is named twice. Nothing changes."""
