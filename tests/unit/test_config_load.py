@@ -133,6 +133,7 @@ def test_a_variable_becomes_its_settings_type(variable: str, text: str, key: str
         ({"TIERCEL_TOKENS_PER_BLOCK": "24"}, "tokens_per_block = 24.*use 16 or 32"),
         ({"TIERCEL_CPU_COPY_THREADS": "2.5"}, "cpu_copy_threads = 2.5"),
         ({"TIERCEL_ENABLE_REMOTE": "true"}, "enable_remote = True"),
+        ({"TIERCEL_ENABLE_REMOTE": "yes"}, "enable_remote = True.*can only do False"),
         ({"TIERCEL_METRICS_PORT": "http"}, "metrics_port = 'http'"),
     ],
 )
@@ -168,6 +169,7 @@ def test_variables_of_the_build_and_the_tests_are_left_alone() -> None:
         ({"ssd_io_engine": "uring"}, "ssd_io_engine = 'uring'.*auto | io_uring | threads"),
         ({"ssd_cache_dir": 7}, "ssd_cache_dir = 7"),
         ({"ssd_cache_dir": ["a", 7]}, "ssd_cache_dir = "),
+        ({"ssd_cache_dir": "a\0b"}, "ssd_cache_dir = .*must be a directory"),
         ({"metrics_port": 70000}, "metrics_port = 70000"),
         ({"status_socket": ""}, "status_socket = ''"),
         ({"cpu_kv_layout_type": "LAYERWISE"}, "cpu_kv_layout_type = 'LAYERWISE'.*only do BLOCKWISE"),
@@ -206,6 +208,8 @@ def test_a_disk_tier_smaller_than_host_memory_is_a_note_not_an_error() -> None:
         ("1: 2\n", "c.yaml", "must hold keys and values"),
         ("a: [\n", "c.yaml", "correct the file"),
         ("{", "c.json", "correct the file"),
+        ("[" * 5000, "c.yaml", "nested too deeply; correct the file"),
+        ("[" * 500_000, "c.json", "nested too deeply; correct the file"),
         ("a = 1", "c.toml", "must end in .yaml"),
         ("cache_config: 3\n", "c.yaml", "cache_config = 3"),
         ("cache_config: {}\nevict_ratio: 0.1\n", "c.yaml", "evict_ratio = 0.1.*move it under cache_config"),
@@ -214,6 +218,7 @@ def test_a_disk_tier_smaller_than_host_memory_is_a_note_not_an_error() -> None:
         ("!!python/object/apply:os.getcwd []\n", "c.yaml", "correct the file"),
         ("model_config: 3\n", "c.yaml", "model_config = 3"),
         ("model_config: {num_layer: 3}\n", "c.yaml", "model_config.num_layer .*'model_config.num_layers'"),
+        ("model_config: {foo: 3}\n", "c.yaml", "model_config.foo .*unknown key; known are model_id, num_layers"),
         ("model_config: {num_layers: 3}\n", "c.yaml", "model_config .*lacks model_id, num_kv_heads, head_size, dtype"),
     ],
 )
@@ -222,6 +227,18 @@ def test_a_wrong_file_is_told_with_its_name(tmp_path: Path, content: str, name: 
         load_config(written(tmp_path, content, name), environ={})
     with pytest.raises(ConfigError, match="No such file"):
         load_config(tmp_path / "missing.yaml", environ={})
+
+
+@pytest.mark.parametrize(("content", "name"), [("evict_ratio: 0.25", "c.yaml"), ('{"evict_ratio": 0.25}', "c.json")])
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path, content: str, name: str) -> None:
+    assert load_config(written(tmp_path, "\ufeff" + content, name), environ={}).config.evict_ratio == 0.25
+
+
+def test_two_names_of_one_directory_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "kv").mkdir()
+    (tmp_path / "link").symlink_to("kv")
+    with pytest.raises(ConfigError, match="each directory once"):
+        CacheConfig(enable_ssd=True, ssd_cache_dir=[str(tmp_path / "kv"), str(tmp_path / "link")])
 
 
 def test_an_empty_file_leaves_the_defaults(tmp_path: Path) -> None:

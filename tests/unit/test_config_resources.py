@@ -76,6 +76,8 @@ def test_a_slot_is_padded_to_what_direct_io_needs() -> None:
 def test_a_capacity_below_one_block_and_a_hybrid_model_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"num_cpu_blocks = '4MiB'.*blocks of 8.00 MiB.*8388608B"):
         CacheConfig(num_cpu_blocks="4MiB").resolve(MODEL)
+    with pytest.raises(ConfigError, match=r"num_cpu_blocks = '99999999TB'.*at most 18014398509481984B"):
+        CacheConfig(num_cpu_blocks="99999999TB").resolve(MODEL)
     with pytest.raises(ConfigError, match="linear_attention"):
         CacheConfig(num_cpu_blocks=1).resolve(hybrid())
 

@@ -169,7 +169,7 @@ class CacheConfig:
         if self.enable_ssd and not directories:
             raise problem("ssd_cache_dir", self.ssd_cache_dir, "must name a directory when enable_ssd is true",
                           "name one for each device")  # fmt: skip
-        if len({path.absolute() for path in directories}) != len(directories):
+        if len({os.path.realpath(path) for path in directories}) != len(directories):  # links have two names, too
             raise problem("ssd_cache_dir", self.ssd_cache_dir, "must name each directory once", "remove the repetition")
 
     @classmethod

@@ -20,11 +20,13 @@ def read_mapping(file: str | os.PathLike[str]) -> dict[str, object]:
     if reader is None:
         raise ConfigError(f"settings file {str(path)!r}: its name must end in .yaml, .yml or .json; rename it")
     try:
-        content = reader(path.read_text(encoding="utf-8"))
+        content = reader(path.read_text(encoding="utf-8-sig"))  # a byte order mark is no part of the text
     except OSError as error:
         raise ConfigError(f"settings file {str(path)!r}: {error.strerror}; name a file that can be read") from error
     except ValueError as error:
         raise ConfigError(f"settings file {str(path)!r}: {error}; correct the file") from error
+    except RecursionError as error:
+        raise ConfigError(f"settings file {str(path)!r}: nested too deeply; correct the file") from error
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tiercel.config.messages import problem
+from tiercel.config.settings import FLAG_WORDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +48,8 @@ class LaterKey:
     def parse(self, text: str) -> object:
         """Return what an environment variable's text stands for."""
         word = text.strip().lower()
-        if bool in self.types and word in ("true", "false", "1", "0"):
-            return word in ("true", "1")
+        if bool in self.types and word in FLAG_WORDS:
+            return FLAG_WORDS[word]
         if int in self.types and word.isdecimal():
             return int(word)
         return None if word in ("", "none", "null") else text.strip()

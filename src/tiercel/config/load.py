@@ -145,7 +145,8 @@ def _require_known(
     known = [field.name for field in fields(cls)]
     for key in content:
         if key not in known:
-            raise unknown_key(f"{place}.{key}", [f"{place}.{name}" for name in known], origin)
+            hint = nearest(key, known).replace("'", f"'{place}.", 1) or f"known are {', '.join(known)}"
+            raise ConfigError(f"{place}.{key} (from {origin}): unknown key; {hint}")
     required = (
         ("model_id", "num_layers", "num_kv_heads", "head_size", "dtype") if cls is ModelConfig else ("name", "layers")
     )

@@ -91,9 +91,8 @@ class ModelConfig:
             tp_size: tensor-parallel ranks.
             dp_size: data-parallel ranks.
             model_id: name of the weights. By default made from the folder's name and a digest of config.json and of
-                each
-                weights file's name, size and time: it changes when the weights do, and differs between two copies, so
-                name it yourself where several machines are to share.
+                each weights file's name, size and time: it changes when the weights do, and differs between two
+                copies, so name it yourself where several machines are to share.
             weights_epoch: version of the weights under that name.
 
         Raises:

@@ -68,9 +68,8 @@ What the file leaves out is never guessed: the error names the missing key. Elem
 
 `token_size_in_bytes` is `num_layers * num_kv_heads * head_size * kv_dim * bytes of dtype`, with `kv_dim` 2 for keys
 and values and 1 for MLA; 64 layers of 8 heads of 256 elements in bfloat16 make 524,288 bytes. An MLA model is taken
-to cache its
-latent: one head of `kv_lora_rank + qk_rope_head_dim` elements. An engine that caches expanded keys and values
-instead needs them described by hand, with `use_mla=False`.
+to cache its latent: one head of `kv_lora_rank + qk_rope_head_dim` elements. An engine that caches expanded keys and
+values instead needs them described by hand, with `use_mla=False`.
 
 Hybrid models (sliding windows, chunked attention, linear attention, state spaces) are read, and their layers
 recorded as groups; this version refuses to store them.

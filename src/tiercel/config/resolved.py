@@ -102,6 +102,10 @@ def _blocks(key: str, value: int | str, slot_bytes: int) -> int:
         return value
     num_blocks = parse_size(key, value) // slot_bytes
     if not 1 <= num_blocks <= BLOCKS_MAX:
-        raise problem(key, value, f"must hold 1 to {BLOCKS_MAX} blocks of {format_bytes(slot_bytes)}",
-                      f"give at least {slot_bytes}B, or a smaller tokens_per_block")  # fmt: skip
+        remedy = (
+            f"give at least {slot_bytes}B, or a smaller tokens_per_block"
+            if num_blocks < 1
+            else f"give at most {BLOCKS_MAX * slot_bytes}B, or a larger tokens_per_block"
+        )
+        raise problem(key, value, f"must hold 1 to {BLOCKS_MAX} blocks of {format_bytes(slot_bytes)}", remedy)
     return num_blocks

@@ -14,20 +14,23 @@ from tiercel.config.messages import problem
 from tiercel.config.sizes import format_bytes, parse_size
 from tiercel.errors import ConfigError
 
+FLAG_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+"""What a flag's text in the environment stands for."""
+
 
 class Kind(enum.Enum):
     """What values a setting takes."""
 
     FLAG = "true or false"
-    COUNT = "integer"
-    POWER_OF_TWO = "power of two"
-    NUMBER = "number"
+    COUNT = "an integer"
+    POWER_OF_TWO = "a power of two"
+    NUMBER = "a number"
     CHOICE = "one of"
     CAPACITY = "blocks, or a size such as 64GiB"
     SIZE = "bytes, or a size such as 64MiB"
-    DIRECTORIES = 'directory, list of directories, or one text with ";" between them'
+    DIRECTORIES = 'a directory, a list of directories, or one text with ";" between them'
     OPTIONAL_TEXT = "text, or null"
-    OPTIONAL_COUNT = "integer, or null"
+    OPTIONAL_COUNT = "an integer, or null"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,17 +96,7 @@ class Setting:
         """
         word = text.strip()
         if self.kind is Kind.FLAG:
-            flag = {
-                "1": True,
-                "true": True,
-                "yes": True,
-                "on": True,
-                "0": False,
-                "false": False,
-                "no": False,
-                "off": False,
-            }
-            return self.check(flag.get(word.lower(), text), origin)
+            return self.check(FLAG_WORDS.get(word.lower(), text), origin)
         if self.kind in (Kind.OPTIONAL_TEXT, Kind.OPTIONAL_COUNT) and word.lower() in ("", "none", "null"):
             return None
         if self.kind in (Kind.CHOICE, Kind.DIRECTORIES, Kind.OPTIONAL_TEXT):
@@ -201,11 +194,11 @@ def _size(described: Setting, value: object, origin: str) -> object:
 
 
 def _directories(_: Setting, value: object, __: str) -> object:
-    if isinstance(value, (str, os.PathLike)):
-        return os.fspath(value)
-    if isinstance(value, (list, tuple)) and all(isinstance(entry, (str, os.PathLike)) for entry in value):
-        return tuple(os.fspath(entry) for entry in value)
-    return None
+    given = value if isinstance(value, (list, tuple)) else (value,)
+    entries = tuple(os.fspath(entry) for entry in given if isinstance(entry, (str, os.PathLike)))
+    if len(entries) != len(given) or any("\0" in entry for entry in entries):
+        return None
+    return entries if given is value else entries[0]
 
 
 def _optional_text(_: Setting, value: object, __: str) -> object:
