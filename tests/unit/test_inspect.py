@@ -144,3 +144,23 @@ def test_an_empty_directory_is_nothing_to_list_and_a_mistake_to_ask_for_stats(
     assert "no cache in" in capsys.readouterr().out
     assert cli.main(["stats", str(tmp_path)]) == 2
     assert cli.main(["ls", str(tmp_path / "missing")]) == 2
+
+
+def test_a_folder_that_cannot_be_read_does_not_hide_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_tier(tmp_path).close()
+    damaged = tmp_path / "tiercel-v1-damaged"
+    damaged.mkdir()
+    (damaged / "manifest.json").write_text("garbage")
+    assert cli.main(["ls", str(tmp_path), "--keys", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert sorted(bool(entry["folder"]["problem"]) for entry in shown) == [False, True]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_without_permission_is_reported_as_such(tmp_path: Path) -> None:
+    open_tier(tmp_path).close()
+    closed = tmp_path / "tiercel-v1-closed"
+    closed.mkdir(mode=0)
+    assert [report.problem for report in inspect_directory(tmp_path)] == ["", "cannot be read (Permission denied)"]

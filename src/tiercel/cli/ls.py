@@ -26,14 +26,15 @@ def ls(
         keys: list the runs of blocks too.
         json: print JSON, one object per folder, in a list.
     """
-    from tiercel.tiers.inspect import folders_in, inspect_directory, inspect_runs
+    from tiercel.tiers.inspect import inspect_directory, inspect_runs
 
     places = directories or (Path(),)
     for place in places:
         if not place.is_dir():
             raise ValueError(f"{place} is not a directory")
     reports = [report for place in places for report in inspect_directory(place)]
-    runs = {str(folder): inspect_runs(folder) for place in places for folder in folders_in(place)} if keys else {}
+    readable = [report.path for report in reports if keys and not report.problem]
+    runs = {path: inspect_runs(Path(path)) for path in readable}
     if json:
         print_json([{"folder": report, "runs": runs.get(report.path, [])} if keys else report for report in reports])
         return

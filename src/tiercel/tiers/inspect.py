@@ -113,7 +113,10 @@ def _replay(folder: Path, manifest: Manifest) -> _native.Recovered:
 
 
 def _inspect_folder(folder: Path) -> FolderReport:
-    files = [path.stat() for path in folder.iterdir() if path.is_file()]
+    try:
+        files = [path.stat() for path in folder.iterdir() if path.is_file()]
+    except OSError as error:
+        return FolderReport(path=str(folder), problem=f"cannot be read ({error.strerror})")
     report = FolderReport(
         path=str(folder),
         file_bytes=sum(found.st_blocks * 512 for found in files),
