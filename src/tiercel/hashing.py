@@ -68,8 +68,11 @@ def root_key(fingerprint: bytes, namespace: str) -> bytes:
         KEY_BYTES bytes.
 
     Raises:
+        TypeError: the namespace is not a str.
         ValueError: the fingerprint has another length.
     """
+    if not isinstance(namespace, str):
+        raise TypeError(f'namespace = {namespace!r}: must be a str; "" is the common one')
     if len(fingerprint) != FINGERPRINT_BYTES:
         raise ValueError(f"a fingerprint has {FINGERPRINT_BYTES} bytes, not {len(fingerprint)}")
     message = _frame(f"tiercel root {_FORMAT}".encode()) + _frame(fingerprint) + _frame(namespace.encode()) + bytes(4)

@@ -1,15 +1,18 @@
 """Mistakes of a caller are refused at the edge, before anything is started or any byte moves."""
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.helpers.small_engine import MODEL, POISON, SmallEngine, config, tokens
 from tiercel import Cache, EngineMemory
-from tiercel.errors import StaleTicketError, ThrottledError
+from tiercel.errors import ConfigError, StaleTicketError, ThrottledError
 from tiercel.layout import BlockGeometry
 
 
@@ -127,3 +130,37 @@ def test_blocks_that_only_the_disk_holds_count_as_stored(tmp_path: Path) -> None
         sequence = cache.sequence(tokens(12, seed=1))
         for _ in range(2):
             assert cache.store(sequence, engine.fill(sequence)).wait(10).num_blocks_ok == 12
+
+
+def test_arguments_of_another_kind_are_told_apart_by_name(cache: Cache, engine: SmallEngine) -> None:
+    anything: Any = config(host=64)
+    with pytest.raises(TypeError, match="model: must be a ModelConfig, not a CacheConfig"):
+        Cache.open(anything, anything)
+    anything = {"num_cpu_blocks": 64}
+    with pytest.raises(TypeError, match="config: must be a CacheConfig, not a dict"):
+        Cache.open(MODEL, anything)
+    anything = None
+    with pytest.raises(TypeError, match="namespace = None: must be a str"):
+        cache.sequence(tokens(4, seed=1), namespace=anything)
+    sequence = cache.sequence(tokens(4, seed=1))
+    with pytest.raises(TypeError, match="a NoneType is no EngineBlocks"):
+        cache.store(sequence, anything)
+    with pytest.raises(TypeError, match="a NoneType is no EngineBlocks"):
+        cache.load(sequence, anything)
+    anything = tokens(4, seed=1)
+    with pytest.raises(TypeError, match="a ndarray is no sequence; make one"):
+        cache.store(anything, engine.blocks(0, 4))
+    anything = ["block", "token", "head", "dim"]
+    with pytest.raises(TypeError, match=r"axes = .*must be one text"):
+        EngineMemory.from_arrays(cache.geometry, engine.keys, engine.values, axes=anything)
+
+
+def test_a_socket_or_port_that_cannot_be_had_names_its_setting(tmp_path: Path) -> None:
+    for path in (tmp_path / "missing" / "status.sock", tmp_path / ("long" * 60)):
+        with pytest.raises(ConfigError, match=r"status_socket = .*cannot be listened on .*leave it null"):
+            Cache.open(MODEL, replace(config(host=64), status_socket=str(path)))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ConfigError, match=r"metrics_port = .*already in use.*free port"):
+            Cache.open(MODEL, replace(config(host=64), metrics_port=taken.getsockname()[1]))

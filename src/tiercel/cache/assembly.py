@@ -78,10 +78,14 @@ def assemble(model: ModelConfig, config: CacheConfig, progress: Progress | None 
     """Make the parts of a cache.
 
     Raises:
+        TypeError: something else than a ModelConfig and a CacheConfig was given.
         ConfigError: a setting does not fit the model or the machine. Nothing was allocated.
         TierError: a cache directory cannot be used. Nothing stays allocated.
         OSError: memory or a device failed. Nothing stays allocated.
     """
+    for label, given, expected in (("model", model, ModelConfig), ("config", config, CacheConfig)):
+        if not isinstance(given, expected):
+            raise TypeError(f"{label}: must be a {expected.__name__}, not a {type(given).__name__}")
     geometry = BlockGeometry.from_model(model, tokens_per_block=config.tokens_per_block)
     fingerprint = hashing.fingerprint(geometry.fingerprint_parts())
     resolved = check_resources(model, config, fingerprint=fingerprint)

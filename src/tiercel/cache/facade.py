@@ -89,7 +89,8 @@ class Cache:
             progress: called as progress(stage, done, total) while memory and files are prepared.
 
         Raises:
-            ConfigError: a setting does not fit the model or the machine; nothing was allocated.
+            TypeError: something else than a ModelConfig and a CacheConfig was given.
+            ConfigError: a setting does not fit the model or the machine; nothing stays allocated.
             DirectoryLockedError: another process uses a cache directory.
             TierError: a cache directory cannot be used.
         """
@@ -153,9 +154,9 @@ class Cache:
         """Launch several loads, all or none. Raises as `load` does; then no lookup was used."""
         loads = list(batch)
         for lookup, target in loads:
+            self._check_memory(target)
             if target.num_blocks < lookup.num_blocks:
                 raise ValueError(f"{lookup.num_blocks} blocks are to be loaded into {target.num_blocks}")
-            self._check_memory(target)
             if not target.memory.writable:
                 raise ValueError("the target is read-only, or a broadcast array: give memory that can be loaded into")
         return self._dispatcher.load(loads, self._checked_timeout(timeout_s))
@@ -209,6 +210,8 @@ class Cache:
             raise
 
     def _check_sequence(self, sequence: Sequence) -> None:
+        if not isinstance(sequence, Sequence):
+            raise TypeError(f"a {type(sequence).__name__} is no sequence; make one of tokens with Cache.sequence")
         if sequence.tokens_per_block != self.geometry.tokens_per_block:
             raise ValueError(
                 f"the sequence has {sequence.tokens_per_block} tokens a block, this cache {self.geometry.tokens_per_block}; "
@@ -216,6 +219,8 @@ class Cache:
             )
 
     def _check_memory(self, blocks: EngineBlocks) -> None:
+        if not hasattr(blocks, "memory"):
+            raise TypeError(f"a {type(blocks).__name__} is no EngineBlocks; make them with EngineMemory.blocks")
         theirs = blocks.memory.geometry
         if theirs is not self.geometry and theirs != self.geometry:
             raise ValueError(f"the engine's memory is described for {theirs}; describe it with this cache's geometry")

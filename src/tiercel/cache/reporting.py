@@ -9,6 +9,7 @@ import numpy as np
 
 from tiercel import __version__
 from tiercel.cache.assembly import Assembly
+from tiercel.config.messages import problem
 from tiercel.control import Lookup
 from tiercel.plan import Completion, Move
 from tiercel.telemetry.metrics import CacheMetrics
@@ -40,19 +41,31 @@ class Reporter:
             tickets: tickets by state.
 
         Raises:
-            OSError: a socket or port cannot be listened on; the message names it.
+            ConfigError: `status_socket` or `metrics_port` cannot be listened on.
+            OSError: nor can the socket that is derived without a setting.
         """
         self._depths, self._tickets = depths, tickets
         config = self._assembly.config
         path = Path(config.status_socket) if config.status_socket else None
         if path is None and self._assembly.disk_folder is not None:
             path = self._assembly.disk_folder / SOCKET_NAME
-        self._status = StatusServer(self.snapshot, path=path)
+        try:
+            self._status = StatusServer(self.snapshot, path=path)
+        except OSError as error:
+            if config.status_socket is None:
+                raise
+            reason = f"cannot be listened on ({error.strerror or error})"
+            remedy = "name a free file in a directory of yours, or leave it null"
+            raise problem("status_socket", config.status_socket, reason, remedy) from error
         if config.metrics_port is not None:
             from tiercel.telemetry.prometheus import PrometheusExporter
 
             exporter = PrometheusExporter(self.snapshot)
-            exporter.start_http(config.metrics_port)
+            try:
+                exporter.start_http(config.metrics_port)
+            except OSError as error:
+                reason = f"cannot be listened on ({error.strerror or error})"
+                raise problem("metrics_port", config.metrics_port, reason, "take a free port, or 0 for any") from error
             self._stop_http = exporter.close
 
     def observe_lookup(self, lookup: Lookup, seconds: float) -> None:

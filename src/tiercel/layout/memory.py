@@ -77,7 +77,7 @@ class EngineMemory:
 
         Raises:
             ValueError: an array does not fit the geometry; the message names the axis and both sizes.
-            TypeError: something is no array.
+            TypeError: something is no array, or `axes` is no text.
         """
         start, stop = (0, geometry.num_kv_heads) if head_range is None else head_range
         if not 0 <= start < stop <= geometry.num_kv_heads:
@@ -193,6 +193,8 @@ class EngineBlocks:
 
 
 def _axis_names(axes: str, geometry: BlockGeometry, has_values: bool, num_heads: int) -> tuple[str, ...]:
+    if not isinstance(axes, str):
+        raise TypeError(f"axes = {axes!r}: must be one text such as 'block token head dim'")
     names = tuple(axes.split())
     unknown = [name for name in names if name not in _AXIS_NAMES]
     if unknown or len(set(names)) != len(names):
