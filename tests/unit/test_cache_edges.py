@@ -85,6 +85,14 @@ def test_memory_that_cannot_be_written_is_refused_and_no_block_is_forgotten(cach
         assert lookup.num_blocks == 4
 
 
+def test_a_target_that_names_a_block_twice_is_refused(cache: Cache, engine: SmallEngine) -> None:
+    store(cache, engine, 1)
+    sequence = cache.sequence(tokens(4, seed=1))
+    with pytest.raises(ValueError, match="names a block twice"):
+        cache.load(sequence, engine.memory.blocks([3, 1, 3, 0]))
+    assert cache.load(sequence, engine.memory.blocks([3, 1, 2, 0])).wait(10).ok
+
+
 def test_a_share_of_the_heads_is_not_stored_as_a_whole_block(cache: Cache, engine: SmallEngine) -> None:
     arrays = [array[:, :, :1].copy() for array in engine.keys]
     memory = EngineMemory.from_arrays(cache.geometry, arrays, arrays, axes="block token head dim", head_range=(0, 1))

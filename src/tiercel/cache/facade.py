@@ -144,8 +144,8 @@ class Cache:
         Raises:
             ThrottledError: too many moves are waiting; the lookup keeps its pins.
             StaleTicketError: the lookup was used before, or the cache was reset since.
-            ValueError: `target` is too small, read-only or of another geometry, the lookup is another cache's, or the timeout
-                is not positive.
+            ValueError: `target` is too small, read-only, of another geometry or names a block twice, the lookup is another
+                cache's, or the timeout is not positive.
         """
         with self._looked_up(what, limit_tokens) as lookup:
             return self.launch([(lookup, target)], timeout_s=timeout_s)[0]
@@ -159,6 +159,8 @@ class Cache:
                 raise ValueError(f"{lookup.num_blocks} blocks are to be loaded into {target.num_blocks}")
             if not target.memory.writable:
                 raise ValueError("the target is read-only, or a broadcast array: give memory that can be loaded into")
+            if not target.are_distinct:
+                raise ValueError("the target names a block twice; each block is loaded into a place of its own")
         return self._dispatcher.load(loads, self._checked_timeout(timeout_s))
 
     def prefetch(

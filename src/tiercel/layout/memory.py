@@ -155,6 +155,12 @@ class EngineBlocks:
         return self._ids
 
     @property
+    def are_distinct(self) -> bool:
+        """Whether no block is named twice: only then can they be loaded into."""
+        ids = self._ids
+        return bool((ids[1:] > ids[:-1]).all()) or len(np.unique(ids)) == len(ids)
+
+    @property
     def addresses(self) -> NDArray[np.uint64] | None:
         """Where each block lies, uint64[num_blocks], if each lies page-aligned and whole in slot format, else None."""
         where = self._memory.block_address
