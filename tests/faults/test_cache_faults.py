@@ -103,20 +103,27 @@ class StallingTier:
         return getattr(self._inner, name)
 
 
-def test_a_stalled_device_costs_the_deadline_and_memory_is_left_alone_after_it(tmp_path: Path) -> None:
+def open_stalling(directory: Path) -> tuple[Cache, threading.Event]:
+    """A cache whose disk reads wait while the event is clear."""
     stalling: list[StallingTier] = []
 
     def wrap(disk: Tier) -> Tier:
         stalling.append(StallingTier(disk))
         return stalling[0]  # type: ignore[return-value]
 
-    with open_with(tmp_path, wrap) as cache:
+    cache = open_with(directory, wrap)
+    return cache, stalling[0].gate
+
+
+def test_a_stalled_device_costs_the_deadline_and_memory_is_left_alone_after_it(tmp_path: Path) -> None:
+    cache, gate = open_stalling(tmp_path)
+    with cache:
         engine = SmallEngine(cache.geometry)
         sequence = cache.sequence(tokens(20, seed=4))
         cache.store(sequence, engine.fill(sequence)).wait(10)
         push_to_disk(cache, engine)
         engine.poison()
-        stalling[0].gate.clear()
+        gate.clear()
         started = time.monotonic()
         result = cache.load(sequence, engine.blocks(0, 20), timeout_s=0.2).wait(5)
         assert time.monotonic() - started < 2
@@ -126,7 +133,7 @@ def test_a_stalled_device_costs_the_deadline_and_memory_is_left_alone_after_it(t
         in_host = cache.load(hot, engine.blocks(64, 128), limit_tokens=40 * 16)
         assert in_host.wait(5).num_blocks_ok == 40, "a stalled disk must not hold up the host tier"
         engine.poison()
-        stalling[0].gate.set()
+        gate.set()
         deadline = time.monotonic() + 10
         while cache.stats().tickets["running"] and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -138,24 +145,19 @@ def test_reset_waits_for_the_device_and_says_so_if_it_does_not_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tiercel.cache.facade._RESET_TIMEOUT_S", 0.2)
-    stalling: list[StallingTier] = []
-
-    def wrap(disk: Tier) -> Tier:
-        stalling.append(StallingTier(disk))
-        return stalling[0]  # type: ignore[return-value]
-
-    with open_with(tmp_path, wrap) as cache:
+    cache, gate = open_stalling(tmp_path)
+    with cache:
         engine = SmallEngine(cache.geometry)
         sequence = cache.sequence(tokens(20, seed=5))
         cache.store(sequence, engine.fill(sequence)).wait(10)
         push_to_disk(cache, engine)
-        stalling[0].gate.clear()
+        gate.clear()
         ticket = cache.load(sequence, engine.blocks(0, 20))
         time.sleep(0.05)
         with pytest.raises(DeadlineError, match="reset again"):
             cache.reset()
         assert ticket.wait(1).outcome is Outcome.CANCELLED
-        stalling[0].gate.set()
+        gate.set()
         time.sleep(0.1)
         cache.reset()
         assert cache.lookup(sequence).matched_blocks == 0

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from tests.helpers.telemetry_samples import sample_metrics, sample_snapshot
-from tiercel.telemetry.metrics import CacheMetrics, Metrics, NullMetrics
+from tiercel.telemetry.metrics import CacheMetrics
 from tiercel.telemetry.prometheus import PrometheusExporter
 from tiercel.telemetry.snapshot import HistogramStatus, StatusSnapshot
 
@@ -43,15 +43,6 @@ def test_a_frozen_activity_does_not_change_when_counting_goes_on() -> None:
     metrics.observe_completion(source="disk", target="host", seconds=1.0, num_bytes=1, blocks={"ok": 1})
     assert msgspec.json.encode(before) == encoded
     assert metrics.activity() != before
-
-
-def test_null_metrics_stand_at_the_same_seam_and_count_nothing() -> None:
-    metrics: Metrics = NullMetrics()
-    metrics.observe_lookup(seconds=1.0, num_tokens=4, hits=[("host", 3)])
-    metrics.observe_completion(source="a", target="b", seconds=1.0, num_bytes=1, blocks={"ok": 1})
-    metrics.throttled("queue")
-    metrics.recompute("reason")
-    assert metrics.activity() == CacheMetrics().activity()
 
 
 def test_an_observation_on_a_bound_belongs_to_the_bucket_below_it() -> None:

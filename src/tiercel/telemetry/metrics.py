@@ -1,14 +1,13 @@
 """Counting what a cache does, in plain integers under one lock: a call costs well under two microseconds.
 
-The facade, `transfer` and the connectors call a `Metrics`; `activity()` freezes the counts for the snapshot that
-`prometheus` and `status` serve. What can be read off at any moment (tiers, queues, tickets) is not counted here: the
-facade puts it into the snapshot. `NullMetrics` stands at the same seam when counting is switched off.
+The facade's reporter calls `CacheMetrics`; `activity()` freezes the counts for the snapshot that `prometheus` and `status`
+serve. What can be read off at any moment (tiers, queues, tickets) is not counted here: the reporter puts it into the
+snapshot.
 """
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from threading import Lock
-from typing import Protocol
 
 from tiercel.telemetry.snapshot import Activity, HistogramStatus, TransferStatus
 
@@ -17,44 +16,6 @@ LOOKUP_BOUNDS_S = (5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 1
 
 TRANSFER_BOUNDS_S = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """Upper bounds of the transfer histograms: from a few blocks of host memory to a long prompt from a slow disk."""
-
-
-class Metrics(Protocol):
-    """Where a cache reports what it did. Thread-safe; never raises, never blocks on I/O."""
-
-    def observe_lookup(
-        self, *, seconds: float, num_tokens: int, hits: Iterable[tuple[str, int]], num_pending_tokens: int = 0
-    ) -> None:
-        """Count one lookup.
-
-        Args:
-            seconds: what the call took.
-            num_tokens: tokens asked for.
-            hits: (tier name, tokens that it would serve), a tier may appear more than once.
-            num_pending_tokens: tokens behind the hit that are being written.
-        """
-
-    def observe_completion(
-        self, *, source: str, target: str, seconds: float, num_bytes: int, blocks: Mapping[str, int]
-    ) -> None:
-        """Count one move that ended.
-
-        Args:
-            source: name of the tier or memory read, `target` the one written.
-            seconds: from the start of the move to its end.
-            num_bytes: payload bytes of the blocks that ended ok.
-            blocks: number of blocks by outcome.
-        """
-
-    def throttled(self, queue: str) -> None:
-        """Count a refusal: the named queue or tier was full."""
-
-    def recompute(self, reason: str, count: int = 1) -> None:
-        """Count what was given back to the engine to compute, and why."""
-
-    def activity(self) -> Activity:
-        """Freeze the counts so far."""
-        ...
 
 
 class Histogram:
@@ -89,7 +50,7 @@ class _Route:
 
 
 class CacheMetrics:
-    """The counts of one cache. See `Metrics` for what each call means."""
+    """The counts of one cache. Thread-safe; never raises, never blocks on I/O."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -105,7 +66,14 @@ class CacheMetrics:
     def observe_lookup(
         self, *, seconds: float, num_tokens: int, hits: Iterable[tuple[str, int]], num_pending_tokens: int = 0
     ) -> None:
-        """Count one lookup."""
+        """Count one lookup.
+
+        Args:
+            seconds: what the call took.
+            num_tokens: tokens asked for.
+            hits: (tier name, tokens that it would serve), a tier may appear more than once.
+            num_pending_tokens: tokens behind the hit that are being written.
+        """
         with self._lock:
             self._lookups += 1
             self._lookup_tokens += num_tokens
@@ -117,7 +85,14 @@ class CacheMetrics:
     def observe_completion(
         self, *, source: str, target: str, seconds: float, num_bytes: int, blocks: Mapping[str, int]
     ) -> None:
-        """Count one move that ended."""
+        """Count one move that ended.
+
+        Args:
+            source: name of the tier or memory read, `target` the one written.
+            seconds: from the start of the move to its end.
+            num_bytes: payload bytes of the blocks that ended ok.
+            blocks: number of blocks by outcome.
+        """
         with self._lock:
             route = self._routes.get((source, target))
             if route is None:
@@ -128,12 +103,12 @@ class CacheMetrics:
             route.seconds.observe(seconds)
 
     def throttled(self, queue: str) -> None:
-        """Count a refusal by a full queue or tier."""
+        """Count a refusal: the named queue or tier was full."""
         with self._lock:
             self._throttled[queue] = self._throttled.get(queue, 0) + 1
 
     def recompute(self, reason: str, count: int = 1) -> None:
-        """Count what was given back to the engine."""
+        """Count what was given back to the engine to compute, and why."""
         with self._lock:
             self._recompute[reason] = self._recompute.get(reason, 0) + count
 
@@ -160,27 +135,3 @@ class CacheMetrics:
                 throttled=dict(self._throttled),
                 recompute=dict(self._recompute),
             )
-
-
-class NullMetrics:
-    """Counts nothing; `activity()` is all zeros."""
-
-    def observe_lookup(
-        self, *, seconds: float, num_tokens: int, hits: Iterable[tuple[str, int]], num_pending_tokens: int = 0
-    ) -> None:
-        """Do nothing."""
-
-    def observe_completion(
-        self, *, source: str, target: str, seconds: float, num_bytes: int, blocks: Mapping[str, int]
-    ) -> None:
-        """Do nothing."""
-
-    def throttled(self, queue: str) -> None:
-        """Do nothing."""
-
-    def recompute(self, reason: str, count: int = 1) -> None:
-        """Do nothing."""
-
-    def activity(self) -> Activity:
-        """Return zeros."""
-        return CacheMetrics().activity()
