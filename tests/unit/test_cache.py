@@ -358,6 +358,12 @@ def test_cancelling_at_any_moment_leaves_nothing_behind(cache: Cache, engine: Sm
             engine.check(sequence, result.num_blocks_ok)
 
 
+def test_what_became_recompute_is_counted_by_reason(cache: Cache) -> None:
+    cache.observe_recompute("load: IO_ERROR")
+    cache.observe_recompute("load: IO_ERROR")
+    assert cache.stats().activity.recompute == {"load: IO_ERROR": 2}
+
+
 def test_an_empty_sequence_is_no_trouble(cache: Cache, engine: SmallEngine) -> None:
     sequence = cache.sequence()
     assert cache.lookup(sequence).num_blocks == 0

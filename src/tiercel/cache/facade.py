@@ -238,6 +238,10 @@ class Cache:
         """Tell how long the engine took to compute tokens behind a cached prefix; `load_policy: auto` learns from it."""
         self._assembly.control.prefill.observe(cached_tokens, computed_tokens, seconds)
 
+    def observe_recompute(self, reason: str) -> None:
+        """Tell that an error of ours became recompute, and which; status and metrics count it."""
+        self._reporter.recompute(reason)
+
     def reset(self) -> None:
         """Forget every block in every tier, durably, because the weights changed. Open tickets are cancelled; what other threads
         launch before it returns raises ThrottledError.

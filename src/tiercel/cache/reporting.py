@@ -93,9 +93,9 @@ class Reporter:
         """Count a refusal by a full queue."""
         self._metrics.throttled(queue)
 
-    def recompute(self, reason: str, count: int = 1) -> None:
+    def recompute(self, reason: str) -> None:
         """Count what a connector gave back to its engine."""
-        self._metrics.recompute(reason, count)
+        self._metrics.recompute(reason)
 
     def snapshot(self) -> StatusSnapshot:
         """The cache as of now."""

@@ -69,6 +69,8 @@ class Offload:
         if not self.failures[kind]:
             _log.warning("%s (%s); recomputed instead, further ones are counted only", kind, detail)
         self.failures[kind] += 1
+        if self._cache is not None:
+            self._cache.observe_recompute(kind)
 
 
 class RequestOffload:
