@@ -258,3 +258,21 @@ def test_a_reset_that_cannot_be_made_durable_says_so_and_works_when_repeated(
         cache.reset()
     with Cache.open(MODEL, config(tmp_path, host=16, disk=64)) as cache:
         assert cache.lookup(cache.sequence(tokens(8, seed=1))).matched_blocks == 0
+
+
+def test_a_submission_that_is_interrupted_before_it_was_taken_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Cache.open(MODEL, config(tmp_path, host=16, disk=64)) as cache:
+        engine = SmallEngine(cache.geometry)
+        sequence = cache.sequence(tokens(8, seed=1))
+        source = engine.fill(sequence)
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                cache._dispatcher.transfer, "submit", lambda plan, memory: (_ for _ in ()).throw(KeyboardInterrupt())
+            )
+            with pytest.raises(KeyboardInterrupt):
+                cache.store(sequence, source)
+        assert cache.stats().tickets["running"] == 0
+        assert_nothing_is_held(cache)
+        assert cache.store(sequence, source).wait(10).ok

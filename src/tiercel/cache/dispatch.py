@@ -105,8 +105,7 @@ class Dispatcher:
                 self._start(self._control.begin_load(next(self._numbers), lookup, deadline_s=timeout_s), target)
                 for lookup, target in loads
             ]
-        for _, ended in started:
-            _resolve_all(ended)
+        _resolve_all([resolution for _, ended in started for resolution in ended])
         return [ticket for ticket, _ in started]
 
     def prefetch(self, lookup: Lookup, timeout_s: float) -> Ticket:
@@ -123,11 +122,11 @@ class Dispatcher:
         with self._lock:
             lanes = [LaneName(tier, False) for tier in sorted(self._tiers)]
             self._check_room(lanes[:1], 1)
-            open_lanes = [
-                lane for lane in lanes if self.transfer.has_room(lane, _MOVES_PER_SEGMENT) or lane is lanes[0]
-            ]
-            for lane in lanes:
-                if lane not in open_lanes:
+            targets = [lanes[0].tier]
+            for lane in lanes[1:]:
+                if self.transfer.has_room(lane, _MOVES_PER_SEGMENT):
+                    targets.append(lane.tier)
+                else:
                     self._on_throttled(str(lane))
             operation = self._control.begin_store(
                 next(self._numbers),
@@ -135,7 +134,7 @@ class Dispatcher:
                 first_block=first_block,
                 num_blocks=source.num_blocks,
                 deadline_s=timeout_s,
-                targets=[lane.tier for lane in open_lanes],
+                targets=targets,
             )
             ticket, ended = self._start(operation, source)
         _resolve_all(ended)
@@ -165,10 +164,15 @@ class Dispatcher:
             source_moves=sum(move.source is TierName.GPU for move in plan.moves),
             owners={owner for _, _, owner in operation.attached if owner in self._running},
         )
-        # Registered before a worker can see it, so that an interruption in between leaves an operation that its deadline ends.
+        # Registered before a worker can see it: an interruption behind the submission leaves an operation that ends as any other.
         self._running[plan.ticket] = running
         self._deadlines.add(plan.ticket, plan.deadline_s)
-        self.transfer.submit(plan, memory)
+        try:
+            self.transfer.submit(plan, memory)
+        except BaseException:
+            if not self.transfer.is_open(plan.ticket):
+                self._end(running)
+            raise
         if running.source_moves == 0 and plan.kind is OperationKind.STORE:
             ticket.free_source()
         return ticket, [self._end(running)] if running.ended else []

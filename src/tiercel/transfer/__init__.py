@@ -2,6 +2,6 @@
 
 from tiercel.transfer.deadlines import Deadlines
 from tiercel.transfer.engine import TransferEngine
-from tiercel.transfer.lanes import LaneName, TransferSettings, lane_of
+from tiercel.transfer.lanes import LaneName, TransferSettings
 
-__all__ = ["Deadlines", "LaneName", "TransferEngine", "TransferSettings", "lane_of"]
+__all__ = ["Deadlines", "LaneName", "TransferEngine", "TransferSettings"]

@@ -83,10 +83,9 @@ class TransferEngine:
         """Moves that wait or run, per lane."""
         return {str(name): lane.num_moves for name, lane in self._lanes.items()}
 
-    @property
-    def num_open(self) -> int:
-        """Plans with moves that have not ended."""
-        return len(self._jobs)
+    def is_open(self, ticket: int) -> bool:
+        """Whether a ticket's plan was taken and has moves that have not ended."""
+        return ticket in self._jobs
 
     def submit(self, plan: Plan, memory: BlockMemory | None) -> None:
         """Apply a plan's frees and reservations and queue its moves. memory: the engine's blocks, for a load or store.
