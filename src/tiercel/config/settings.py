@@ -29,8 +29,7 @@ class Kind(enum.Enum):
     CAPACITY = "blocks, or a size such as 64GiB"
     SIZE = "bytes, or a size such as 64MiB"
     DIRECTORIES = 'a directory, a list of directories, or one text with ";" between them'
-    OPTIONAL_TEXT = "text, or null"
-    OPTIONAL_COUNT = "an integer, or null"
+    TEXT = "text"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,8 +61,17 @@ class Setting:
     measure: str
 
     @property
+    def optional(self) -> bool:
+        """Whether null is a value: it is where it is the default."""
+        return self.default is None
+
+    @property
     def range_text(self) -> str:
         """The allowed values in words."""
+        return f"{self._range_text}, or null" if self.optional else self._range_text
+
+    @property
+    def _range_text(self) -> str:
         kind, low, high = self.kind, self.low, self.high
         if kind is Kind.CHOICE:
             return " | ".join(self.choices)
@@ -71,7 +79,7 @@ class Setting:
             return f"{kind.value}, {format_bytes(int(low))} to {format_bytes(int(high))}"
         if kind is Kind.CAPACITY:
             return f"{kind.value}, 1 to {high:.0f} blocks"
-        if kind in (Kind.COUNT, Kind.POWER_OF_TWO, Kind.NUMBER, Kind.OPTIONAL_COUNT):
+        if kind in (Kind.COUNT, Kind.POWER_OF_TWO, Kind.NUMBER):
             return f"{kind.value}, {low:g} to {high:g}"
         return str(kind.value)
 
@@ -81,7 +89,7 @@ class Setting:
         Raises:
             ConfigError: wrong type or out of range.
         """
-        if value is None and self.kind in (Kind.OPTIONAL_TEXT, Kind.OPTIONAL_COUNT):
+        if value is None and self.optional:
             return None
         accepted = _CHECKS[self.kind](self, value, origin)
         if accepted is None:
@@ -97,9 +105,9 @@ class Setting:
         word = text.strip()
         if self.kind is Kind.FLAG:
             return self.check(FLAG_WORDS.get(word.lower(), text), origin)
-        if self.kind in (Kind.OPTIONAL_TEXT, Kind.OPTIONAL_COUNT) and word.lower() in ("", "none", "null"):
+        if self.optional and word.lower() in ("", "none", "null"):
             return None
-        if self.kind in (Kind.CHOICE, Kind.DIRECTORIES, Kind.OPTIONAL_TEXT):
+        if self.kind in (Kind.CHOICE, Kind.DIRECTORIES, Kind.TEXT):
             return self.check(text, origin)
         number = _as_number(word)
         return self.check(text if number is None else number, origin)
@@ -201,7 +209,7 @@ def _directories(_: Setting, value: object, __: str) -> object:
     return entries if given is value else entries[0]
 
 
-def _optional_text(_: Setting, value: object, __: str) -> object:
+def _text(_: Setting, value: object, __: str) -> object:
     text = os.fspath(value) if isinstance(value, os.PathLike) else value
     return text if isinstance(text, str) and text else None
 
@@ -215,6 +223,5 @@ _CHECKS: dict[Kind, Callable[[Setting, object, str], object]] = {
     Kind.CAPACITY: _capacity,
     Kind.SIZE: _size,
     Kind.DIRECTORIES: _directories,
-    Kind.OPTIONAL_TEXT: _optional_text,
-    Kind.OPTIONAL_COUNT: _count,
+    Kind.TEXT: _text,
 }
