@@ -12,8 +12,9 @@ import numpy as np
 
 from tiercel.errors import TierFailedError
 from tiercel.tiers._bookkeeping import runs_of
-from tiercel.tiers.base import BlockLabels, BlockMemory, BlockStatus, Slots, Statuses, Tier, TierName, TierStats
+from tiercel.tiers.base import BlockLabels, BlockMemory, BlockStatus, Slots, Statuses, Tier
 from tiercel.tiers.memory import allocate_memory, bytes_view
+from tiercel.tiers.wrapper import TierWrapper
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,28 +53,16 @@ class FaultCounts:
     calls: int = 0
 
 
-class FaultyTier:
+class FaultyTier(TierWrapper):
     """A tier whose reads and writes fail as `faults` says."""
 
     def __init__(self, inner: Tier, faults: TierFaults, *, sleep: Callable[[float], None] = time.sleep) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._faults = faults
         self._sleep = sleep
         self._random = np.random.default_rng(faults.seed)
         self._lock = threading.Lock()
         self._counts = FaultCounts()
-
-    @property
-    def name(self) -> TierName:
-        return self._inner.name
-
-    @property
-    def num_slots(self) -> int:
-        return self._inner.num_slots
-
-    @property
-    def block_bytes(self) -> int:
-        return self._inner.block_bytes
 
     @property
     def counts(self) -> FaultCounts:
@@ -113,15 +102,6 @@ class FaultyTier:
         for block in np.flatnonzero(drawn == BlockStatus.CORRUPT):
             self._spoil(target.slice(int(block), int(block) + 1))
         return np.where(statuses == BlockStatus.OK, drawn, statuses).astype(np.uint8)
-
-    def free(self, slots: Slots) -> None:
-        self._inner.free(slots)
-
-    def stats(self) -> TierStats:
-        return self._inner.stats()
-
-    def close(self) -> None:
-        self._inner.close()
 
     def _enter(self) -> None:
         faults = self._faults

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tiercel.tiers.base import BlockLabels, BlockMemory, Slots, Statuses, Tier, TierName, TierStats
+from tiercel.tiers.base import BlockLabels, BlockMemory, Slots, Statuses, Tier
+from tiercel.tiers.wrapper import TierWrapper
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,7 @@ class TierLimits:
             raise ValueError(f"limits must be positive: {self}")
 
 
-class ThrottledTier:
+class ThrottledTier(TierWrapper):
     """A tier with bounded bandwidth and added latency. Clock and sleep are given, so that time can be virtual."""
 
     def __init__(
@@ -42,27 +43,12 @@ class ThrottledTier:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._limits = limits
         self._clock = clock
         self._sleep = sleep
         self._lock = threading.Lock()
         self._free_at = float("-inf")
-
-    @property
-    def name(self) -> TierName:
-        return self._inner.name
-
-    @property
-    def num_slots(self) -> int:
-        return self._inner.num_slots
-
-    @property
-    def block_bytes(self) -> int:
-        return self._inner.block_bytes
-
-    def reserve(self, slots: Slots) -> None:
-        self._inner.reserve(slots)
 
     def write(self, slots: Slots, source: BlockMemory, labels: BlockLabels) -> Statuses:
         ends_at = self._occupy(len(slots) * self.block_bytes / self._limits.write_bytes_per_s)
@@ -75,15 +61,6 @@ class ThrottledTier:
         statuses = self._inner.read(slots, target)
         self._wait_until(ends_at)
         return statuses
-
-    def free(self, slots: Slots) -> None:
-        self._inner.free(slots)
-
-    def stats(self) -> TierStats:
-        return self._inner.stats()
-
-    def close(self) -> None:
-        self._inner.close()
 
     def _occupy(self, seconds: float) -> float:
         with self._lock:
