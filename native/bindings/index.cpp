@@ -115,15 +115,19 @@ struct ReservationHandle {
   }
 };
 
-MatchHandle match(Index& index, Sequence& sequence, std::optional<std::size_t> limit_blocks, bool touch) {
+MatchHandle match(Index& index, Sequence& sequence, std::optional<std::size_t> limit_blocks, bool touch, double now_s) {
   const std::size_t limit = limit_of(limit_blocks);
   return MatchHandle(locked(index, work_on(sequence, limit),
-                            [&](Index::Lock& lock) { return index.match(lock, sequence, limit, touch); }));
+                            [&](Index::Lock& lock) { return index.match(lock, sequence, limit, touch, now_s); }));
 }
 
 ReservationHandle reserve(Index& index, Sequence& sequence, std::size_t tier, std::int64_t owner,
-                          std::size_t first_block, std::optional<std::size_t> limit_blocks) {
+                          std::size_t first_block, std::optional<std::size_t> limit_blocks, double now_s,
+                          int priority) {
   check_tier(index, tier);
+  if (priority < 0 || priority > kPriorityMax) {
+    throw std::invalid_argument("priority: 0 to " + std::to_string(kPriorityMax) + ", not " + std::to_string(priority));
+  }
   const std::size_t limit = std::min(limit_of(limit_blocks), sequence.num_blocks());
   if (work_on(sequence, limit) == kLongWork) {
     const nb::gil_scoped_release release;
@@ -131,9 +135,21 @@ ReservationHandle reserve(Index& index, Sequence& sequence, std::size_t tier, st
   } else {
     sequence.hash_to(limit);
   }
-  return ReservationHandle(locked(index, limit, [&](Index::Lock& lock) {
-    return index.reserve(lock, sequence, tier, owner, std::min(first_block, limit), limit);
-  }));
+  const ReserveOptions options{owner, std::min(first_block, limit), limit, now_s, static_cast<std::uint8_t>(priority)};
+  return ReservationHandle(
+      locked(index, limit, [&](Index::Lock& lock) { return index.reserve(lock, sequence, tier, options); }));
+}
+
+nb::object demote(Index& index, std::size_t source, std::size_t target, std::int64_t owner, std::size_t num_blocks,
+                  double now_s) {
+  check_tier(index, source);
+  check_tier(index, target);
+  if (source == target) throw std::invalid_argument("source and target must be two tiers");
+  std::optional<Demotion> demotion = locked(index, num_blocks, [&](Index::Lock& lock) {
+    return index.demote(lock, source, target, owner, num_blocks, now_s);
+  });
+  if (!demotion) return nb::none();
+  return nb::make_tuple(MatchHandle(std::move(demotion->match)), ReservationHandle(std::move(demotion->reservation)));
 }
 
 SlotsOut commit(Index& index, ReservationHandle& handle, const std::optional<Vector<bool>>& failed) {
@@ -178,10 +194,18 @@ void check(Index& index) {
   throw nb::python_error();
 }
 
-std::shared_ptr<Index> make_index(std::vector<std::uint32_t> capacities, std::string policy,
-                                  std::optional<std::vector<std::uint32_t>> evict_batch) {
-  return Index::create(
-      {std::move(capacities), std::move(policy), evict_batch ? std::move(*evict_batch) : std::vector<std::uint32_t>{}});
+std::shared_ptr<Index> make_index(std::vector<std::uint32_t> capacities,
+                                  const std::optional<std::vector<std::string>>& policies,
+                                  std::optional<std::vector<std::uint32_t>> evict_batch,
+                                  std::uint32_t slru_protected_hits, double hit_reward_s) {
+  IndexOptions options;
+  for (std::size_t tier = 0; policies && tier < policies->size(); ++tier) {
+    options.policies.push_back({(*policies)[tier], slru_protected_hits, hit_reward_s});
+  }
+  if (!policies) options.policies.assign(capacities.size(), {"lru", slru_protected_hits, hit_reward_s});
+  options.capacities = std::move(capacities);
+  if (evict_batch) options.evict_batch = std::move(*evict_batch);
+  return Index::create(options);
 }
 
 SlotsOut match_slots(const MatchHandle& handle, std::size_t start, std::optional<std::size_t> stop_or_none) {
@@ -218,7 +242,10 @@ void bind_results(nb::module_& module) {
       .def_ro("num_pinned", &IndexStats::num_pinned)
       .def_ro("num_runs", &IndexStats::num_runs)
       .def_ro("num_evicted", &IndexStats::num_evicted)
-      .def_ro("memory_bytes", &IndexStats::memory_bytes);
+      .def_ro("memory_bytes", &IndexStats::memory_bytes)
+      .def_prop_ro("num_protected", [](const IndexStats& self) { return self.policy.num_protected; })
+      .def_prop_ro("num_ghosts", [](const IndexStats& self) { return self.policy.num_ghosts; })
+      .def_prop_ro("num_ghost_hits", [](const IndexStats& self) { return self.policy.num_ghost_hits; });
 
   nb::class_<MatchHandle>(module, "Match", nb::is_final())
       .def_prop_ro("num_blocks", [](const MatchHandle& self) { return self.match.slots().size(); })
@@ -251,13 +278,17 @@ void bind_results(nb::module_& module) {
 
 void bind_index(nb::module_& module) {
   bind_results(module);
+  module.attr("EVICTION_POLICIES") = nb::tuple(nb::cast(eviction_policy_names()));
   nb::class_<Index>(module, "Index", nb::is_final())
-      .def(nb::new_(&make_index), nb::arg("capacities"), nb::kw_only(), nb::arg("policy") = "lru",
-           nb::arg("evict_batch") = nb::none())
+      .def(nb::new_(&make_index), nb::arg("capacities"), nb::kw_only(), nb::arg("policies") = nb::none(),
+           nb::arg("evict_batch") = nb::none(), nb::arg("slru_protected_hits") = 2, nb::arg("hit_reward_s") = 0.0)
       .def("match", &match, nb::arg("sequence"), nb::kw_only(), nb::arg("limit_blocks") = nb::none(),
-           nb::arg("touch") = true)
+           nb::arg("touch") = true, nb::arg("now_s") = 0.0)
       .def("reserve", &reserve, nb::arg("sequence"), nb::arg("tier"), nb::kw_only(), nb::arg("owner"),
-           nb::arg("first_block") = 0, nb::arg("limit_blocks") = nb::none())
+           nb::arg("first_block") = 0, nb::arg("limit_blocks") = nb::none(), nb::arg("now_s") = 0.0,
+           nb::arg("priority") = 0)
+      .def("demote", &demote, nb::arg("source"), nb::arg("target"), nb::kw_only(), nb::arg("owner"),
+           nb::arg("num_blocks"), nb::arg("now_s") = 0.0)
       .def("commit", &commit, nb::arg("reservation"), nb::arg("failed").noconvert() = nb::none())
       .def(
           "drop",
@@ -269,12 +300,12 @@ void bind_index(nb::module_& module) {
           nb::arg("sequence"), nb::arg("block"), nb::arg("tier"))
       .def(
           "evict",
-          [](Index& self, std::size_t tier, std::size_t num_blocks) {
+          [](Index& self, std::size_t tier, std::size_t num_blocks, double now_s) {
             check_tier(self, tier);
             return slots_out(
-                locked(self, num_blocks, [&](Index::Lock& lock) { return self.evict(lock, tier, num_blocks); }));
+                locked(self, num_blocks, [&](Index::Lock& lock) { return self.evict(lock, tier, num_blocks, now_s); }));
           },
-          nb::arg("tier"), nb::arg("num_blocks"))
+          nb::arg("tier"), nb::arg("num_blocks"), nb::arg("now_s") = 0.0)
       .def("clear", [](Index& self) { locked(self, kLongWork, [&](Index::Lock& lock) { self.clear(lock); }); })
       .def_prop_ro(
           "generation",

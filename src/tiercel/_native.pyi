@@ -115,6 +115,8 @@ def copy_blocks(
     """Plain copy of contiguous blocks; as CopyProgram.gather. No source may overlap a target."""
 
 # ── index (native/core/index) ────────────────────────────────────────────────────────────────────────────────────────
+EVICTION_POLICIES: Final[tuple[str, ...]]
+
 @final
 class Index:
     """Which blocks of which sequences are stored, in which tier and slot: a radix tree of runs over all tiers.
@@ -124,28 +126,59 @@ class Index:
     A slot returns to its tier's free list when the index and every Match and Reservation have let go of it.
     """
 
-    def __init__(self, capacities: list[int], *, policy: str = "lru", evict_batch: list[int] | None = None) -> None:
-        """capacities: slots per tier. evict_batch: fewest slots freed at once when a tier is full (per tier, default 1)."""
-    def match(self, sequence: Sequence, *, limit_blocks: int | None = None, touch: bool = True) -> Match:
+    def __init__(
+        self,
+        capacities: list[int],
+        *,
+        policies: list[str] | None = None,
+        evict_batch: list[int] | None = None,
+        slru_protected_hits: int = 2,
+        hit_reward_s: float = 0.0,
+    ) -> None:
+        """capacities: slots per tier. policies: one of EVICTION_POLICIES per tier, default "lru" each. evict_batch: fewest
+        slots freed at once when a tier is full (per tier, default 1). slru_protected_hits: hits from which "slru" protects a
+        block. hit_reward_s: what each hit adds to a block's grace under "lru". ValueError names the argument out of range."""
+    def match(
+        self, sequence: Sequence, *, limit_blocks: int | None = None, touch: bool = True, now_s: float = 0.0
+    ) -> Match:
         """Pin the longest leading run of ready blocks, each in its fastest tier, and mark the path as used.
 
-        Hashes no further than the first miss. O(runs on the path)."""
+        Hashes no further than the first miss. O(runs on the path). now_s: seconds on any monotonic clock; only policies
+        that age by time use it."""
     def reserve(
-        self, sequence: Sequence, tier: int, *, owner: int, first_block: int = 0, limit_blocks: int | None = None
+        self,
+        sequence: Sequence,
+        tier: int,
+        *,
+        owner: int,
+        first_block: int = 0,
+        limit_blocks: int | None = None,
+        now_s: float = 0.0,
+        priority: int = 0,
     ) -> Reservation:
         """Insert the blocks that `tier` lacks, among the first limit_blocks, as `writing`, evicting to make room.
 
         Never evicts a block of the same sequence's own path, a pinned block or a writing one. Takes fewer blocks than asked
         when the tier has no more room (`num_short`). owner: the ticket's number, told to others that attach. In order to stay
         prefix-closed the new blocks are always the ones after the tier's last present block of this sequence; if that lies
-        before first_block, nothing is reserved."""
+        before first_block, nothing is reserved. priority: 0 to 100; blocks of lower priority leave before those of higher,
+        whatever the policy; a path keeps the highest priority that it was stored with."""
+    def demote(
+        self, source: int, target: int, *, owner: int, num_blocks: int, now_s: float = 0.0
+    ) -> tuple[Match, Reservation] | None:
+        """Prepare to keep in `target` what `source` is about to evict: of the path of the next victim that the target lacks,
+        at most num_blocks blocks from the first missing one on, missing ancestors included.
+
+        The Match pins them in `source`, the Reservation takes slots in `target`; block i of the one is block i of the other
+        (the Match counts its segments from 0). Evicts from `target` to make room, and nothing from `source`: commit,
+        release, then evict there. None if the next victims lack nothing in `target`, or if it has no room."""
     def commit(self, reservation: Reservation, failed: NDArray[np.bool_] | None = None) -> NDArray[np.uint32]:
         """End a reservation: blocks become ready, except failed ones, which leave the tier with all their descendants in
         it. Returns the slots that became void (to be freed in the tier; its own ones are not taken again before its release).
         Once only; ValueError on the second call."""
     def drop(self, sequence: Sequence, block: int, tier: int) -> NDArray[np.uint32]:
         """Forget a block and its descendants in a tier (its bytes proved wrong). Returns the slots that became void."""
-    def evict(self, tier: int, num_blocks: int) -> NDArray[np.uint32]:
+    def evict(self, tier: int, num_blocks: int, now_s: float = 0.0) -> NDArray[np.uint32]:
         """Evict up to num_blocks in the policy's order. Returns the slots that became void."""
     def clear(self) -> None:
         """Forget everything (weights changed). Open Matches keep their slots until released; open Reservations' commits
@@ -154,7 +187,8 @@ class Index:
     def generation(self) -> int:
         """Number of clears so far."""
     def export_blocks(self, tier: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint32]]:
-        """Ready blocks, least recently used first, parents before children: parent keys uint8[n, 16], keys uint8[n, 16], slots uint32[n]."""
+        """Ready blocks, least valuable first but parents before children: parent keys uint8[n, 16], keys uint8[n, 16],
+        slots uint32[n]."""
     def restore_blocks(
         self,
         tier: int,
@@ -163,7 +197,7 @@ class Index:
         slots: NDArray[np.uint32],
         roots: NDArray[np.uint8],
     ) -> NDArray[np.bool_]:
-        """Insert blocks recovered from a tier, given least recently used first, in any topological order. True for each block
+        """Insert blocks recovered from a tier, given least valuable first, in any topological order. True for each block
         taken; False for one without a path to any block of `roots` (uint8[m, 16]; empty: any parent that is not itself
         among the keys counts as a root), for a duplicate key, or for a slot used twice or out of range (the later entry wins)."""
     def stats(self, tier: int) -> IndexStats: ...
@@ -180,6 +214,9 @@ class IndexStats:
     num_runs: int
     num_evicted: int  # since start
     memory_bytes: int  # of the whole index, all tiers
+    num_protected: int  # blocks in the better part of a policy that has two: slru, 2q, arc
+    num_ghosts: int  # evicted blocks whose keys the policy remembers: 2q, arc
+    num_ghost_hits: int  # blocks that came back while they were remembered, since start
 
 @final
 class Match:

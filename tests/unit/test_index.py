@@ -209,7 +209,8 @@ def test_a_dropped_block_is_gone_at_once_and_its_slot_free_when_its_readers_are_
     [
         ({"capacities": []}, "1 to 8 tiers"),
         ({"capacities": [2**31]}, "2\\^31"),
-        ({"capacities": [1], "policy": "random"}, "known: lru"),
+        ({"capacities": [1], "policies": ["random"]}, "known: lru"),
+        ({"capacities": [1], "policies": ["lru", "lru"]}, "one name per tier"),
         ({"capacities": [1], "evict_batch": [1, 1]}, "one number per tier"),
     ],
 )

@@ -55,6 +55,7 @@ class IndexCheck {
       expect(parent.num_blocks != 0, "a parent is alive", id);
       expect(run.depth == parent.depth + parent.num_blocks, "a run goes on where its parent ends", id);
       expect(run.root == parent.root, "a path has one root", id);
+      expect(run.priority <= parent.priority, "a run is worth no more than its parent", id);
     }
     expect(num_listed == num_children, "every child is listed once", 0);
     expect(num_runs == tree_.num_runs(), "the number of runs is right", num_runs);
@@ -82,15 +83,18 @@ class IndexCheck {
 
   void check_policy(std::size_t tier) {
     std::vector<bool> seen(tree_.run_end(), false);
-    std::size_t num_seen = 0;
     const EvictionPolicy& policy = tree_.policy(tier);
-    for (RunId id = policy.next_victim(kNoRun); id != kNoRun && num_seen <= seen.size(); id = policy.next_victim(id)) {
+    std::uint8_t priority = 0;
+    const RunId victim = policy.victim();
+    expect(victim == kNoRun || tree_.tier_run(tier, victim).num_children == 0, "a victim is a leaf", victim);
+    for (const RunId id : policy.order()) {
       expect(tree_.tier_run(tier, id).num_present != 0, "the policy knows only runs that the tier holds", id);
       expect(!seen[id], "the policy knows a run once", id);
       const RunId parent = tree_.run(id).parent;
       expect(parent == kNoRun || !seen[parent], "the policy evicts children before parents", id);
+      expect(tree_.run(id).priority >= priority, "what has a low priority leaves first", id);
+      priority = tree_.run(id).priority;
       seen[id] = true;
-      ++num_seen;
     }
     for (RunId id = 0; id < tree_.run_end(); ++id) {
       if (tree_.tier_run(tier, id).num_present != 0) expect(seen[id], "the policy knows every run of the tier", id);

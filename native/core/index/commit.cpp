@@ -71,7 +71,7 @@ void Index::cut_run(std::size_t tier, RunId run, std::uint32_t at, std::vector<S
     open.num_live = depth + position - open.first_block;
     open.last_run = position == 0 ? tree_.run(run).parent : run;
   }
-  tree_.trim(tier, run, at, num_writing);
+  tree_.trim(tier, run, at, num_writing, Leave::kDropped);
 }
 
 // Take the blocks of the run from `at` on, and all their descendants, out of the tier.

@@ -23,6 +23,9 @@ void check_options(const IndexOptions& options) {
   for (const std::uint32_t capacity : options.capacities) {
     if (capacity > kNumSlotsMax) throw std::invalid_argument("capacities: at most 2^31 - 1 slots a tier");
   }
+  if (!options.policies.empty() && options.policies.size() != num_tiers) {
+    throw std::invalid_argument("policies: one name per tier, or none");
+  }
   if (!options.evict_batch.empty() && options.evict_batch.size() != num_tiers) {
     throw std::invalid_argument("evict_batch: one number per tier, or none");
   }
@@ -33,6 +36,11 @@ std::size_t count_slots(const IndexOptions& options) {
   return std::accumulate(options.capacities.begin(), options.capacities.end(), std::size_t{0});
 }
 
+std::vector<PolicyOptions> policies_of(const IndexOptions& options) {
+  if (options.policies.empty()) return std::vector<PolicyOptions>(options.capacities.size());
+  return options.policies;
+}
+
 }  // namespace
 
 Match::~Match() {
@@ -41,7 +49,7 @@ Match::~Match() {
   index_->truncate(lock, *this, 0);
 }
 
-Index::Index(const IndexOptions& options) : tree_(options.capacities.size(), count_slots(options) + 1, options.policy) {
+Index::Index(const IndexOptions& options) : tree_(options.capacities, policies_of(options), count_slots(options) + 1) {
   tiers_.reserve(options.capacities.size());
   for (std::size_t tier = 0; tier < options.capacities.size(); ++tier) {
     const std::uint32_t batch = options.evict_batch.empty() ? 1 : std::max(options.evict_batch[tier], 1u);
@@ -174,8 +182,8 @@ std::uint32_t Index::count_pending(const Step& step, std::uint32_t at) const noe
   return stop - at;
 }
 
-Match Index::match(Lock& lock, Sequence& sequence, std::size_t limit_blocks, bool touch) {
-  const Path path = walk(lock, sequence, static_cast<std::uint32_t>(std::min(limit_blocks, sequence.num_blocks())));
+Match Index::match(Lock& lock, Sequence& sequence, std::size_t limit_blocks, bool touch, double now_s) {
+  Path path = walk(lock, sequence, static_cast<std::uint32_t>(std::min(limit_blocks, sequence.num_blocks())));
   Match match(shared_from_this(), generation_);
   match.slots_.reserve(path.num_blocks);
   for (const Step& step : path.steps) {
@@ -187,7 +195,11 @@ Match Index::match(Lock& lock, Sequence& sequence, std::size_t limit_blocks, boo
     if (num_ready + num_pending < step.num_blocks) break;
   }
   if (touch) {
-    for (std::size_t tier = 0; tier < tiers_.size(); ++tier) touch_path(path, tier);
+    end_use(path);
+    for (std::size_t tier = 0; tier < tiers_.size(); ++tier) {
+      tree_.policy(tier).advance(now_s);
+      use_path(path, tier, Use::kLookup);
+    }
   }
   return match;
 }
@@ -205,22 +217,29 @@ void Index::truncate(Lock&, Match& match, std::size_t num_blocks) {
   }
 }
 
-// Tell the tier's policy that the part of the path that the tier holds was used.
-void Index::touch_path(const Path& path, std::size_t tier) {
+// Cut the last run in two if the path ends inside it: only its head is used, and a run has one history.
+void Index::end_use(Path& path) {
+  if (path.steps.empty()) return;
+  Step& last = path.steps.back();
+  if (last.num_blocks < tree_.run(last.run).num_blocks) last.run = split(last.run, last.num_blocks);
+}
+
+// Tell the tier's policy that the part of the path that the tier holds was used. `end_use` comes first.
+void Index::use_path(const Path& path, std::size_t tier, Use use) {
   RunId last = kNoRun;
   for (const Step& step : path.steps) {
     if (tree_.tier_run(tier, step.run).num_present == 0) break;
     last = step.run;
   }
-  tree_.touch(tier, last);
+  tree_.use(tier, last, use);
 }
 
 IndexStats Index::stats(Lock&, std::size_t tier) const {
   const SlotTable& slots = tiers_[tier].slots;
   std::size_t num_bytes = tree_.num_bytes() + reservations_.capacity() * sizeof(OpenReservation);
   for (const Tier& each : tiers_) num_bytes += each.slots.num_bytes();
-  return {slots.num_slots(),  slots.num_free(), slots.num_ready(),        slots.num_writing(),
-          slots.num_pinned(), tree_.num_runs(), tiers_[tier].num_evicted, num_bytes};
+  return {slots.num_slots(), slots.num_free(),         slots.num_ready(), slots.num_writing(),       slots.num_pinned(),
+          tree_.num_runs(),  tiers_[tier].num_evicted, num_bytes,         tree_.policy(tier).stats()};
 }
 
 }  // namespace tiercel

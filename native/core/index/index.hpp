@@ -26,8 +26,8 @@
 namespace tiercel {
 
 struct IndexOptions {
-  std::vector<std::uint32_t> capacities;  // slots per tier, fastest first
-  std::string policy = "lru";
+  std::vector<std::uint32_t> capacities;   // slots per tier, fastest first
+  std::vector<PolicyOptions> policies;     // per tier; empty: lru each
   std::vector<std::uint32_t> evict_batch;  // per tier: fewest slots freed at once when it is full; empty: 1 each
 };
 
@@ -40,6 +40,13 @@ struct IndexStats {
   std::uint32_t num_runs;
   std::uint64_t num_evicted;
   std::size_t memory_bytes;  // of the whole index, all tiers
+  PolicyStats policy;
+};
+
+// Blocks that are about to leave `match`'s tier, and the slots taken for them in a slower one: block by block the same.
+struct Demotion {
+  Match match;
+  Reservation reservation;
 };
 
 struct ExportedBlocks {
@@ -48,16 +55,25 @@ struct ExportedBlocks {
   std::vector<Slot> slots;
 };
 
-struct RestoredBlocks {  // least recently used first; all three of one length
+struct RestoredBlocks {  // least valuable first; all three of one length
   std::span<const Key> parents;
   std::span<const Key> keys;
   std::span<const Slot> slots;
+};
+
+struct ReserveOptions {
+  std::int64_t owner = 0;
+  std::size_t first_block = 0;
+  std::size_t limit_blocks = ~std::size_t{0};
+  double now_s = 0.0;
+  std::uint8_t priority = 0;  // up to kPriorityMax; a path keeps the highest that it was stored with
 };
 
 class Index : public std::enable_shared_from_this<Index> {
  public:
   using Lock = std::unique_lock<std::mutex>;
   static constexpr std::size_t kNumTiersMax = 8;
+  static constexpr std::size_t kVictimsExamined = 128;  // by one demote
 
   // std::invalid_argument names the option that is out of range.
   static std::shared_ptr<Index> create(const IndexOptions& options);
@@ -65,12 +81,17 @@ class Index : public std::enable_shared_from_this<Index> {
   std::mutex& mutex() noexcept { return mutex_; }
   std::size_t num_tiers() const noexcept { return tiers_.size(); }
 
-  Match match(Lock& lock, Sequence& sequence, std::size_t limit_blocks, bool touch);
+  // now_s: seconds on any monotonic clock, here and below.
+  Match match(Lock& lock, Sequence& sequence, std::size_t limit_blocks, bool touch, double now_s);
   void truncate(Lock& lock, Match& match, std::size_t num_blocks);
 
   // All keys up to the limit must be hashed already. Takes nothing if the tier lacks a block before first_block.
-  Reservation reserve(Lock& lock, Sequence& sequence, std::size_t tier, std::int64_t owner, std::size_t first_block,
-                      std::size_t limit_blocks);
+  Reservation reserve(Lock& lock, Sequence& sequence, std::size_t tier, const ReserveOptions& options);
+  // Prepare to keep in `target` what `source` is about to evict: of the path of the next victim that the target lacks,
+  // at most num_blocks blocks from the first missing one on. None if the next victims lack nothing there, or if it has
+  // no room. Evicts nothing from the source.
+  std::optional<Demotion> demote(Lock& lock, std::size_t source, std::size_t target, std::int64_t owner,
+                                 std::size_t num_blocks, double now_s);
   // failed: empty, or one flag a block. Returns the slots that became void; those of the reservation itself are not
   // taken again before its release.
   std::vector<Slot> commit(Lock& lock, Reservation& reservation, std::span<const bool> failed);
@@ -79,7 +100,7 @@ class Index : public std::enable_shared_from_this<Index> {
   void release(Lock& lock, Reservation& reservation) noexcept;
 
   std::vector<Slot> drop(Lock& lock, Sequence& sequence, std::size_t block, std::size_t tier);
-  std::vector<Slot> evict(Lock& lock, std::size_t tier, std::size_t num_blocks);
+  std::vector<Slot> evict(Lock& lock, std::size_t tier, std::size_t num_blocks, double now_s);
   void clear(Lock& lock);
   std::uint64_t generation(Lock&) const noexcept { return generation_; }
 
@@ -136,17 +157,29 @@ class Index : public std::enable_shared_from_this<Index> {
   std::uint32_t count_ready(std::size_t tier, const Step& step, std::uint32_t at) const noexcept;
   std::uint32_t count_pending(const Step& step, std::uint32_t at) const noexcept;
   std::uint32_t pin_step(const Step& step, Match& match);
-  void touch_path(const Path& path, std::size_t tier);
+  void use_path(const Path& path, std::size_t tier, Use use);
+  void end_use(Path& path);
 
   std::uint32_t count_present(const Path& path, std::size_t tier) const noexcept;
   Guard guard_of(const Path& path, std::size_t tier) const noexcept;
   void find_writers(const Path& path, std::size_t tier, std::vector<BlockRange>& attached) const;
   std::size_t evict_tail(std::size_t tier, RunId run, std::uint32_t num_kept, std::size_t num_wanted,
                          std::vector<Slot>& voided);
-  std::size_t prefetch_victims(std::size_t tier, std::size_t num_runs) const noexcept;
+  std::size_t prefetch_victims(std::size_t tier, std::size_t num_runs) const;
   void evict_some(std::size_t tier, std::size_t num_wanted, Guard guard, std::vector<Slot>& voided);
-  RunId end_of(const Path& path);
-  RunId insert(const Path& path, const Key& root, const Reservation& reservation);
+  void make_room(std::size_t tier, std::uint32_t num_wanted, const Path& path, std::vector<Slot>& voided);
+  Path path_to(std::size_t tier, RunId last) const;
+  std::uint32_t count_ready_from(std::size_t tier, const Step& step) const noexcept;
+  static void shorten(Path& path, std::uint32_t num_blocks);
+  const Key& key_before(const Path& path, std::uint32_t block) const;
+  void pin_path(std::size_t tier, const Path& path, std::uint32_t first, Match& match, std::vector<Key>& keys);
+  Path next_leaving(std::size_t source, std::size_t target) const;
+
+  void take_slots(Reservation& reservation, std::uint32_t num_blocks);
+  void fill_run(std::size_t tier, RunId run, std::span<const Slot> slots);
+  RunId add_runs(std::size_t tier, RunId last, const Key& root, std::span<const Key> keys, std::span<const Slot> slots,
+                 std::uint8_t priority);
+  void insert(const Path& path, const Key& root, const Reservation& reservation, std::uint8_t priority);
   RunId split(RunId tail, std::uint32_t at);
 
   std::uint32_t new_reservation();

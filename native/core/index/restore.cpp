@@ -183,7 +183,7 @@ class Restore {
       slots.push_back(blocks_.slots[block]);
       taken_[block] = true;
     }
-    place.run = index_.tree_.add_child(place.run, root, keys);
+    place.run = index_.tree_.add_child(place.run, root, keys, 0);
     place.at = static_cast<std::uint32_t>(keys.size());
     index_.tree_.fill(tier_, place.run, slots, false);
   }
@@ -191,7 +191,8 @@ class Restore {
   void touch_by_use(const RestoredForest& forest) {
     for (const std::uint32_t block : forest.by_use()) {
       if (!forest.starts_run(block)) continue;
-      index_.tree_.touch(tier_, ends_[block].run, forest.is_top(block) ? kNoRun : ends_[forest.parent(block)].run);
+      const RunId above = forest.is_top(block) ? kNoRun : ends_[forest.parent(block)].run;
+      index_.tree_.use(tier_, ends_[block].run, Use::kRestore, above);
     }
   }
 
@@ -218,7 +219,7 @@ ExportedBlocks Index::export_blocks(Lock&, std::size_t tier) const {
   std::vector<Visit> visits(tree_.run_end(), Visit::kNo);
   std::vector<RunId> path;
   const EvictionPolicy& policy = tree_.policy(tier);
-  for (RunId next = policy.next_victim(kNoRun); next != kNoRun; next = policy.next_victim(next)) {
+  for (const RunId next : policy.order()) {
     path.clear();
     for (RunId id = next; id != kNoRun && visits[id] == Visit::kNo; id = tree_.run(id).parent) path.push_back(id);
     for (; !path.empty(); path.pop_back()) {

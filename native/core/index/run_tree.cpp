@@ -5,10 +5,13 @@
 
 namespace tiercel {
 
-RunTree::RunTree(std::size_t num_tiers, std::size_t num_runs, const std::string& policy) : runs_(num_runs) {
-  tiers_.reserve(num_tiers);
-  for (std::size_t tier = 0; tier < num_tiers; ++tier) {
-    tiers_.push_back({LazyArray<TierRun>(num_runs), make_eviction_policy(policy, num_runs), 0});
+RunTree::RunTree(std::span<const std::uint32_t> capacities, std::span<const PolicyOptions> policies,
+                 std::size_t num_runs)
+    : runs_(num_runs) {
+  tiers_.reserve(capacities.size());  // policies keep references
+  for (std::size_t tier = 0; tier < capacities.size(); ++tier) {
+    Tier& added = tiers_.emplace_back(num_runs);
+    added.policy = make_eviction_policy(policies[tier], {runs_, added.runs, num_runs, capacities[tier]});
   }
 }
 
@@ -56,7 +59,7 @@ void RunTree::unlink_child(RunId id) noexcept {
   if (child.next_sibling != kNoRun) runs_[child.next_sibling].previous_sibling = child.previous_sibling;
 }
 
-RunId RunTree::add_child(RunId parent, const Key& root, std::span<const Key> keys) {
+RunId RunTree::add_child(RunId parent, const Key& root, std::span<const Key> keys, std::uint8_t priority) {
   const RunId id = new_run();
   Run& run = runs_[id];
   run.num_blocks = static_cast<std::uint32_t>(keys.size());
@@ -66,6 +69,7 @@ RunId RunTree::add_child(RunId parent, const Key& root, std::span<const Key> key
   run.first_child = kNoRun;
   run.depth = parent == kNoRun ? 0 : runs_[parent].depth + runs_[parent].num_blocks;
   run.root = roots_.acquire(root);
+  run.priority = priority;
   link_child(parent, id);
   table_.insert(keys[0], id);
   return id;
@@ -146,6 +150,7 @@ void RunTree::split_tier(std::size_t tier, RunId head_id, RunId tail_id, std::ui
     free_slots(tail.slots, runs_[tail_id].capacity);
     tail = {};
     policy.removed(tail_id);
+    policy.became_leaf(head_id);
     return;
   }
   head.num_children = 1;
@@ -157,15 +162,27 @@ void RunTree::split_tier(std::size_t tier, RunId head_id, RunId tail_id, std::ui
 void RunTree::fill(std::size_t tier, RunId id, std::span<const Slot> slots, bool writing) {
   TierRun& held = tiers_[tier].runs[id];
   const RunId parent = runs_[id].parent;
+  bool is_new = false;
   if (held.num_present == 0) {
     held = {new_slots(runs_[id].capacity), 0, 0, 0};
     tiers_[tier].run_end = std::max(tiers_[tier].run_end, id + 1);
-    if (parent != kNoRun) ++tiers_[tier].runs[parent].num_children;
-    tiers_[tier].policy->inserted(id);
+    if (parent != kNoRun) count_child(tier, parent);
+    is_new = true;
   }
   const Slot flag = writing ? kWritingBit : 0;
   for (const Slot slot : slots) held.slots[held.num_present++] = slot | flag;
-  if (writing) held.num_writing += static_cast<std::uint32_t>(slots.size());
+  const auto num_blocks = static_cast<std::uint32_t>(slots.size());
+  if (writing) held.num_writing += num_blocks;
+  EvictionPolicy& policy = *tiers_[tier].policy;
+  is_new ? policy.inserted(id, num_blocks) : policy.grown(id, num_blocks);
+}
+
+void RunTree::count_child(std::size_t tier, RunId parent) {
+  if (tiers_[tier].runs[parent].num_children++ == 0) tiers_[tier].policy->became_inner(parent);
+}
+
+void RunTree::forget_child(std::size_t tier, RunId parent) {
+  if (--tiers_[tier].runs[parent].num_children == 0) tiers_[tier].policy->became_leaf(parent);
 }
 
 void RunTree::set_ready(std::size_t tier, RunId id, std::uint32_t first, std::uint32_t stop) noexcept {
@@ -174,10 +191,12 @@ void RunTree::set_ready(std::size_t tier, RunId id, std::uint32_t first, std::ui
   held.num_writing -= stop - first;
 }
 
-void RunTree::trim(std::size_t tier, RunId id, std::uint32_t num_present, std::uint32_t num_writing) {
+void RunTree::trim(std::size_t tier, RunId id, std::uint32_t num_present, std::uint32_t num_writing, Leave leave_by) {
   TierRun& held = tiers_[tier].runs[id];
+  const std::uint32_t old_present = held.num_present;
   held.num_present = num_present;
   held.num_writing -= num_writing;
+  tiers_[tier].policy->trimmed(id, num_present, old_present, leave_by);
   if (num_present == 0) leave(tier, id);
   std::uint32_t length = 0;
   for (const Tier& other : tiers_) length = std::max(length, other.runs[id].num_present);
@@ -196,8 +215,8 @@ void RunTree::leave(std::size_t tier, RunId id) {
   const RunId parent = runs_[id].parent;
   free_slots(held.slots, runs_[id].capacity);
   held = {};
-  if (parent != kNoRun) --tiers_[tier].runs[parent].num_children;
   tiers_[tier].policy->removed(id);
+  if (parent != kNoRun) forget_child(tier, parent);
 }
 
 void RunTree::remove(RunId id) {
@@ -219,21 +238,28 @@ void RunTree::free_arrays(RunId id) noexcept {
   }
 }
 
-void RunTree::touch(std::size_t tier, RunId id, RunId stop) {
+void RunTree::use(std::size_t tier, RunId id, Use use, RunId stop) {
   EvictionPolicy& policy = *tiers_[tier].policy;
-  for (; id != stop; id = runs_[id].parent) policy.touched(id);
+  for (; id != stop; id = runs_[id].parent) policy.used(id, use);
 }
 
-std::span<const RunId> RunTree::prefetch_victims(std::size_t tier, std::span<RunId> victims) const noexcept {
-  const Tier& from = tiers_[tier];
-  std::size_t num_victims = 0;
-  RunId id = kNoRun;
-  while (num_victims < victims.size() && (id = from.policy->next_victim(id)) != kNoRun) {
-    __builtin_prefetch(&runs_[id], 1);
-    __builtin_prefetch(&from.runs[id], 1);
-    victims[num_victims++] = id;
+void RunTree::raise(RunId id, std::uint8_t priority) {
+  for (; id != kNoRun && runs_[id].priority < priority; id = runs_[id].parent) {
+    const std::uint8_t old_priority = std::exchange(runs_[id].priority, priority);
+    for (Tier& tier : tiers_) {
+      if (tier.runs[id].num_present != 0) tier.policy->raised(id, old_priority);
+    }
   }
-  const std::span<const RunId> found = victims.first(num_victims);
+}
+
+std::span<const RunId> RunTree::prefetch_victims(std::size_t tier, std::span<RunId> victims) const {
+  const Tier& from = tiers_[tier];
+  const std::span<const RunId> found = victims.first(from.policy->peek(victims));
+  for (const RunId victim : found) {
+    __builtin_prefetch(&runs_[victim], 1);
+    __builtin_prefetch(&from.runs[victim], 1);
+    from.policy->prefetch(victim);
+  }
   for (const RunId victim : found) {
     __builtin_prefetch(runs_[victim].keys, 1);
     __builtin_prefetch(from.runs[victim].slots, 1);
@@ -250,10 +276,10 @@ void RunTree::clear() {
       if (tier.runs[id].num_present == 0) continue;
       free_slots(tier.runs[id].slots, runs_[id].capacity);
       tier.runs[id] = {};
-      tier.policy->removed(id);
     }
     remove(id);
   }
+  for (Tier& tier : tiers_) tier.policy->clear();
 }
 
 }  // namespace tiercel

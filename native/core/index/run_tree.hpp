@@ -21,36 +21,19 @@
 #include "index/lazy_array.hpp"
 #include "index/policy.hpp"
 #include "index/root_table.hpp"
+#include "index/run.hpp"
 #include "index/slab_pool.hpp"
 #include "index/types.hpp"
 #include "key.hpp"
 
 namespace tiercel {
 
-struct Run {
-  Key* keys;
-  RunId parent;       // kNoRun at the top
-  RunId first_child;  // children form a list, for the rare case that a subtree is dropped
-  RunId next_sibling;
-  RunId previous_sibling;
-  std::uint32_t num_blocks;  // 0: this number is not in use
-  std::uint32_t capacity;    // of keys and of each tier's slots
-  std::uint32_t depth;       // blocks before this run on its path
-  std::uint32_t root;        // in the root table; the same on a whole path
-};
-
-struct TierRun {
-  Slot* slots;                 // null while num_present == 0
-  std::uint32_t num_present;   // leading blocks that the tier holds
-  std::uint32_t num_writing;   // of those, not ready yet
-  std::uint32_t num_children;  // child runs of which the tier holds any block
-};
-
 class RunTree {
  public:
   // num_runs: most runs ever alive at once. Enough if it is the number of slots over all tiers, since every run holds
   // a slot somewhere; one more for the run that is being built.
-  RunTree(std::size_t num_tiers, std::size_t num_runs, const std::string& policy);
+  // One tier for each capacity, in slots.
+  RunTree(std::span<const std::uint32_t> capacities, std::span<const PolicyOptions> policies, std::size_t num_runs);
   ~RunTree();
   RunTree(const RunTree&) = delete;
   RunTree& operator=(const RunTree&) = delete;
@@ -62,6 +45,7 @@ class RunTree {
   const Key& root(RunId id) const noexcept { return roots_.key(runs_[id].root); }
   const Key& last_key(RunId id) const noexcept { return runs_[id].keys[runs_[id].num_blocks - 1]; }
   const EvictionPolicy& policy(std::size_t tier) const noexcept { return *tiers_[tier].policy; }
+  EvictionPolicy& policy(std::size_t tier) noexcept { return *tiers_[tier].policy; }
 
   // Run numbers in use are below this one.
   RunId run_end() const noexcept { return run_end_; }
@@ -77,7 +61,7 @@ class RunTree {
   }
 
   // A new run below `parent`'s end. No tier holds any of it: `fill` must follow. keys must not be empty.
-  RunId add_child(RunId parent, const Key& root, std::span<const Key> keys);
+  RunId add_child(RunId parent, const Key& root, std::span<const Key> keys, std::uint8_t priority);
   // Lengthen a run that has no children; `fill` must follow.
   void append(RunId id, std::span<const Key> keys);
   // Cut a run in two before block `at`, 0 < at < num_blocks. The tail keeps the number; returns the head's.
@@ -89,23 +73,27 @@ class RunTree {
   void set_ready(std::size_t tier, RunId id, std::uint32_t first, std::uint32_t stop) noexcept;
   // `tier` holds only the first num_present blocks from now on. Needs: none of its children in the tier if that is less
   // than the whole run; the blocks trimmed include num_writing ones that are still being written.
-  void trim(std::size_t tier, RunId id, std::uint32_t num_present, std::uint32_t num_writing);
+  void trim(std::size_t tier, RunId id, std::uint32_t num_present, std::uint32_t num_writing, Leave leave);
 
   // Report the use of the path from `id` up to, and without, its ancestor `stop` to the tier's policy.
-  void touch(std::size_t tier, RunId id, RunId stop = kNoRun);
+  void use(std::size_t tier, RunId id, Use use, RunId stop = kNoRun);
+  // The path up from `id` has at least this priority.
+  void raise(RunId id, std::uint8_t priority);
 
   // Fetch into the processor's cache what evicting the next runs will need, all at once: each of them would otherwise
   // wait for memory several times. Returns those runs, up to victims.size().
-  std::span<const RunId> prefetch_victims(std::size_t tier, std::span<RunId> victims) const noexcept;
+  std::span<const RunId> prefetch_victims(std::size_t tier, std::span<RunId> victims) const;
 
   // Forget all runs.
   void clear();
 
  private:
   struct Tier {
+    explicit Tier(std::size_t num_runs) : runs(num_runs) {}
+
     LazyArray<TierRun> runs;  // all zero where the tier holds nothing
     std::unique_ptr<EvictionPolicy> policy;
-    RunId run_end;  // run numbers ever held are below this one
+    RunId run_end = 0;  // run numbers ever held are below this one
   };
 
   RunId new_run();
@@ -114,6 +102,8 @@ class RunTree {
   void unlink_child(RunId id) noexcept;
   void set_capacity(RunId id, std::uint32_t num_blocks);
   void split_tier(std::size_t tier, RunId head, RunId tail, std::uint32_t at);
+  void count_child(std::size_t tier, RunId parent);
+  void forget_child(std::size_t tier, RunId parent);
   void free_arrays(RunId id) noexcept;
   void leave(std::size_t tier, RunId id);
   Key* new_keys(std::uint32_t capacity) { return static_cast<Key*>(pool_.allocate(std::size_t{capacity} * 4)); }

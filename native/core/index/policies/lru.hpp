@@ -1,38 +1,39 @@
-// Least recently used: one list of runs, oldest first. Because a path is touched from its end to its top, a parent is
-// always younger than its children, so the oldest run is a leaf and no leaf set is needed.
+// Least recently used: one log of uses. Because a path is used from its end to its top, a parent is always younger than
+// its children, so the oldest run is a leaf and no leaf set is needed. A leaf grows in place: its end and what joins it
+// are used in the same moment.
 #pragma once
 
-#include "index/lazy_array.hpp"
+#include "index/policies/use_log.hpp"
 #include "index/policy.hpp"
 
 namespace tiercel {
 
 class LruPolicy final : public EvictionPolicy {
  public:
-  explicit LruPolicy(std::size_t num_runs) : links_(num_runs) {}
+  explicit LruPolicy(const TierView& tier) : EvictionPolicy(tier), log_(tier) {}
 
-  void inserted(RunId run) override;
-  void touched(RunId run) override;
-  void removed(RunId run) override;
-  void split(RunId head, RunId tail) override;
-  RunId next_victim(RunId previous) const override { return previous == kNoRun ? oldest_ : links_[previous].younger; }
-  std::size_t num_bytes() const override { return num_runs_seen_ * sizeof(Links); }
+  std::size_t num_alike(RunId, std::span<const Key> keys) const override { return keys.size(); }
+  void inserted(RunId run, std::uint32_t) override { log_.append(run); }
+  void grown(RunId, std::uint32_t) override {}
+  void used(RunId run, Use) override { log_.use(run); }
+  void became_inner(RunId) override {}
+  void became_leaf(RunId) override {}
+  void trimmed(RunId, std::uint32_t, std::uint32_t, Leave) override {}
+  void removed(RunId run) override { log_.remove(run); }
+  void split(RunId head, RunId tail) override { log_.share(head, tail); }
+  void raised(RunId run, std::uint8_t) override { log_.raise(run); }
+  void clear() override { log_.clear(); }
+
+  RunId victim() const override { return log_.oldest(); }
+  void pass_over(RunId run) override { log_.pass_over(run); }
+  void offer_again() override { log_.offer_again(); }
+  std::size_t peek(std::span<RunId> victims) const override { return log_.peek(victims); }
+  std::vector<RunId> order() const override { return log_.order(); }
+  std::size_t num_bytes() const override { return log_.num_bytes(); }
+  void prefetch(RunId run) const noexcept override { log_.prefetch(run); }
 
  private:
-  struct Links {
-    RunId older;
-    RunId younger;
-  };
-
-  RunId& younger_of(RunId run) noexcept { return run == kNoRun ? oldest_ : links_[run].younger; }
-  RunId& older_of(RunId run) noexcept { return run == kNoRun ? youngest_ : links_[run].older; }
-  void link_behind(RunId older, RunId run) noexcept;
-  void unlink(RunId run) noexcept;
-
-  LazyArray<Links> links_;
-  RunId oldest_ = kNoRun;
-  RunId youngest_ = kNoRun;
-  std::size_t num_runs_seen_ = 0;  // highest run number + 1
+  UseLog log_;
 };
 
 }  // namespace tiercel

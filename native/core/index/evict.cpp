@@ -1,0 +1,176 @@
+// Index: who leaves a full tier, and what happens to it.
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+
+#include "index/index.hpp"
+
+namespace tiercel {
+
+// Evict up to num_wanted blocks off the run's end in the tier, down to its first num_kept. Returns how many.
+std::size_t Index::evict_tail(std::size_t tier, RunId run, std::uint32_t num_kept, std::size_t num_wanted,
+                              std::vector<Slot>& voided) {
+  const TierRun& held = tree_.tier_run(tier, run);
+  SlotTable& slots = tiers_[tier].slots;
+  std::uint32_t stop = held.num_present;
+  while (stop > num_kept && held.num_present - stop < num_wanted) {
+    const Slot entry = held.slots[stop - 1];
+    if (is_writing(entry) || slots.is_pinned(entry)) break;
+    slots.disown(entry);
+    voided.push_back(entry);
+    --stop;
+  }
+  const std::size_t num_evicted = held.num_present - stop;
+  if (num_evicted != 0) tree_.trim(tier, run, stop, 0, Leave::kEvicted);
+  tiers_[tier].num_evicted += num_evicted;
+  return num_evicted;
+}
+
+std::size_t Index::prefetch_victims(std::size_t tier, std::size_t num_runs) const {
+  std::array<RunId, 32> victims;
+  const std::span<RunId> wanted = std::span<RunId>(victims).first(std::min(num_runs, victims.size()));
+  const std::span<const RunId> found = tree_.prefetch_victims(tier, wanted);
+  for (const RunId victim : found) tiers_[tier].slots.prefetch(tree_.tier_run(tier, victim).slots[0] & kSlotMask);
+  return found.size();
+}
+
+// A leaf whose end is pinned, being written or guarded is passed over, and so are the runs above it.
+void Index::evict_some(std::size_t tier, std::size_t num_wanted, Guard guard, std::vector<Slot>& voided) {
+  EvictionPolicy& policy = tree_.policy(tier);
+  std::size_t num_prefetched = 0;
+  while (num_wanted != 0) {
+    const RunId victim = policy.victim();
+    if (victim == kNoRun) break;
+    if (tree_.tier_run(tier, victim).num_children != 0) {
+      policy.pass_over(victim);
+      continue;
+    }
+    const std::size_t num_blocks =
+        evict_tail(tier, victim, victim == guard.run ? guard.num_kept : 0, num_wanted, voided);
+    num_wanted -= num_blocks;
+    if (num_prefetched != 0) {
+      --num_prefetched;
+    } else if (num_blocks != 0 && num_wanted > num_blocks) {
+      num_prefetched = prefetch_victims(tier, num_wanted / num_blocks);  // if the next ones are as long
+    }
+    if (num_wanted != 0 && tree_.tier_run(tier, victim).num_present != 0) policy.pass_over(victim);
+  }
+  policy.offer_again();
+}
+
+std::vector<Slot> Index::evict(Lock&, std::size_t tier, std::size_t num_blocks, double now_s) {
+  tree_.policy(tier).advance(now_s);
+  std::vector<Slot> voided;
+  voided.reserve(std::min<std::size_t>(num_blocks, tiers_[tier].slots.num_ready()));
+  evict_some(tier, num_blocks, {}, voided);
+  return voided;
+}
+
+// Free what num_wanted blocks of the path lack in slots, and no less than a batch; not from the path itself.
+void Index::make_room(std::size_t tier, std::uint32_t num_wanted, const Path& path, std::vector<Slot>& voided) {
+  const std::uint32_t num_free = tiers_[tier].slots.num_free();
+  if (num_wanted <= num_free) return;
+  evict_some(tier, std::max(num_wanted - num_free, tiers_[tier].evict_batch), guard_of(path, tier), voided);
+}
+
+// The path down to the end of what the tier has ready of a run.
+Index::Path Index::path_to(std::size_t tier, RunId last) const {
+  Path path;
+  for (RunId run = last; run != kNoRun; run = tree_.run(run).parent) path.steps.push_back({run, 0});
+  std::reverse(path.steps.begin(), path.steps.end());
+  for (std::size_t number = 0; number < path.steps.size(); ++number) {
+    Step& step = path.steps[number];
+    step.num_blocks = tree_.tier_run(tier, step.run).num_present;
+    const std::uint32_t num_ready = count_ready_from(tier, step);
+    path.num_blocks += num_ready;
+    if (num_ready == step.num_blocks) continue;
+    step.num_blocks = num_ready;
+    path.steps.resize(number + (num_ready != 0));
+  }
+  return path;
+}
+
+std::uint32_t Index::count_ready_from(std::size_t tier, const Step& step) const noexcept {
+  std::uint32_t num_ready = 0;
+  while (num_ready < step.num_blocks && is_ready(tier, step.run, num_ready)) ++num_ready;
+  return num_ready;
+}
+
+// Cut the path off behind its first num_blocks.
+void Index::shorten(Path& path, std::uint32_t num_blocks) {
+  while (path.num_blocks > num_blocks) {
+    Step& last = path.steps.back();
+    const std::uint32_t num_cut = std::min(last.num_blocks, path.num_blocks - num_blocks);
+    path.num_blocks -= num_cut;
+    last.num_blocks -= num_cut;
+    if (last.num_blocks == 0) path.steps.pop_back();
+  }
+}
+
+const Key& Index::key_before(const Path& path, std::uint32_t block) const {
+  if (block == 0) return tree_.root(path.steps[0].run);
+  for (const Step& step : path.steps) {
+    const Run& run = tree_.run(step.run);
+    if (block <= run.depth + step.num_blocks) return run.keys[block - run.depth - 1];
+  }
+  std::abort();  // the block lies on the path
+}
+
+// Pin the blocks of the path from `first` on in the tier, which has all of them ready, and name their keys.
+void Index::pin_path(std::size_t tier, const Path& path, std::uint32_t first, Match& match, std::vector<Key>& keys) {
+  for (const Step& step : path.steps) {
+    const Run& run = tree_.run(step.run);
+    const Slot* slots = tree_.tier_run(tier, step.run).slots;
+    for (std::uint32_t at = std::max(first, run.depth) - run.depth; at < step.num_blocks; ++at) {
+      tiers_[tier].slots.pin(slots[at]);
+      match.slots_.push_back(slots[at]);
+      keys.push_back(run.keys[at]);
+    }
+  }
+  match.segments_.push_back({static_cast<std::uint32_t>(tier), 0, static_cast<std::uint32_t>(match.slots_.size())});
+}
+
+// The next of the source's victims of which the target lacks blocks that can be read, as a path; or an empty one.
+Index::Path Index::next_leaving(std::size_t source, std::size_t target) const {
+  std::array<RunId, kVictimsExamined> victims;
+  for (const RunId victim : std::span<RunId>(victims).first(tree_.policy(source).peek(victims))) {
+    const TierRun& held = tree_.tier_run(source, victim);
+    if (held.num_children != 0 || tree_.tier_run(target, victim).num_present >= held.num_present) continue;
+    const Slot end = held.slots[held.num_present - 1];
+    if (is_writing(end) || tiers_[source].slots.is_pinned(end)) continue;
+    Path path = path_to(source, victim);
+    if (count_present(path, target) < path.num_blocks) return path;
+  }
+  return {};
+}
+
+std::optional<Demotion> Index::demote(Lock&, std::size_t source, std::size_t target, std::int64_t owner,
+                                      std::size_t num_blocks, double now_s) {
+  tree_.policy(source).advance(now_s);
+  tree_.policy(target).advance(now_s);
+  Path path = next_leaving(source, target);
+  const std::uint32_t first = count_present(path, target);
+  const auto num_wanted = static_cast<std::uint32_t>(std::min<std::size_t>(path.num_blocks - first, num_blocks));
+  if (num_wanted == 0) return std::nullopt;
+  std::vector<Slot> voided;
+  make_room(target, num_wanted, path, voided);
+  const std::uint32_t num_taken = std::min(num_wanted, tiers_[target].slots.num_free());
+  if (num_taken == 0) return std::nullopt;  // then nothing was evicted
+  Demotion demotion{Match(shared_from_this(), generation_), Reservation(shared_from_this())};
+  Reservation& reservation = demotion.reservation;
+  reservation.tier = target;
+  reservation.owner = owner;
+  reservation.first_block = first;
+  reservation.num_short = num_wanted - num_taken;
+  reservation.voided = std::move(voided);
+  find_writers(path, target, reservation.attached);
+  reservation.parent_key = key_before(path, first);
+  shorten(path, first + num_taken);
+  take_slots(reservation, num_taken);
+  reservation.keys.clear();
+  pin_path(source, path, first, demotion.match, reservation.keys);
+  insert(path, tree_.root(path.steps[0].run), reservation, tree_.run(path.steps[0].run).priority);
+  return demotion;
+}
+
+}  // namespace tiercel

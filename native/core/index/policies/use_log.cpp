@@ -1,0 +1,237 @@
+#include "index/policies/use_log.hpp"
+
+#include <algorithm>
+#include <bit>
+
+namespace tiercel {
+
+// A chunk that is not a level's youngest is sparse only if it and a neighbour hold more than half a chunk, so there are
+// at most live / kSparse + 2 a level.
+UseLog::UseLog(const TierView& tier)
+    : tier_(tier), places_(tier.num_runs), chunks_(tier.num_runs / (kSparse / 2) + 4 * (kPriorityMax + 1)) {
+  youngest_.fill(kNoPlace);
+}
+
+UseLog::ChunkId UseLog::new_chunk(std::uint32_t level) {
+  if (unused_.empty()) unused_.push_back(num_chunks_seen_++);
+  const ChunkId id = unused_.back();
+  unused_.pop_back();
+  Chunk& chunk = chunks_[id];
+  chunk.live.fill(0);
+  chunk.shared.fill(0);
+  chunk.num_used = 0;
+  chunk.num_live = 0;
+  chunk.level = level;
+  Level& list = levels_[level];
+  chunk.older = list.youngest;
+  chunk.younger = kNoChunk;
+  (list.youngest == kNoChunk ? list.oldest : chunks_[list.youngest].younger) = id;
+  list.youngest = id;
+  return id;
+}
+
+void UseLog::free_chunk(ChunkId id) noexcept {
+  const Chunk& chunk = chunks_[id];
+  Level& list = levels_[chunk.level];
+  (chunk.older == kNoChunk ? list.oldest : chunks_[chunk.older].younger) = chunk.younger;
+  (chunk.younger == kNoChunk ? list.youngest : chunks_[chunk.younger].older) = chunk.older;
+  unused_.push_back(id);
+}
+
+void UseLog::append(RunId run) {
+  const std::uint32_t level = tier_.runs[run].priority;
+  ChunkId id = levels_[level].youngest;
+  if (id == kNoChunk || chunks_[id].num_used == kChunkEntries) {
+    const ChunkId full = id;
+    id = new_chunk(level);
+    if (full != kNoChunk) settle(full);
+  }
+  Chunk& chunk = chunks_[id];
+  const std::uint32_t at = chunk.num_used++;
+  chunk.runs[at] = run;
+  chunk.live[at / 64] |= std::uint64_t{1} << (at % 64);
+  ++chunk.num_live;
+  places_[run] = youngest_[level] = id * kChunkEntries + at;
+  num_runs_seen_ = std::max(num_runs_seen_, std::size_t{run} + 1);
+}
+
+void UseLog::kill(Place place) {
+  const ChunkId id = place / kChunkEntries;
+  Chunk& chunk = chunks_[id];
+  const std::uint32_t at = place % kChunkEntries;
+  chunk.live[at / 64] &= ~(std::uint64_t{1} << (at % 64));
+  --chunk.num_live;
+  if (chunk.num_live < kSparse) settle(id);
+}
+
+bool UseLog::shares(RunId run, Place place) const noexcept { return run != kNoRun && places_[run] == place; }
+
+// Take the run's own entry away. What shared it takes it over.
+void UseLog::erase(RunId run) {
+  const Place place = places_[run];
+  Chunk& chunk = chunks_[place / kChunkEntries];
+  const std::uint32_t at = place % kChunkEntries;
+  if (chunk.runs[at] != run || !test(chunk.live, at)) return;
+  if (test(chunk.shared, at)) {
+    const RunId parent = tier_.runs[run].parent;
+    if (shares(parent, place)) {
+      chunk.runs[at] = parent;
+      return;
+    }
+  }
+  kill(place);
+}
+
+void UseLog::remove(RunId run) { erase(run); }
+
+void UseLog::share(RunId head, RunId tail) noexcept {
+  const Place place = places_[tail];
+  const std::uint32_t at = place % kChunkEntries;
+  places_[head] = place;
+  chunks_[place / kChunkEntries].shared[at / 64] |= std::uint64_t{1} << (at % 64);
+  num_runs_seen_ = std::max(num_runs_seen_, std::size_t{head} + 1);
+}
+
+void UseLog::clear() {
+  for (std::size_t level = 0; level <= kPriorityMax; ++level) {
+    while (levels_[level].oldest != kNoChunk) free_chunk(levels_[level].oldest);
+    youngest_[level] = kNoPlace;
+  }
+  cursor_ = {};
+}
+
+// Free an empty chunk, or merge a sparse one with a neighbour.
+void UseLog::settle(ChunkId id) {
+  if (cursor_.run != kNoRun) return;
+  const Chunk& chunk = chunks_[id];
+  if (chunk.younger == kNoChunk) return;  // being written
+  if (chunk.num_live == 0) return free_chunk(id);
+  if (chunk.num_live >= kSparse) return;
+  if (try_merge(id) || chunk.older == kNoChunk) return;
+  try_merge(chunk.older);
+}
+
+bool UseLog::try_merge(ChunkId older) {
+  Chunk& target = chunks_[older];
+  const ChunkId younger = target.younger;
+  if (younger == kNoChunk || chunks_[younger].younger == kNoChunk) return false;
+  if (target.num_live + chunks_[younger].num_live > kChunkEntries / 2) return false;
+  const ChunkId rest = older;
+  target.num_used = 0;
+  move_entries(target, rest, older);
+  move_entries(target, rest, younger);
+  free_chunk(younger);
+  return true;
+}
+
+// Append the living entries of `source` to `target`; the two may be one, with num_used set to 0.
+void UseLog::move_entries(Chunk& target, ChunkId target_id, ChunkId source_id) noexcept {
+  Chunk& source = chunks_[source_id];
+  const auto live = source.live;
+  const auto shared = source.shared;
+  source.live.fill(0);
+  source.shared.fill(0);
+  if (target_id != source_id) target.num_live += source.num_live;
+  for (std::uint32_t word = 0; word < live.size(); ++word) {
+    for (std::uint64_t bits = live[word]; bits != 0; bits &= bits - 1) {
+      const std::uint32_t at = word * 64 + static_cast<std::uint32_t>(std::countr_zero(bits));
+      const std::uint32_t to = target.num_used++;
+      const Place old_place = source_id * kChunkEntries + at;
+      const Place new_place = target_id * kChunkEntries + to;
+      const RunId run = source.runs[at];
+      target.runs[to] = run;
+      target.live[to / 64] |= std::uint64_t{1} << (to % 64);
+      places_[run] = new_place;
+      if (!test(shared, at)) continue;
+      target.shared[to / 64] |= std::uint64_t{1} << (to % 64);
+      for (RunId head = tier_.runs[run].parent; shares(head, old_place); head = tier_.runs[head].parent) {
+        places_[head] = new_place;
+      }
+    }
+  }
+}
+
+std::uint32_t UseLog::next_live(const Chunk& chunk, std::uint32_t at) noexcept {
+  for (std::uint32_t word = at / 64; word < chunk.live.size(); ++word) {
+    const std::uint64_t bits = word == at / 64 ? chunk.live[word] >> (at % 64) << (at % 64) : chunk.live[word];
+    if (bits != 0) return word * 64 + static_cast<std::uint32_t>(std::countr_zero(bits));
+  }
+  return kChunkEntries;
+}
+
+UseLog::Place UseLog::first_from_level(std::size_t level) const {
+  for (; level <= kPriorityMax; ++level) {
+    for (ChunkId id = levels_[level].oldest; id != kNoChunk; id = chunks_[id].younger) {
+      const std::uint32_t at = next_live(chunks_[id], 0);
+      if (at != kChunkEntries) return id * kChunkEntries + at;
+    }
+  }
+  return kNoPlace;
+}
+
+UseLog::Place UseLog::first_behind(Place place) const {
+  ChunkId id = place / kChunkEntries;
+  std::uint32_t at = place % kChunkEntries + 1;
+  const std::size_t level = chunks_[id].level;
+  for (; id != kNoChunk; id = chunks_[id].younger, at = 0) {
+    if (at == kChunkEntries) continue;
+    const std::uint32_t found = next_live(chunks_[id], at);
+    if (found != kChunkEntries) return id * kChunkEntries + found;
+  }
+  return first_from_level(level + 1);
+}
+
+RunId UseLog::run_behind(Cursor cursor) const {
+  if (cursor.run == kNoRun) {
+    const Place place = first_from_level(0);
+    return place == kNoPlace ? kNoRun : run_at(place);
+  }
+  const RunId parent = tier_.runs[cursor.run].parent;
+  if (shares(parent, cursor.place)) return parent;
+  const Place place = first_behind(cursor.place);
+  return place == kNoPlace ? kNoRun : run_at(place);
+}
+
+void UseLog::offer_again() {
+  if (cursor_.run == kNoRun) return;
+  bool is_behind = false;  // behind the last run passed over
+  const ChunkId last = cursor_.place / kChunkEntries;
+  cursor_ = {};
+  // What was not merged while a run was passed over: up to the first chunk that nobody has come to.
+  for (const Level& level : levels_) {
+    for (ChunkId id = level.oldest; id != kNoChunk;) {
+      if (is_behind && chunks_[id].num_live >= kSparse) return;
+      const ChunkId younger = chunks_[id].younger;
+      is_behind = is_behind || id == last;
+      if (chunks_[id].num_live == 0 && younger != kNoChunk) {
+        free_chunk(id);
+      } else if (try_merge(id)) {
+        is_behind = is_behind || younger == last;
+        continue;
+      }
+      id = younger;
+    }
+  }
+}
+
+std::size_t UseLog::peek(std::span<RunId> runs) const {
+  std::size_t num_runs = 0;
+  Cursor cursor = cursor_;
+  for (RunId run = run_behind(cursor); run != kNoRun && num_runs < runs.size(); run = run_behind(cursor)) {
+    runs[num_runs++] = run;
+    cursor = {run, places_[run]};
+  }
+  return num_runs;
+}
+
+std::vector<RunId> UseLog::order() const {
+  std::vector<RunId> runs;
+  Cursor cursor;
+  for (RunId run = run_behind(cursor); run != kNoRun; run = run_behind(cursor)) {
+    runs.push_back(run);
+    cursor = {run, places_[run]};
+  }
+  return runs;
+}
+
+}  // namespace tiercel

@@ -1,0 +1,107 @@
+// The order of use as a log: one list of runs, oldest first, a list a priority. Using a run writes a new entry at the
+// young end and kills the old one, so the oldest entries lie side by side in memory and can be read far ahead; a linked
+// list makes one wait for each. Chunks of entries carry a bit an entry for what is alive; a chunk that grows sparse is
+// merged with its neighbour, at a bounded cost for each entry ever written.
+//
+// A split puts the head directly behind its tail, where there is no entry to write to: it shares the tail's, and takes
+// it over when the tail leaves.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "index/policy.hpp"
+
+namespace tiercel {
+
+class UseLog {
+ public:
+  explicit UseLog(const TierView& tier);
+
+  // The run is the youngest of its priority.
+  void append(RunId run);
+  void use(RunId run) {
+    if (places_[run] == youngest_[tier_.runs[run].priority] && run_at(places_[run]) == run) return;
+    erase(run);
+    append(run);
+  }
+  void remove(RunId run);
+  void share(RunId head, RunId tail) noexcept;
+  // The run's priority rose.
+  void raise(RunId run) {
+    erase(run);
+    append(run);
+  }
+  void clear();
+
+  RunId oldest() const { return run_behind(cursor_); }
+  void pass_over(RunId run) noexcept { cursor_ = {run, places_[run]}; }
+  void offer_again();
+  std::size_t peek(std::span<RunId> runs) const;
+  std::vector<RunId> order() const;
+
+  void prefetch(RunId run) const noexcept { __builtin_prefetch(&places_[run]); }
+  std::size_t num_bytes() const noexcept {
+    return num_runs_seen_ * sizeof(Place) + num_chunks_seen_ * sizeof(Chunk) + unused_.capacity() * sizeof(ChunkId);
+  }
+
+ private:
+  using Place = std::uint32_t;  // chunk number * kChunkEntries + entry
+  using ChunkId = std::uint32_t;
+  static constexpr std::uint32_t kChunkEntries = 512;
+  static constexpr std::uint32_t kSparse = kChunkEntries / 4;
+  static constexpr ChunkId kNoChunk = ~ChunkId{0};
+  static constexpr Place kNoPlace = ~Place{0};
+
+  struct Chunk {
+    std::array<RunId, kChunkEntries> runs;
+    std::array<std::uint64_t, kChunkEntries / 64> live;
+    std::array<std::uint64_t, kChunkEntries / 64> shared;
+    std::uint32_t num_used;
+    std::uint32_t num_live;
+    ChunkId older;
+    ChunkId younger;
+    std::uint32_t level;
+  };
+  struct Level {
+    ChunkId oldest = kNoChunk;
+    ChunkId youngest = kNoChunk;
+  };
+  // The last run passed over; nothing is merged while there is one, so its place holds.
+  struct Cursor {
+    RunId run = kNoRun;
+    Place place = kNoPlace;
+  };
+
+  RunId run_at(Place place) const noexcept { return chunks_[place / kChunkEntries].runs[place % kChunkEntries]; }
+  static bool test(const std::array<std::uint64_t, kChunkEntries / 64>& bits, std::uint32_t at) noexcept {
+    return (bits[at / 64] >> (at % 64) & 1) != 0;
+  }
+  static std::uint32_t next_live(const Chunk& chunk, std::uint32_t at) noexcept;
+  RunId run_behind(Cursor cursor) const;
+  bool shares(RunId run, Place place) const noexcept;
+  Place first_behind(Place place) const;
+  Place first_from_level(std::size_t level) const;
+  void erase(RunId run);
+  void kill(Place place);
+  ChunkId new_chunk(std::uint32_t level);
+  void free_chunk(ChunkId id) noexcept;
+  bool try_merge(ChunkId older);
+  void settle(ChunkId id);
+  void move_entries(Chunk& target, ChunkId target_id, ChunkId source_id) noexcept;
+
+  const TierView tier_;
+  LazyArray<Place> places_;
+  LazyArray<Chunk> chunks_;
+  std::array<Level, kPriorityMax + 1> levels_{};
+  std::array<Place, kPriorityMax + 1> youngest_;
+  std::vector<ChunkId> unused_;
+  Cursor cursor_;
+  ChunkId num_chunks_seen_ = 0;
+  std::size_t num_runs_seen_ = 0;  // highest run number + 1
+};
+
+}  // namespace tiercel
