@@ -73,7 +73,6 @@ def test_nothing_is_cut_off_when_the_output_is_no_terminal(capsys: Capture) -> N
         (["stats", "/no/such/place"], 2, "neither a process id nor a path"),
         (["stats", "4194305"], 1, "no running cache answers"),
         (["config", "explain", "/no/such/file.yaml"], 2, "/no/such/file.yaml"),
-        (["config", "explain"], 2, "FILE"),
     ],
 )
 def test_a_mistake_is_one_line_on_standard_error(words: list[str], code: int, text: str, capsys: Capture) -> None:
@@ -118,12 +117,38 @@ def test_explain_shows_values_sources_and_sizes(tmp_path: Path, capsys: Capture)
     facts = {"num_hidden_layers": 4, "num_attention_heads": 8, "num_key_value_heads": 2, "hidden_size": 512}
     model.write_text(json.dumps({**facts, "model_type": "llama", "torch_dtype": "bfloat16"}), encoding="utf-8")
     assert cli.main(["config", "explain", str(settings), "--model", str(model), "--json"]) == 0
-    rows = {row["key"]: row for row in json.loads(capsys.readouterr().out)}
+    shown = json.loads(capsys.readouterr().out)
+    rows = {row["key"]: row for row in shown["settings"] + shown["derived"]}
     assert (rows["num_cpu_blocks"]["value"], rows["num_cpu_blocks"]["source"]) == ("64", f"file {settings}")
     assert rows["tokens_per_block"]["source"] == "default"
     assert rows["token bytes"]["value"] == "2048"
+    assert shown["notes"] == []
     assert cli.main(["config", "explain", str(settings)]) == 0
     assert "num_cpu_blocks" in capsys.readouterr().out
+
+
+def test_explain_without_a_file_explains_the_environment_and_groups_what_to_know(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"FLEXKV_CPU_CACHE_GB": "4", "FLEXKV_LOG_LEVEL": "INFO", "TIERCEL_NUM_CPU_BLOCKS": "5"}.items():
+        monkeypatch.setenv(name, value)
+    assert cli.main(["config", "explain"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    groups = shown.out[shown.out.index("Given twice") :].split("\n\n")
+    assert [group.splitlines()[0].split("(")[1] for group in groups] == [
+        "contradictory):",
+        "ignored):",
+        "means something else):",
+    ]
+    assert "  FLEXKV_CPU_CACHE_GB: asks for num_cpu_blocks = '4GiB'" in groups[0]
+    assert "  FLEXKV_LOG_LEVEL: " in groups[1]
+
+
+def test_schema_prints_what_the_docs_hold(capsys: Capture) -> None:
+    assert cli.main(["config", "schema"]) == 0
+    page = Path(__file__).parents[2] / "docs" / "configuration.schema.json"
+    assert json.loads(capsys.readouterr().out) == json.loads(page.read_text(encoding="utf-8"))
 
 
 def test_a_reader_that_stops_ends_the_command_quietly(running: Path) -> None:

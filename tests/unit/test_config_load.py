@@ -5,55 +5,8 @@ from typing import Any
 
 import pytest
 
-from tiercel.config import SETTINGS, CacheConfig, load_config
+from tiercel.config import SETTINGS, CacheConfig, ModelConfig, NoteKind, load_config
 from tiercel.errors import ConfigError
-
-SEED_SMALL = """
-{
-    "server_recv_port": "ipc:///tmp/flexkv_test",
-    "cache_config": {
-        "enable_cpu": true,
-        "enable_ssd": false,
-        "enable_remote": false,
-        "tokens_per_block": 16,
-        "num_cpu_blocks": 10000,
-        "evict_ratio": 0.05,
-        "use_ce_transfer_h2d": true,
-        "use_ce_transfer_d2h": true,
-        "transfer_sms_h2d": 8
-    }
-}
-"""
-SEED_MEDIUM = """
-{
-    "server_recv_port": "ipc:///tmp/flexkv_server",
-    "cache_config": {
-        "enable_cpu": true,
-        "enable_ssd": true,
-        "enable_remote": false,
-        "tokens_per_block": 32,
-        "num_cpu_blocks": 100000,
-        "num_ssd_blocks": 1000000,
-        "ssd_cache_dir": "/data/flexkv_ssd/",
-        "evict_ratio": 0.1,
-        "ssd_cache_iouring_entries": 1024
-    }
-}
-"""
-SEED_LARGE = """
-{
-    "server_recv_port": "ipc:///tmp/flexkv_server",
-    "cache_config": {
-        "enable_cpu": true,
-        "enable_ssd": true,
-        "enable_remote": true,
-        "tokens_per_block": 64,
-        "num_remote_blocks": 100000000,
-        "remote_cache_path": "s3://flexkv-cache/",
-        "remote_config_custom": {"endpoint": "s3.amazonaws.com", "bucket": "flexkv-cache"}
-    }
-}
-"""
 
 
 def written(folder: Path, content: str, name: str = "cache.yaml") -> Path:
@@ -68,25 +21,6 @@ def test_the_defaults_are_those_of_the_field() -> None:
     assert (config.num_cpu_blocks, config.num_ssd_blocks, config.evict_ratio) == (1_000_000, 10_000_000, 0.0)
     assert (config.ssd_cache_dir, config.ssd_cache_iouring_entries) == ("./ssd_cache", 512)
     assert load_config(environ={}).config == config
-
-
-def test_a_small_deployments_file_is_taken_and_what_has_no_effect_is_said(tmp_path: Path) -> None:
-    loaded = load_config(written(tmp_path, SEED_SMALL, "small.json"), environ={})
-    assert (loaded.config.num_cpu_blocks, loaded.config.evict_ratio) == (10_000, 0.05)
-    without_effect = {note.split(":")[0] for note in loaded.notes}
-    expected = {"server_recv_port", "enable_remote", "use_ce_transfer_h2d", "use_ce_transfer_d2h", "transfer_sms_h2d"}
-    assert without_effect == expected
-
-
-def test_a_medium_deployments_file_is_taken(tmp_path: Path) -> None:
-    config = CacheConfig.from_file(written(tmp_path, SEED_MEDIUM, "medium.json"))
-    assert config.ssd_cache_dirs == (Path("/data/flexkv_ssd"),)
-    assert (config.num_ssd_blocks, config.ssd_cache_iouring_entries) == (1_000_000, 1024)
-
-
-def test_a_file_that_asks_for_a_remote_tier_is_refused_with_a_remedy(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"enable_remote = True \(from file .*large.json\).*set it to false"):
-        load_config(written(tmp_path, SEED_LARGE, "large.json"), environ={})
 
 
 def test_keywords_win_over_environment_over_file_over_defaults_and_each_is_remembered(tmp_path: Path) -> None:
@@ -132,8 +66,7 @@ def test_a_variable_becomes_its_settings_type(variable: str, text: str, key: str
         ({"TIERCEL_ENABLE_SSD": "maybe"}, "enable_ssd = 'maybe' .from environment TIERCEL_ENABLE_SSD.*true or false"),
         ({"TIERCEL_TOKENS_PER_BLOCK": "24"}, "tokens_per_block = 24.*use 16 or 32"),
         ({"TIERCEL_CPU_COPY_THREADS": "2.5"}, "cpu_copy_threads = 2.5"),
-        ({"TIERCEL_ENABLE_REMOTE": "true"}, "enable_remote = True"),
-        ({"TIERCEL_ENABLE_REMOTE": "yes"}, "enable_remote = True.*can only do False"),
+        ({"TIERCEL_ENABLE_REMOTE": "maybe"}, "enable_remote = 'maybe'.*must be bool or null"),
         ({"TIERCEL_METRICS_PORT": "http"}, "metrics_port = 'http'"),
     ],
 )
@@ -158,7 +91,10 @@ def test_variables_of_the_build_and_the_tests_are_left_alone() -> None:
         ({"num_cpu_blocks": 0}, "num_cpu_blocks = 0.*1 to 2147483648"),
         ({"num_cpu_blocks": 1.5}, "num_cpu_blocks = 1.5"),
         ({"num_cpu_blocks": "64G"}, 'num_cpu_blocks = \'64G\'.*write "64GiB" or "64GB"'),
-        ({"num_cpu_blocks": "80%"}, "num_cpu_blocks = '80%'.*later version"),
+        ({"num_cpu_blocks": "0%"}, "num_cpu_blocks = '0%'.*above 0% and at most 100%"),
+        ({"num_cpu_blocks": "100.1%"}, "num_cpu_blocks = '100.1%'.*at most 100%"),
+        ({"num_cpu_blocks": "%"}, "num_cpu_blocks = '%'"),
+        ({"transfer_chunk_bytes": "80%"}, "transfer_chunk_bytes = '80%'.*only the capacity of a tier"),
         ({"num_cpu_blocks": "5000"}, "num_cpu_blocks = '5000'.*5000B"),
         ({"num_cpu_blocks": "0GiB"}, "num_cpu_blocks = '0GiB'"),
         ({"evict_ratio": 0.6}, "evict_ratio = 0.6.*number, 0 to 0.5"),
@@ -176,6 +112,13 @@ def test_variables_of_the_build_and_the_tests_are_left_alone() -> None:
         ({"gpu_kv_layout_type": "BLOCKWISE"}, "gpu_kv_layout_type = 'BLOCKWISE'"),
         ({"transfer_sms_h2d": "8"}, "transfer_sms_h2d = '8'.*int or null"),
         ({"enable_cpu": False}, "enable_cpu = False.*no tier"),
+        ({"evict_ratio": 0.3, "evict_start_threshold": 0.3}, "evict_ratio = 0.3.*below evict_start_threshold = 0.3"),
+        (
+            {"enable_cpu": False, "enable_ssd": True, "ssd_admission": "on_evict"},
+            "ssd_admission = 'on_evict'.*nothing would reach the disk",
+        ),
+        ({"ssd_cache_dir": "a\ud800b"}, "ssd_cache_dir = .*must be a directory"),
+        ({"ssd_cache_dir": "~no-such-user/kv"}, "ssd_cache_dir = '~no-such-user/kv'.*home directory"),
         ({"enable_ssd": True, "ssd_cache_dir": " ; "}, "ssd_cache_dir = .*must name a directory"),
         ({"enable_ssd": True, "ssd_cache_dir": "/a;/a"}, "ssd_cache_dir = .*each directory once"),
     ],
@@ -195,7 +138,48 @@ def test_a_config_made_by_hand_is_checked_as_strictly() -> None:
 
 def test_a_disk_tier_smaller_than_host_memory_is_a_note_not_an_error() -> None:
     loaded = load_config(environ={}, enable_ssd=True, num_cpu_blocks=100, num_ssd_blocks=50)
-    assert [note.split(":")[0] for note in loaded.notes] == ["num_ssd_blocks"]
+    assert [(note.kind, note.key) for note in loaded.notes] == [(NoteKind.UNLIKELY, "num_ssd_blocks")]
+    sizes = load_config(environ={}, enable_ssd=True, num_cpu_blocks="2GiB", num_ssd_blocks="1GiB")
+    assert [note.key for note in sizes.notes] == ["num_ssd_blocks"]
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ({"eviction_policy": "fifo", "hit_reward_seconds": 5}, "hit_reward_seconds"),
+        ({"slru_protected_threshold": 3}, "slru_protected_threshold"),
+        ({"ssd_write_budget_per_day": "1TB"}, "ssd_write_budget_per_day"),
+    ],
+)
+def test_a_setting_that_another_one_makes_idle_is_a_note(given: dict[str, Any], key: str) -> None:
+    assert [(note.kind, note.key) for note in load_config(environ={}, **given).notes] == [(NoteKind.UNLIKELY, key)]
+
+
+def test_an_unknown_keyword_names_the_nearest_setting() -> None:
+    make: Any = CacheConfig
+    with pytest.raises(ConfigError, match=r"num_cpu_block \(from keyword\).*did you mean 'num_cpu_blocks'"):
+        make(num_cpu_block=5)
+    model: Any = ModelConfig
+    with pytest.raises(ConfigError, match=r"num_layer \(from keyword\).*did you mean 'num_layers'"):
+        model(num_layer=5)
+
+
+@pytest.mark.parametrize("number", ["010", "-07", "0_7", "1:30", "1:30.5", "190:20:30"])
+def test_a_number_that_versions_of_yaml_read_differently_is_refused(tmp_path: Path, number: str) -> None:
+    with pytest.raises(ConfigError, match=f"line 1: {number} is read as different numbers"):
+        load_config(written(tmp_path, f"num_cpu_blocks: {number}\n"), environ={})
+
+
+@pytest.mark.parametrize(
+    ("number", "value"), [("1_000", 1000), ("0x10", 16), ("0", 0), ("'010B'", "010B"), ("1e2", None)]
+)
+def test_other_numbers_of_yaml_are_read_as_ever(tmp_path: Path, number: str, value: object) -> None:
+    path = written(tmp_path, f"num_cpu_blocks: {number}\n")
+    if not value:
+        with pytest.raises(ConfigError, match="num_cpu_blocks = "):
+            load_config(path, environ={})
+    else:
+        assert load_config(path, environ={}).config.num_cpu_blocks == value
 
 
 @pytest.mark.parametrize(
@@ -210,12 +194,15 @@ def test_a_disk_tier_smaller_than_host_memory_is_a_note_not_an_error() -> None:
         ("{", "c.json", "correct the file"),
         ("[" * 5000, "c.yaml", "nested too deeply; correct the file"),
         ("[" * 500_000, "c.json", "nested too deeply; correct the file"),
-        ("a = 1", "c.toml", "must end in .yaml"),
+        ("a = 1", "c.ini", "must end in .yaml"),
         ("cache_config: 3\n", "c.yaml", "cache_config = 3"),
         ("cache_config: {}\nevict_ratio: 0.1\n", "c.yaml", "evict_ratio = 0.1.*move it under cache_config"),
         ("cache_config: {}\nmodel_conf: {}\n", "c.yaml", "model_conf .*did you mean 'model_config'"),
         ("cache_config: {evict_ration: 0.1}\n", "c.yaml", "evict_ration .*did you mean 'evict_ratio'"),
         ("!!python/object/apply:os.getcwd []\n", "c.yaml", "correct the file"),
+        ("a = [\n", "c.toml", "correct the file"),
+        ("evict_ratio: !!bool maybe\n", "c.yaml", "correct the file"),
+        ("a = 1", "c.toml", "a .from file .*unknown key"),
         ("model_config: 3\n", "c.yaml", "model_config = 3"),
         ("model_config: {num_layer: 3}\n", "c.yaml", "model_config.num_layer .*'model_config.num_layers'"),
         ("model_config: {foo: 3}\n", "c.yaml", "model_config.foo .*unknown key; known are model_id, num_layers"),
@@ -242,7 +229,7 @@ def test_two_names_of_one_directory_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_file_leaves_the_defaults(tmp_path: Path) -> None:
-    for name in ("c.yaml", "c.json"):
+    for name in ("c.yaml", "c.json", "c.toml"):
         assert CacheConfig.from_file(written(tmp_path, "", name)) == CacheConfig()
 
 

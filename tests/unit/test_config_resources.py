@@ -12,12 +12,9 @@ from tiercel.config import (
     LayerGroup,
     ModelConfig,
     check_resources,
-    explain,
     format_bytes,
-    load_config,
     parse_size,
 )
-from tiercel.config.reference import reference
 from tiercel.config.resources import DiskProbe, MemoryProbe, probe_disk, probe_memory, require_fit
 from tiercel.errors import ConfigError
 
@@ -184,39 +181,6 @@ def test_this_machine_can_hold_one_block_and_not_a_million(tmp_path: Path) -> No
     assert not (tmp_path / "new").exists()
     with pytest.raises(ConfigError, match="num_cpu_blocks = 2147483648"):
         check_resources(MODEL, CacheConfig(num_cpu_blocks=2**31))
-
-
-def test_the_explanation_shows_values_sources_notes_and_what_follows() -> None:
-    loaded = load_config(
-        environ={"TIERCEL_NUM_CPU_BLOCKS": "64GiB"}, enable_ssd=True, ssd_cache_dir=["/a", "/b"], transfer_sms_h2d=8
-    )
-    rows = {row.key: row for row in explain(loaded, MODEL)}
-    assert (rows["num_cpu_blocks"].value, rows["num_cpu_blocks"].source) == (
-        "64GiB",
-        "environment TIERCEL_NUM_CPU_BLOCKS",
-    )
-    assert rows["ssd_cache_dir"].value == "/a;/b"
-    assert (rows["enable_ssd"].value, rows["metrics_port"].value) == ("true", "null")
-    assert "no effect" in rows["transfer_sms_h2d"].note
-    derived = {key: row.value for key, row in rows.items() if row.source == "derived"}
-    assert derived["token bytes"] == "524288"
-    assert derived["block bytes"] == str(BLOCK)
-    assert (derived["host blocks"], derived["host tokens"]) == ("8192", str(8192 * 16))
-    assert int(derived["disk bytes"]) > 10_000_000 * BLOCK
-    assert not any(row.source == "derived" for row in explain(loaded))
-
-
-def test_the_explanation_of_what_cannot_run_says_why_instead_of_failing() -> None:
-    small = explain(load_config(environ={}, num_cpu_blocks="1MiB"), MODEL)
-    assert any("num_cpu_blocks = '1MiB'" in row.note for row in small)
-    refused = explain(load_config(environ={}, num_cpu_blocks=1), hybrid())
-    assert any("refuses to store" in row.note for row in refused)
-
-
-def test_the_reference_page_is_current() -> None:
-    page = Path(__file__).parents[2] / "docs" / "configuration.md"
-    command = "python -m tiercel.config.reference > docs/configuration.md"
-    assert page.read_text(encoding="utf-8") == reference(), f"out of date: run {command}"
 
 
 def test_settings_are_read_without_torch_or_transformers() -> None:

@@ -12,7 +12,7 @@ app = App(
     print_error=False,
     result_action="return_value",
 )
-config = App(name="config", help="Explain settings.")
+config = App(name="config", help="Explain settings, and print their schema.")
 
 # Named by path and with their help here, so that `tiercel --help` imports none of them.
 app.command("tiercel.cli.stats:stats", help="Show how a running cache is doing, or what a cold cache directory holds.")
@@ -22,4 +22,5 @@ app.command(
 app.command("tiercel.cli.demo:demo", help="Show what the cache is for, on a real engine and across a SIGKILL.")
 app.command(version.print_version, name="version")
 config.command("tiercel.cli.config:explain", help="Show every setting with its value, its source and its meaning.")
+config.command("tiercel.cli.config:schema", help="Print the JSON Schema of settings files.")
 app.command(config)

@@ -5,28 +5,35 @@ The only reader of files and environment for settings; whoever needs one is hand
 
 from tiercel.config.cache import SETTINGS, CacheConfig
 from tiercel.config.dtypes import DTYPE_BYTES
-from tiercel.config.explain import ConfigRow, explain
+from tiercel.config.explain import ConfigRow, Explanation, explain
 from tiercel.config.layers import FULL_ATTENTION, LayerGroup
-from tiercel.config.load import LoadedConfig, load_config
+from tiercel.config.load import LoadedConfig, load_config, read_config
 from tiercel.config.model import ModelConfig
-from tiercel.config.resolved import SLOT_ALIGNMENT, ResolvedConfig
+from tiercel.config.notes import NOTE_HEADINGS, Note, NoteKind
+from tiercel.config.resolved import SLOT_ALIGNMENT, ResolvedConfig, Room
 from tiercel.config.resources import check_resources
 from tiercel.config.sizes import format_bytes, parse_size
 
 __all__ = [
     "DTYPE_BYTES",
     "FULL_ATTENTION",
+    "NOTE_HEADINGS",
     "SETTINGS",
     "SLOT_ALIGNMENT",
     "CacheConfig",
     "ConfigRow",
+    "Explanation",
     "LayerGroup",
     "LoadedConfig",
     "ModelConfig",
+    "Note",
+    "NoteKind",
     "ResolvedConfig",
+    "Room",
     "check_resources",
     "explain",
     "format_bytes",
     "load_config",
     "parse_size",
+    "read_config",
 ]

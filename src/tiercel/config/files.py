@@ -1,4 +1,4 @@
-"""Reading a settings file, YAML or JSON. A key given twice is an error: one of the two would be lost."""
+"""Reading a settings file, YAML, JSON or TOML. A key given twice is an error: one of the two would be lost."""
 
 import json
 import os
@@ -15,10 +15,10 @@ def read_mapping(file: str | os.PathLike[str]) -> dict[str, object]:
         ConfigError: the file cannot be read, has another form, or gives a key twice.
     """
     path = Path(file)
-    readers = {".json": _read_json, ".yaml": _read_yaml, ".yml": _read_yaml}
+    readers = {".json": _read_json, ".yaml": _read_yaml, ".yml": _read_yaml, ".toml": _read_toml}
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise ConfigError(f"settings file {str(path)!r}: its name must end in .yaml, .yml or .json; rename it")
+        raise ConfigError(f"settings file {str(path)!r}: its name must end in .yaml, .yml, .json or .toml; rename it")
     try:
         content = reader(path.read_text(encoding="utf-8-sig"))  # a byte order mark is no part of the text
     except OSError as error:
@@ -43,6 +43,12 @@ def _read_json(text: str) -> object:
 def _without_repetition(pairs: list[tuple[str, object]]) -> dict[str, object]:
     require_unique([key for key, _ in pairs])
     return dict(pairs)
+
+
+def _read_toml(text: str) -> object:
+    import tomllib
+
+    return tomllib.loads(text)
 
 
 def _read_yaml(text: str) -> object:

@@ -1,13 +1,14 @@
 """Keys that exist but that this version cannot honour, and what is said about each.
 
-A key that only tunes a path which this version does not have is taken and reported. One that would change what is
-stored or where is refused, because silence would be a promise.
+They are taken and reported, the remote tier loudly. A layout of blocks that this version cannot keep is refused:
+silence would be a promise.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tiercel.config.messages import problem
+from tiercel.config.notes import Note, NoteKind
 from tiercel.config.settings import FLAG_WORDS
 
 
@@ -18,46 +19,68 @@ class LaterKey:
     Attributes:
         key: the name.
         types: types that its value may have; null is always taken.
-        note: what is said when the value is taken.
+        default_text: what its absence means.
+        meaning: what it is for.
+        why: why it has no effect.
         accepted: the only values taken, None for any of `types`.
+        loud: the value that asks for something that is then not done; None if there is none.
         remedy: what to do when the value is refused.
     """
 
     key: str
     types: tuple[type, ...]
-    note: str
+    default_text: str
+    meaning: str
+    why: str
     accepted: tuple[object, ...] | None = None
+    loud: object = None
     remedy: str = "remove the key"
 
-    def check(self, value: object, origin: str) -> str:
+    def check(self, value: object, origin: str) -> Note:
         """Return the note for a value that is taken.
 
         Raises:
             ConfigError: the value has the wrong type, or is one that this version cannot honour.
         """
-        if value is None:
-            return self.note
-        if type(value) not in self.types:
+        if bool in self.types and type(value) is int and value in (0, 1):  # flags of other caches' files
+            value = bool(value)
+        if value is not None and type(value) not in self.types:
             names = " or ".join(kind.__name__ for kind in self.types)
             raise problem(self.key, value, f"must be {names} or null", "correct or remove it", origin)
-        if self.accepted is not None and value not in self.accepted:
+        if value is not None and self.accepted is not None and value not in self.accepted:
             allowed = " or ".join(str(entry) for entry in self.accepted)
             raise problem(self.key, value, f"this version can only do {allowed}", self.remedy, origin)
-        return self.note
+        loud = self.loud is not None and value == self.loud
+        return Note(kind=NoteKind.IGNORED, key=self.key, text=self.why, loud=loud)
 
     def parse(self, text: str) -> object:
         """Return what an environment variable's text stands for."""
         word = text.strip().lower()
         if bool in self.types and word in FLAG_WORDS:
             return FLAG_WORDS[word]
-        if int in self.types and word.isdecimal():
+        if int in self.types and word.isdecimal() and word.isascii() and len(word) < 20:
             return int(word)
         return None if word in ("", "none", "null") else text.strip()
 
 
-_GPU = "no effect in this version: it tunes transfers to a GPU"
-_REMOTE = "no effect in this version: there is no remote tier"
-_BLOCKS = "the only layout: a slot holds one block whole"
+_GPU = "it tunes transfers to a GPU, which this version does not do yet"
+_REMOTE = "this version has no remote tier; blocks are kept in host memory and on disk only"
+_BLOCKS = "a slot holds one block whole, which is the only layout"
+
+
+def _gpu(key: str, kind: type, default_text: str, meaning: str) -> LaterKey:
+    return LaterKey(key=key, types=(kind,), default_text=default_text, meaning=meaning, why=_GPU)
+
+
+def _remote(key: str, types: tuple[type, ...], meaning: str) -> LaterKey:
+    return LaterKey(key=key, types=types, default_text="null", meaning=meaning, why=_REMOTE)
+
+
+def _layout(key: str, why: str, meaning: str) -> LaterKey:
+    return LaterKey(
+        key=key, types=(str,), default_text="BLOCKWISE", meaning=meaning, why=why, accepted=("BLOCKWISE", "BLOCKFIRST")
+    )
+
 
 LATER_KEYS: Mapping[str, LaterKey] = {
     later.key: later
@@ -65,32 +88,37 @@ LATER_KEYS: Mapping[str, LaterKey] = {
         LaterKey(
             key="enable_remote",
             types=(bool,),
-            note=_REMOTE,
-            accepted=(False,),
-            remedy="set it to false; enable_ssd keeps more than memory holds",
+            default_text="false",
+            meaning="Keep blocks in remote storage as well.",
+            why=_REMOTE,
+            loud=True,
         ),
-        LaterKey(key="num_remote_blocks", types=(int, str), note=_REMOTE),
-        LaterKey(key="remote_cache_path", types=(str, list), note=_REMOTE),
-        LaterKey(key="remote_config_custom", types=(dict,), note=_REMOTE),
-        LaterKey(key="enable_gds", types=(bool,), note=_GPU),
-        LaterKey(key="transfer_sms_h2d", types=(int,), note=_GPU),
-        LaterKey(key="transfer_sms_d2h", types=(int,), note=_GPU),
-        LaterKey(key="use_ce_transfer_h2d", types=(bool,), note=_GPU),
-        LaterKey(key="use_ce_transfer_d2h", types=(bool,), note=_GPU),
-        LaterKey(key="cpu_kv_layout_type", types=(str,), note=_BLOCKS, accepted=("BLOCKWISE",)),
-        LaterKey(key="ssd_kv_layout_type", types=(str,), note=_BLOCKS, accepted=("BLOCKWISE",)),
-        LaterKey(key="remote_kv_layout_type", types=(str,), note=_REMOTE, accepted=("BLOCKWISE",)),
+        _remote("num_remote_blocks", (int, str), "Capacity of the remote tier in blocks; null sets no limit."),
+        _remote("remote_cache_path", (str, list), "Where the remote tier keeps its blocks."),
+        _remote("remote_config_custom", (dict,), "What the remote tier's storage needs to know."),
+        _gpu("enable_gds", bool, "false", "Move blocks between disk and GPU without host memory."),
+        _gpu("transfer_sms_h2d", int, "8", "Multiprocessors that copy from host to GPU."),
+        _gpu("transfer_sms_d2h", int, "8", "Multiprocessors that copy from GPU to host."),
+        _gpu("use_ce_transfer_h2d", bool, "false", "Copy from host to GPU with the copy engine."),
+        _gpu("use_ce_transfer_d2h", bool, "false", "Copy from GPU to host with the copy engine."),
+        _layout("cpu_kv_layout_type", _BLOCKS, "How blocks lie in host memory."),
+        _layout("ssd_kv_layout_type", _BLOCKS, "How blocks lie on disk."),
+        _layout("remote_kv_layout_type", _REMOTE, "How blocks lie in remote storage."),
         LaterKey(
             key="gpu_kv_layout_type",
             types=(str,),
-            note="no effect: the strides of the engine's memory say how it lies",
-            accepted=("LAYERWISE",),
+            default_text="LAYERWISE",
+            meaning="How the engine's memory lies.",
+            why="the strides of the engine's memory say how it lies",
+            accepted=("LAYERWISE", "LAYERFIRST"),
             remedy="remove the key and describe the engine's memory by its axes",
         ),
         LaterKey(
             key="server_recv_port",
             types=(str,),
-            note="no effect in this version: the cache runs in the engine's process",
+            default_text="null",
+            meaning="Address of a cache server of its own process.",
+            why="in this version the cache runs in the engine's process",
         ),
     )
 }

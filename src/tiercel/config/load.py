@@ -1,20 +1,36 @@
 """Loading settings: keywords before environment before file before defaults, and where each value came from.
 
-The only reader of settings files and of TIERCEL_ variables. It parses and refuses; it allocates nothing and asks the
-machine nothing (`resources` does).
+The only reader of settings files and of variables that are settings. It parses and refuses; it allocates nothing and
+asks the machine nothing (`resources` does). Other caches' keys and variables come in through `dialects` and stand
+behind all of ours.
 """
 
+import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from tiercel.config.cache import SETTINGS, CacheConfig
+from tiercel.config.dialects.reader import (
+    DIALECTS,
+    Reading,
+    dialect_of,
+    file_keys,
+    infer,
+    overruled,
+    read_key,
+    read_variables,
+    settle,
+)
+from tiercel.config.dialects.table import Dialect
+from tiercel.config.document import split_content
 from tiercel.config.files import read_mapping
 from tiercel.config.later import LATER_KEYS
-from tiercel.config.layers import LayerGroup
-from tiercel.config.messages import nearest, problem, unknown_key
+from tiercel.config.messages import nearest, unknown_key
 from tiercel.config.model import ModelConfig
+from tiercel.config.notes import Note, NoteKind
+from tiercel.config.relations import relation_notes
 from tiercel.errors import ConfigError
 
 PREFIX = "TIERCEL_"
@@ -23,7 +39,7 @@ PREFIX = "TIERCEL_"
 RESERVED_VARIABLES = ("TIERCEL_WITH_LIBURING", "TIERCEL_NATIVE_TESTS", "TIERCEL_TEST_SEED")
 """Variables of the build and the tests, which are no settings."""
 
-_TOP_LEVEL = ("server_recv_port", "model_config", "cache_config")
+_LOG = logging.getLogger("tiercel")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,61 +48,118 @@ class LoadedConfig:
 
     Attributes:
         config: the settings.
-        sources: for each key of CacheConfig "default", "file PATH", "environment NAME" or "keyword".
-        notes: what the user should know of accepted settings: those without effect, and odd relations.
+        sources: for each key of CacheConfig "default", "file PATH", "environment NAME", "keyword", "file PATH (KEY)"
+            for another cache's key, or "as CACHE does".
+        notes: what the user should know of what was taken.
         model: the model that the file describes, if it does.
     """
 
     config: CacheConfig
     sources: Mapping[str, str]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     model: ModelConfig | None = None
 
 
 def load_config(
     file: str | os.PathLike[str] | None = None, *, environ: Mapping[str, str] | None = None, **overrides: object
 ) -> LoadedConfig:
-    """Load settings from a file, the environment and keywords; the later named wins.
+    """Load settings from a file, the environment and keywords; the later named wins. Notes are logged.
 
     Args:
-        file: YAML (.yaml, .yml) or JSON (.json): `cache_config` with the settings, beside optional `model_config` and
-            `server_recv_port`; or the settings alone.
+        file: YAML (.yaml, .yml), JSON (.json) or TOML (.toml): `cache_config` with the settings, beside optional
+            `model_config` and `server_recv_port`; or the settings alone. By default the file that another cache's
+            variable names, FLEXKV_CONFIG_PATH or KVBM_CONFIG_PATH, if one does.
         environ: variables to read instead of this process's.
         **overrides: settings by key.
 
     Raises:
         ConfigError: the file cannot be read, or a key or value in any source is wrong.
     """
-    values: dict[str, object] = {}
-    sources = dict.fromkeys(SETTINGS, "default")
-    notes: list[str] = []
-    model = None
-    if file is not None:
-        origin = f"file {os.fspath(file)}"
-        settings, model = _split(read_mapping(file), origin)
-        _take(settings, origin, values, sources, notes)
-    for name, text in (os.environ if environ is None else environ).items():
-        if name.startswith(PREFIX) and name not in RESERVED_VARIABLES:
-            key, origin = name.removeprefix(PREFIX).lower(), f"environment {name}"
-            _take({key: _from_text(key, text, name)}, origin, values, sources, notes)
-    _take(overrides, "keyword", values, sources, notes)
-    config = CacheConfig(**_as_arguments(values))
-    notes += _relation_notes(config)
-    return LoadedConfig(config=config, sources=sources, notes=tuple(dict.fromkeys(notes)), model=model)
+    loaded = read_config(file, environ=environ, **overrides)
+    for note in loaded.notes:
+        _LOG.log(logging.WARNING if note.loud else logging.INFO, "settings: %s", note)
+    return loaded
 
 
-def _take(
-    given: Mapping[str, object], origin: str, values: dict[str, object], sources: dict[str, str], notes: list[str]
-) -> None:
-    """Check what one source gives, and let it win over what was there."""
-    for key, value in given.items():
-        if key in SETTINGS:
-            values[key] = SETTINGS[key].check(value, origin)
-            sources[key] = origin
-        elif key in LATER_KEYS:
-            notes.append(f"{key}: {LATER_KEYS[key].check(value, origin)}")
-        else:
-            raise unknown_key(key, (*SETTINGS, *LATER_KEYS), origin)
+def read_config(
+    file: str | os.PathLike[str] | None = None, *, environ: Mapping[str, str] | None = None, **overrides: object
+) -> LoadedConfig:
+    """Do what `load_config` does, and log nothing."""
+    variables = os.environ if environ is None else environ
+    sources, model, beside = _Sources(), None, None
+    path = file
+    for dialect in DIALECTS:
+        named = variables.get(dialect.file_variable)
+        if named and path is None:
+            path, beside = named, dialect
+        elif named:
+            text = "settings are read from one file, and another one was named"
+            sources.foreign.notes.append(Note(kind=NoteKind.IGNORED, key=dialect.file_variable, text=text, loud=True))
+    if path is not None:
+        origin = f"file {os.fspath(path)}"
+        settings, model = split_content(read_mapping(path), origin)
+        sources.take_file(settings, origin)
+    sources.take_variables(variables, beside)
+    sources.take(overrides, "keyword")
+    config = CacheConfig(**sources.arguments())
+    notes = [*sources.foreign.notes, *relation_notes(config)]
+    return LoadedConfig(config=config, sources=sources.origins, notes=tuple(dict.fromkeys(notes)), model=model)
+
+
+@dataclass(kw_only=True)
+class _Sources:
+    """What all sources give, the strongest last.
+
+    Attributes:
+        values: settings of ours that were given under their own names.
+        origins: where each setting comes from.
+        foreign: what other caches' keys ask for, and every note.
+    """
+
+    values: dict[str, object] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=lambda: dict.fromkeys(SETTINGS, "default"))
+    foreign: Reading = field(default_factory=Reading)
+
+    def take(self, given: Mapping[str, object], origin: str) -> None:
+        """Check what one source gives under our names, and let it win over what was there."""
+        for key, value in given.items():
+            if key in SETTINGS:
+                self.values[key] = SETTINGS[key].check(value, origin)
+                self.origins[key] = origin
+            elif key in LATER_KEYS:
+                self.foreign.notes.append(LATER_KEYS[key].check(value, origin))
+            else:
+                raise unknown_key(key, (*SETTINGS, *LATER_KEYS), origin)
+
+    def take_file(self, settings: Mapping[str, object], origin: str) -> None:
+        """Take a file's settings, foreign keys among them."""
+        for key, value in settings.items():
+            if key in SETTINGS or key in LATER_KEYS:
+                self.take({key: value}, origin)
+            elif dialect_of(key) is not None:
+                read_key(key, value, origin, self.foreign)
+            else:
+                raise unknown_key(key, (*SETTINGS, *LATER_KEYS, *file_keys()), origin)
+
+    def take_variables(self, variables: Mapping[str, str], beside: Dialect | None) -> None:
+        """Take the environment's settings, foreign ones among them."""
+        read_variables(variables, self.foreign, beside=beside)
+        for name, text in variables.items():
+            if name.startswith(PREFIX) and name not in RESERVED_VARIABLES:
+                key = name.removeprefix(PREFIX).lower()
+                self.take({key: _from_text(key, text, name)}, f"environment {name}")
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the settings, with what foreign keys ask for where ours say nothing."""
+        for key, claim in settle(self.foreign.claims, self.foreign).items():
+            if key not in self.values:
+                self.values[key], self.origins[key] = claim.value, claim.origin
+            elif self.values[key] != claim.value:
+                self.foreign.notes.append(overruled(claim, f"{key} ({self.origins[key]})"))
+        inferred = list(infer(self.foreign.claims, self.values, self.foreign))
+        for key, value, origin in inferred:
+            self.values[key], self.origins[key] = value, origin
+        return self.values  # each value passed its setting's check
 
 
 def _from_text(key: str, text: str, name: str) -> object:
@@ -97,68 +170,3 @@ def _from_text(key: str, text: str, name: str) -> object:
     known = [PREFIX + other.upper() for other in (*SETTINGS, *LATER_KEYS)]
     hint = nearest(name, known) or "see docs/configuration.md"
     raise ConfigError(f"{name} (from environment): unknown variable; {hint}; unset it if it is not meant for Tiercel")
-
-
-def _as_arguments(values: dict[str, object]) -> dict[str, Any]:
-    return values  # each value passed its setting's check
-
-
-def _split(content: Mapping[str, object], origin: str) -> tuple[dict[str, object], ModelConfig | None]:
-    """Return a file's settings, with the top level's keys among them, and its model."""
-    model = content.get("model_config")
-    if "cache_config" in content:
-        for key in content:
-            if key in SETTINGS or (key in LATER_KEYS and key not in _TOP_LEVEL):
-                raise problem(key, content[key], "stands beside cache_config", "move it under cache_config", origin)
-            if key not in _TOP_LEVEL:
-                raise unknown_key(key, _TOP_LEVEL, origin)
-        settings = content["cache_config"]
-        if not isinstance(settings, dict):
-            raise problem("cache_config", settings, "must hold keys and values", "indent the settings under it", origin)
-        top = {key: content[key] for key in ("server_recv_port",) if key in content}
-        merged = {**top, **settings}
-    else:
-        merged = {key: value for key, value in content.items() if key != "model_config"}
-    return merged, None if model is None else _model(model, origin)
-
-
-def _model(content: object, origin: str) -> ModelConfig:
-    if not isinstance(content, dict):
-        raise problem("model_config", content, "must hold keys and values", "indent them under it", origin)
-    _require_known(content, ModelConfig, "model_config", origin)
-    arguments: dict[str, Any] = dict(content)
-    groups = arguments.get("layer_groups", ())
-    if not isinstance(groups, (list, tuple)) or not all(isinstance(group, dict) for group in groups):
-        raise problem(
-            "model_config.layer_groups", groups, "must be a list of groups", "give name and layers of each", origin
-        )
-    for group in groups:
-        _require_known(group, LayerGroup, "model_config.layer_groups", origin)
-    arguments["layer_groups"] = tuple(LayerGroup(**group) for group in groups)
-    return ModelConfig(**arguments)
-
-
-def _require_known(
-    content: Mapping[str, object], cls: type[ModelConfig] | type[LayerGroup], place: str, origin: str
-) -> None:
-    """Refuse keys that the class does not have, and say which required ones are missing."""
-    known = [field.name for field in fields(cls)]
-    for key in content:
-        if key not in known:
-            hint = nearest(key, known).replace("'", f"'{place}.", 1) or f"known are {', '.join(known)}"
-            raise ConfigError(f"{place}.{key} (from {origin}): unknown key; {hint}")
-    required = (
-        ("model_id", "num_layers", "num_kv_heads", "head_size", "dtype") if cls is ModelConfig else ("name", "layers")
-    )
-    missing = [name for name in required if name not in content]
-    if missing:
-        raise ConfigError(
-            f"{place} (from {origin}): lacks {', '.join(missing)}; add them, or use ModelConfig.from_model"
-        )
-
-
-def _relation_notes(config: CacheConfig) -> list[str]:
-    cpu, ssd = config.num_cpu_blocks, config.num_ssd_blocks
-    if config.enable_cpu and config.enable_ssd and isinstance(cpu, int) and isinstance(ssd, int) and ssd < cpu:
-        return ["num_ssd_blocks: smaller than num_cpu_blocks, so the disk tier cannot hold what leaves host memory"]
-    return []

@@ -1,9 +1,32 @@
 """How a rejected setting is told: one shape for every message of this package."""
 
 import difflib
+import os
+import reprlib
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tiercel.errors import ConfigError
+
+_SHOW = reprlib.Repr()  # bounded before it is cut: a file can nest one value in itself many times over
+_SHOW.maxlevel = 3
+_SHOW.maxstring = _SHOW.maxother = 200
+
+
+class StrictKeywords:
+    """Base of dataclasses that users build by keyword: an unknown one is an error that names the nearest known."""
+
+    if not TYPE_CHECKING:  # type checkers read the dataclass's own __init__
+
+        def __new__(cls, *_: Any, **given: Any) -> Any:
+            """Refuse unknown keywords. Raises ConfigError."""
+            known = [field.name for field in fields(cls)]
+            unknown = next((key for key in given if key not in known), None)
+            if unknown is not None:
+                raise unknown_key(unknown, known, "keyword")
+            return super().__new__(cls)
 
 
 def problem(key: str, value: object, rule: str, remedy: str, origin: str = "") -> ConfigError:
@@ -33,7 +56,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def shown(value: object) -> str:
     """Return a value as messages show it, cut at 80 characters."""
-    text = repr(value)
+    text = _SHOW.repr(value) if not isinstance(value, int) or abs(value) < 10**40 else "a number of more than 40 digits"
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -42,3 +65,19 @@ def require_unique(keys: Sequence[object]) -> None:
     repeated = next((key for index, key in enumerate(keys) if key in keys[:index]), None)
     if repeated is not None:
         raise ValueError(f"key {repeated!r} is given twice")
+
+
+def is_path_text(text: str) -> bool:
+    """Whether the operating system could take a text as a path."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON can write
+        return False
+
+
+def expanded(entry: str) -> Path:
+    """Return a path with ~ replaced. Raises ConfigError where there is no such home."""
+    try:
+        return Path(entry).expanduser()
+    except RuntimeError as error:
+        raise problem("ssd_cache_dir", entry, "names a home directory that does not exist", "write it out") from error

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from tiercel.config.dtypes import DTYPE_BYTES, dtype_name
 from tiercel.config.huggingface import Source, read_model
 from tiercel.config.layers import FULL_ATTENTION, LayerGroup
-from tiercel.config.messages import problem
+from tiercel.config.messages import StrictKeywords, problem
 from tiercel.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(StrictKeywords):
     """The KV cache of one model.
 
     Attributes:

@@ -1,12 +1,13 @@
 """Settings in blocks and bytes for one model: what tiers, transfer and facade are built from."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tiercel.config.messages import problem
 from tiercel.config.model import ModelConfig
-from tiercel.config.sizes import format_bytes, parse_size
+from tiercel.config.sizes import format_bytes, is_share, parse_share, parse_size
 
 if TYPE_CHECKING:
     from tiercel.config.cache import CacheConfig
@@ -18,6 +19,36 @@ BLOCKS_MAX = 2**31
 """Most slots of one tier: slot numbers are 32 bits wide."""
 
 _JOURNAL_BYTES_PER_BLOCK = 64  # a record of key, parent, slot and checksum, rounded up
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceRoom:
+    """What the directories on one filesystem may take.
+
+    Attributes:
+        num_dirs: directories of the disk tier on it.
+        num_bytes: free space and what our own files there hold already.
+        has_journal: whether the first directory, which holds the journal, is one of them.
+    """
+
+    num_dirs: int
+    num_bytes: int
+    has_journal: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """What the machine has for the tiers: what a capacity such as "80%" is a share of.
+
+    Attributes:
+        memory_bytes: host memory that can still be taken.
+        memory_text: what limits it.
+        devices: the filesystems of the disk tier's directories, empty when it is off.
+    """
+
+    memory_bytes: int
+    memory_text: str
+    devices: Sequence[DeviceRoom] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,23 +104,31 @@ class ResolvedConfig:
         return self.directory_bytes * len(self.ssd_cache_dirs) + self.journal_bytes
 
 
-def resolve_sizes(config: "CacheConfig", model: ModelConfig) -> ResolvedConfig:
+def resolve_sizes(config: "CacheConfig", model: ModelConfig, room: Room | None = None) -> ResolvedConfig:
     """Return settings in blocks and bytes, whether or not this version can store the model.
 
+    Args:
+        config: the settings.
+        model: the model.
+        room: what shares are taken of; needed only where a capacity is one.
+
     Raises:
-        ConfigError: a capacity is less than one block.
+        ConfigError: a capacity is less than one block, or a share of what nobody looked at.
     """
     block_bytes = model.token_size_in_bytes * config.tokens_per_block
     slot_bytes = -(-block_bytes // SLOT_ALIGNMENT) * SLOT_ALIGNMENT
+    checkpoint_bytes = _bytes("journal_checkpoint_bytes", config.journal_checkpoint_bytes)
+    host = _blocks(config, "num_cpu_blocks", slot_bytes, checkpoint_bytes, room) if config.enable_cpu else 0
+    disk = _blocks(config, "num_ssd_blocks", slot_bytes, checkpoint_bytes, room) if config.enable_ssd else 0
     return ResolvedConfig(
         config=config,
         model=model,
         block_bytes=block_bytes,
         slot_bytes=slot_bytes,
-        num_cpu_blocks=_blocks("num_cpu_blocks", config.num_cpu_blocks, slot_bytes) if config.enable_cpu else 0,
-        num_ssd_blocks=_blocks("num_ssd_blocks", config.num_ssd_blocks, slot_bytes) if config.enable_ssd else 0,
+        num_cpu_blocks=host,
+        num_ssd_blocks=disk,
         transfer_chunk_bytes=_bytes("transfer_chunk_bytes", config.transfer_chunk_bytes),
-        journal_checkpoint_bytes=_bytes("journal_checkpoint_bytes", config.journal_checkpoint_bytes),
+        journal_checkpoint_bytes=checkpoint_bytes,
     )
 
 
@@ -97,10 +136,24 @@ def _bytes(key: str, value: int | str) -> int:
     return parse_size(key, value) if isinstance(value, str) else value
 
 
-def _blocks(key: str, value: int | str, slot_bytes: int) -> int:
+def _blocks(config: "CacheConfig", key: str, slot_bytes: int, checkpoint_bytes: int, room: Room | None) -> int:
+    value: int | str = getattr(config, key)
     if not isinstance(value, str):
         return value
-    num_blocks = parse_size(key, value) // slot_bytes
+    if not is_share(value):
+        num_blocks = parse_size(key, value) // slot_bytes
+    elif room is None:
+        raise problem(
+            key, value, "is a share of what the machine has, which nobody has looked at", "use check_resources"
+        )
+    else:
+        share = parse_share(key, value)
+        num_blocks = (
+            int(share * room.memory_bytes) // slot_bytes
+            if key == "num_cpu_blocks"
+            else min(_blocks_per_dir(device, int(share * device.num_bytes), slot_bytes, checkpoint_bytes, room)
+                     for device in room.devices) * sum(device.num_dirs for device in room.devices)
+        )  # fmt: skip
     if not 1 <= num_blocks <= BLOCKS_MAX:
         remedy = (
             f"give at least {slot_bytes}B, or a smaller tokens_per_block"
@@ -109,3 +162,21 @@ def _blocks(key: str, value: int | str, slot_bytes: int) -> int:
         )
         raise problem(key, value, f"must hold 1 to {BLOCKS_MAX} blocks of {format_bytes(slot_bytes)}", remedy)
     return num_blocks
+
+
+def _blocks_per_dir(device: DeviceRoom, num_bytes: int, slot_bytes: int, checkpoint_bytes: int, room: Room) -> int:
+    """Blocks that each directory can hold if this many bytes of a device are taken, its journal included."""
+    if not device.has_journal:
+        return num_bytes // (device.num_dirs * slot_bytes)
+    num_dirs = sum(device.num_dirs for device in room.devices)
+    per_block = device.num_dirs * slot_bytes + 2 * num_dirs * _JOURNAL_BYTES_PER_BLOCK
+    return max(0, num_bytes - 2 * checkpoint_bytes) // per_block
+
+
+def share_bytes(key: str, value: str, room: Room) -> int:
+    """Return what a share such as "80%" of num_cpu_blocks or num_ssd_blocks amounts to in bytes."""
+    share = parse_share(key, value)
+    if key == "num_cpu_blocks":
+        return int(share * room.memory_bytes)
+    num_dirs = sum(device.num_dirs for device in room.devices)
+    return int(share * min(device.num_bytes // device.num_dirs for device in room.devices)) * num_dirs

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tiercel.config.cache import CacheConfig
 from tiercel.config.model import ModelConfig
-from tiercel.config.resolved import ResolvedConfig
+from tiercel.config.resolved import DeviceRoom, ResolvedConfig, Room
 from tiercel.config.sizes import format_bytes
 from tiercel.errors import ConfigError
 
@@ -57,9 +57,38 @@ def check_resources(model: ModelConfig, config: CacheConfig, *, fingerprint: byt
     Raises:
         ConfigError: memory or disk space does not suffice; the message names a capacity that fits.
     """
-    resolved = config.resolve(model)
-    require_fit(resolved, probe_memory(), [probe_disk(path, fingerprint) for path in resolved.ssd_cache_dirs])
+    memory = probe_memory()
+    disks = [probe_disk(path, fingerprint) for path in config.ssd_cache_dirs] if config.enable_ssd else []
+    resolved = config.resolve(model, room_of(memory, disks))
+    require_fit(resolved, memory, disks)
     return resolved
+
+
+def room_of(memory: MemoryProbe, disks: Sequence[DiskProbe]) -> Room:
+    """Return what shares such as "80%" are taken of.
+
+    Args:
+        memory: the host's memory.
+        disks: one per directory of the disk tier, in order.
+    """
+    devices = []
+    for device in dict.fromkeys(disk.device for disk in disks):
+        shared = [disk for disk in disks if disk.device == device]
+        own_bytes = sum(disk.own_bytes for disk in shared)  # counted, or a restart would find less room than was there
+        devices.append(
+            DeviceRoom(num_dirs=len(shared), num_bytes=shared[0].free_bytes + own_bytes, has_journal=disks[0] in shared)
+        )
+    return Room(memory_bytes=memory.available_bytes, memory_text=memory.limited_by, devices=devices)
+
+
+def probe_room(config: CacheConfig) -> Room:
+    """Return what this machine has for the tiers of some settings. Blocks for a few file reads.
+
+    Raises:
+        ConfigError: a directory cannot be looked at.
+    """
+    disks = [probe_disk(path) for path in config.ssd_cache_dirs] if config.enable_ssd else []
+    return room_of(probe_memory(), disks)
 
 
 def require_fit(resolved: ResolvedConfig, memory: MemoryProbe, disks: Sequence[DiskProbe]) -> None:

@@ -10,8 +10,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tiercel.config.messages import problem
-from tiercel.config.sizes import format_bytes, parse_size
+from tiercel.config.messages import is_path_text, problem
+from tiercel.config.sizes import format_bytes, is_share, parse_share, parse_size
 from tiercel.errors import ConfigError
 
 FLAG_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
@@ -26,7 +26,7 @@ class Kind(enum.Enum):
     POWER_OF_TWO = "a power of two"
     NUMBER = "a number"
     CHOICE = "one of"
-    CAPACITY = "blocks, or a size such as 64GiB"
+    CAPACITY = "blocks, a size such as 64GiB, or a share such as 80%"
     SIZE = "bytes, or a size such as 64MiB"
     DIRECTORIES = 'a directory, a list of directories, or one text with ";" between them'
     TEXT = "text"
@@ -191,6 +191,8 @@ def _choice(described: Setting, value: object, _: str) -> object:
 
 
 def _capacity(described: Setting, value: object, origin: str) -> object:
+    if is_share(value):
+        return value if parse_share(described.key, str(value), origin) else None
     if isinstance(value, str):
         return value if parse_size(described.key, value, origin) > 0 else None
     return _count(described, value, origin)
@@ -204,14 +206,14 @@ def _size(described: Setting, value: object, origin: str) -> object:
 def _directories(_: Setting, value: object, __: str) -> object:
     given = value if isinstance(value, (list, tuple)) else (value,)
     entries = tuple(os.fspath(entry) for entry in given if isinstance(entry, (str, os.PathLike)))
-    if len(entries) != len(given) or any("\0" in entry for entry in entries):
+    if len(entries) != len(given) or not all(is_path_text(entry) for entry in entries):
         return None
     return entries if given is value else entries[0]
 
 
 def _text(_: Setting, value: object, __: str) -> object:
     text = os.fspath(value) if isinstance(value, os.PathLike) else value
-    return text if isinstance(text, str) and text else None
+    return text if isinstance(text, str) and text and is_path_text(text) else None
 
 
 _CHECKS: dict[Kind, Callable[[Setting, object, str], object]] = {
