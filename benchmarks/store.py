@@ -33,7 +33,7 @@ def main() -> int:
     def store() -> None:
         sequence = Sequence(ROOT, TOKENS_PER_BLOCK, next(new))
         operation = control.begin_store(
-            1, sequence, first_block=0, num_blocks=sequence.num_blocks, deadline_s=1.0, targets=(TierName.HOST,)
+            1, sequence, blocks=range(sequence.num_blocks), deadline_s=1.0, targets=(TierName.HOST,)
         )
         control.complete(operation, Completion(ticket=1, move=0, statuses=done, num_bytes=1, busy_s=0.0, queued_s=0.0))
         control.finish(operation)

@@ -8,6 +8,7 @@ namespace tiercel::bindings {
 void bind_hashing(nanobind::module_& module);
 void bind_memory(nanobind::module_& module);
 void bind_index(nanobind::module_& module);
+void bind_admission(nanobind::module_& module);
 void bind_disk(nanobind::module_& module);
 
 }  // namespace tiercel::bindings

@@ -62,8 +62,9 @@ void extend(Sequence& sequence, const Vector<Token>& tokens, const nb::object& e
 }
 
 template <typename Token>
-void construct(Sequence* sequence, const nb::bytes& root, std::size_t tokens_per_block, const Vector<Token>& tokens) {
-  new (sequence) Sequence(to_key(root, "root"), tokens_per_block);
+void construct(Sequence* sequence, const nb::bytes& root, std::size_t tokens_per_block, const Vector<Token>& tokens,
+               std::uint64_t origin) {
+  new (sequence) Sequence(to_key(root, "root"), tokens_per_block, origin);
   try {
     extend(*sequence, tokens, nb::none());
   } catch (...) {
@@ -119,20 +120,23 @@ void bind_hashing(nb::module_& module) {
   module.attr("KEY_BYTES") = Key::kNumBytes;
   nb::class_<Sequence>(module, "Sequence", nb::is_final())
       .def("__init__", &construct<std::int32_t>, nb::arg("root"), nb::arg("tokens_per_block"),
-           nb::arg("tokens").noconvert())
+           nb::arg("tokens").noconvert(), nb::kw_only(), nb::arg("origin") = 0)
       .def("__init__", &construct<std::int64_t>, nb::arg("root"), nb::arg("tokens_per_block"),
-           nb::arg("tokens").noconvert())
+           nb::arg("tokens").noconvert(), nb::kw_only(), nb::arg("origin") = 0)
       .def(
           "__init__",
-          [](Sequence* sequence, const nb::bytes& root, std::size_t tokens_per_block, const nb::object& tokens) {
+          [](Sequence* sequence, const nb::bytes& root, std::size_t tokens_per_block, const nb::object& tokens,
+             std::uint64_t origin) {
             if (!tokens.is_none()) throw nb::type_error("tokens must be a contiguous int32[n] or int64[n] array");
-            new (sequence) Sequence(to_key(root, "root"), tokens_per_block);
+            new (sequence) Sequence(to_key(root, "root"), tokens_per_block, origin);
           },
-          nb::arg("root"), nb::arg("tokens_per_block"), nb::arg("tokens") = nb::none())
+          nb::arg("root"), nb::arg("tokens_per_block"), nb::arg("tokens") = nb::none(), nb::kw_only(),
+          nb::arg("origin") = 0)
       .def("extend", &extend<std::int32_t>, nb::arg("tokens").noconvert(), nb::arg("extras") = nb::none())
       .def("extend", &extend<std::int64_t>, nb::arg("tokens").noconvert(), nb::arg("extras") = nb::none())
       .def_prop_ro("root", [](const Sequence& sequence) { return to_bytes(sequence.root()); })
       .def_prop_ro("tokens_per_block", &Sequence::tokens_per_block)
+      .def_prop_ro("origin", &Sequence::origin)
       .def_prop_ro("num_tokens", &Sequence::num_tokens)
       .def_prop_ro("num_blocks", &Sequence::num_blocks)
       .def_prop_ro("num_hashed_blocks", &Sequence::num_hashed_blocks)

@@ -9,5 +9,6 @@ NB_MODULE(_native, module) {
   tiercel::bindings::bind_hashing(module);
   tiercel::bindings::bind_memory(module);
   tiercel::bindings::bind_index(module);
+  tiercel::bindings::bind_admission(module);
   tiercel::bindings::bind_disk(module);
 }

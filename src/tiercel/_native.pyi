@@ -26,9 +26,15 @@ class Sequence:
     """
 
     def __init__(
-        self, root: bytes, tokens_per_block: int, tokens: NDArray[np.int32] | NDArray[np.int64] | None = None
+        self,
+        root: bytes,
+        tokens_per_block: int,
+        tokens: NDArray[np.int32] | NDArray[np.int64] | None = None,
+        *,
+        origin: int = 0,
     ) -> None:
-        """root: key[0], 16 bytes. tokens_per_block: a power of two up to 65536. tokens: in [0, 2^31). Else ValueError."""
+        """root: key[0], 16 bytes. tokens_per_block: a power of two up to 65536. tokens: in [0, 2^31). Else ValueError.
+        origin: 64 bits that its maker wants to know it by again."""
     def extend(self, tokens: NDArray[np.int32] | NDArray[np.int64], extras: Mapping[int, bytes] | None = None) -> None:
         """Append tokens. extras: block index -> bytes that enter that block's key (multimodal item hashes and the like);
         only blocks that had no token before this call, each once. b"" is the same as none. ValueError otherwise, and the
@@ -37,6 +43,8 @@ class Sequence:
     def root(self) -> bytes: ...
     @property
     def tokens_per_block(self) -> int: ...
+    @property
+    def origin(self) -> int: ...
     @property
     def num_tokens(self) -> int: ...
     @property
@@ -270,6 +278,23 @@ class Reservation:
     def keys(self) -> NDArray[np.uint8]: ...
     def release(self) -> None:
         """Unpin. Idempotent; without effect before the commit."""
+
+# ── admission (native/core/admission) ────────────────────────────────────────────────────────────────────────────────
+@final
+class FrequencySketch:
+    """How often blocks were seen lately: a count-min sketch with conservative update, over the current window and the one
+    before. Never too low within those, seldom too high. Thread-safe. Memory: 16 to 32 bytes a sighting of the window."""
+
+    def __init__(self, window: int) -> None:
+        """window: sightings in a window, 1 to 2^28. ValueError otherwise."""
+    def see(self, sequence: Sequence, stop: int) -> None:
+        """Count the sequence's leading blocks up to `stop`, each once in the sequence's life."""
+    def count_leading(self, sequence: Sequence, stop: int, least: int) -> int:
+        """How many of the leading blocks up to `stop` were seen at least that often."""
+    def counts(self, keys: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Sightings of each key, at most 30; keys: uint8[n, 16]."""
+    @property
+    def memory_bytes(self) -> int: ...
 
 # ── disk (native/core/disk) ──────────────────────────────────────────────────────────────────────────────────────────
 @final

@@ -23,11 +23,13 @@ NO_MOVE = -1
 
 
 class OperationKind(enum.Enum):
-    """What a ticket was asked to do."""
+    """What an operation is for."""
 
     LOAD = "load"
     STORE = "store"
     PREFETCH = "prefetch"
+    DEMOTE = "demote"
+    """Copy to a slower tier what a faster one holds; nobody asked for it."""
 
 
 class LoadPolicy(enum.Enum):

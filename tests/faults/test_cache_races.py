@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.small_engine import MODEL, SmallEngine, config, tokens
-from tiercel import Cache, TierName
+from tiercel import Cache, Lookup, Sequence, TierName
 from tiercel.cache.assembly import assemble
 from tiercel.errors import ThrottledError
 from tiercel.layout import EngineBlocks
@@ -79,6 +79,16 @@ class Scene:
         self.cache.store(sequence, blocks)  # type: ignore[arg-type]
         assert entered.wait(10)
 
+    def lookup_once(self, sequence: Sequence, segments: list[tuple[TierName, int]]) -> Lookup:
+        """Look a sequence up when its blocks lie as given."""
+        deadline = time.monotonic() + 10
+        while True:
+            lookup = self.cache.lookup(sequence)
+            if [(s.tier, s.num_blocks) for s in lookup.segments] == segments:
+                return lookup
+            assert time.monotonic() < deadline, f"{lookup.segments} instead of {segments}"
+            time.sleep(0.005)
+
     def settle(self) -> None:
         """Wait until no operation runs."""
         deadline = time.monotonic() + 10
@@ -134,13 +144,8 @@ def test_host_blocks_lost_between_lookup_and_launch_are_not_read_from_the_disk_u
     sequence = scene.cache.sequence(tokens(12, seed=1))
     half = scene.cache.sequence(tokens(12, seed=1)[: 5 * 16])
     first = scene.cache.store(half, scene.engine.fill(half))
-    scene.cache.prefetch(sequence, limit_tokens=10 * 16).wait(10)
-    lookup = scene.cache.lookup(sequence)
-    assert [(s.tier, s.num_blocks) for s in lookup.segments] == [
-        (TierName.DISK, 5),
-        (TierName.HOST, 5),
-        (TierName.DISK, 2),
-    ]
+    scene.cache.prefetch(sequence, limit_tokens=10 * 16)  # waits for the store of the first five
+    lookup = scene.lookup_once(sequence, [(TierName.DISK, 5), (TierName.HOST, 5), (TierName.DISK, 2)])
     first.cancel()
     scene.disk.slots_read.clear()
     result = scene.cache.load(lookup, scene.engine.blocks(0, 12)).wait(10)

@@ -11,8 +11,11 @@
 
 namespace tiercel {
 
-Sequence::Sequence(const Key& root, std::size_t tokens_per_block)
-    : root_(root), tokens_per_block_(tokens_per_block), block_shift_(std::countr_zero(tokens_per_block)) {
+Sequence::Sequence(const Key& root, std::size_t tokens_per_block, std::uint64_t origin)
+    : root_(root),
+      tokens_per_block_(tokens_per_block),
+      block_shift_(std::countr_zero(tokens_per_block)),
+      origin_(origin) {
   if (!std::has_single_bit(tokens_per_block) || tokens_per_block > kTokensPerBlockMax) {
     throw std::invalid_argument("tokens_per_block must be a power of two up to " + std::to_string(kTokensPerBlockMax) +
                                 ", not " + std::to_string(tokens_per_block));
@@ -74,6 +77,13 @@ std::span<const Key> Sequence::stable_keys(std::size_t start, std::size_t stop) 
   const std::size_t num_keys = std::min(stop - start, place.num_left);
   hash_to(start + num_keys);
   return {levels_[place.level].get() + place.offset, num_keys};
+}
+
+std::size_t Sequence::note_seen(std::size_t stop) noexcept {
+  std::size_t before = num_seen_.load(std::memory_order_relaxed);
+  while (before < stop && !num_seen_.compare_exchange_weak(before, stop, std::memory_order_relaxed)) {
+  }
+  return before;
 }
 
 Key Sequence::parent_key(std::size_t block) {

@@ -29,7 +29,8 @@ class Sequence {
   using Extras = std::map<std::size_t, std::string>;  // block -> bytes that enter its key
 
   // tokens_per_block: a power of two up to kTokensPerBlockMax, else std::invalid_argument.
-  Sequence(const Key& root, std::size_t tokens_per_block);
+  // origin: what its maker wants to know it by again.
+  Sequence(const Key& root, std::size_t tokens_per_block, std::uint64_t origin = 0);
 
   Sequence(const Sequence&) = delete;
   Sequence& operator=(const Sequence&) = delete;
@@ -41,6 +42,7 @@ class Sequence {
 
   const Key& root() const noexcept { return root_; }
   std::size_t tokens_per_block() const noexcept { return tokens_per_block_; }
+  std::uint64_t origin() const noexcept { return origin_; }
   std::size_t num_tokens() const noexcept { return num_tokens_.load(std::memory_order_acquire); }
 
   // Full blocks; a partly filled last block has no key.
@@ -58,6 +60,10 @@ class Sequence {
   // empty, hashed no further than that. Ranges that do not cross a multiple of 64 come whole. The span stays valid and
   // unchanged as long as the sequence lives.
   std::span<const Key> stable_keys(std::size_t start, std::size_t stop);
+
+  // Note that an admission filter has counted the blocks before `stop`. Returns where it had come to before: each block
+  // of a sequence is counted once, however often the sequence is looked up or stored.
+  std::size_t note_seen(std::size_t stop) noexcept;
 
   // Key of the block before `block`; the root for block 0. std::invalid_argument if block > num_blocks().
   Key parent_key(std::size_t block);
@@ -87,6 +93,8 @@ class Sequence {
   const Key root_;
   const std::size_t tokens_per_block_;
   const int block_shift_;  // log2 of tokens_per_block_
+  const std::uint64_t origin_;
+  std::atomic<std::size_t> num_seen_{0};
   std::atomic<std::size_t> num_tokens_{0};
   std::atomic<std::size_t> num_hashed_{0};
 

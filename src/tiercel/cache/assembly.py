@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,8 @@ import numpy as np
 
 from tiercel import hashing
 from tiercel.config import CacheConfig, ModelConfig, ResolvedConfig, check_resources
-from tiercel.control import Control, ControlSettings
+from tiercel.config.sizes import parse_size
+from tiercel.control import DEMOTION_START, Admission, Control, ControlSettings
 from tiercel.layout import BlockGeometry
 from tiercel.plan import LoadPolicy
 from tiercel.telemetry.logs import Notes
@@ -22,6 +23,9 @@ from tiercel.tiers.host import HostTier
 from tiercel.transfer import TransferSettings
 
 _logger = logging.getLogger(__name__)
+
+_DEMOTION_CHUNKS = 4
+"""Transfer chunks that may be on their way from the host tier to disk at once, for want of room."""
 
 Progress = Callable[[str, int, int], None]
 """Told (stage, done, total) while a cache is opened."""
@@ -51,9 +55,14 @@ class Assembly:
             _, _, slots = self.control.export_blocks(TierName.DISK)
             self.disk.checkpoint(slots)
 
+    @property
+    def checkpoint_is_due(self) -> bool:
+        """Whether the journal has grown long."""
+        return self.disk is not None and self.disk.wants_checkpoint
+
     def checkpoint_if_due(self) -> None:
         """Keep the journal short. A failure costs no more than a longer recovery, and is noted."""
-        if self.disk is None or not self.disk.wants_checkpoint:
+        if not self.checkpoint_is_due:
             return
         try:
             self.checkpoint()
@@ -100,15 +109,9 @@ def assemble(model: ModelConfig, config: CacheConfig, progress: Progress | None 
             host = _open_host(resolved, notes, progress)
             opened.callback(host.close)
             tiers[TierName.HOST] = host
-        control = Control(
-            ControlSettings(
-                capacities={name: tier.num_slots for name, tier in tiers.items()},
-                tokens_per_block=config.tokens_per_block,
-                block_bytes=geometry.block_bytes,
-                load_policy=LoadPolicy(config.load_policy),
-                evict_ratio=config.evict_ratio,
-            )
-        )
+        settings = _control_settings(resolved, geometry, tiers)
+        _note_adjusted(settings, config, notes)
+        control = Control(settings)
         if disk is not None:
             _restore(control, disk)
         opened.pop_all()
@@ -124,6 +127,42 @@ def assemble(model: ModelConfig, config: CacheConfig, progress: Progress | None 
         notes=notes,
         disk=disk,
     )
+
+
+def _control_settings(
+    resolved: ResolvedConfig, geometry: BlockGeometry, tiers: Mapping[TierName, Tier]
+) -> ControlSettings:
+    config, budget = resolved.config, resolved.config.ssd_write_budget_per_day
+    return ControlSettings(
+        capacities={name: tier.num_slots for name, tier in tiers.items()},
+        tokens_per_block=config.tokens_per_block,
+        block_bytes=geometry.block_bytes,
+        load_policy=LoadPolicy(config.load_policy),
+        eviction_policy=config.eviction_policy,
+        ssd_eviction_policy=config.ssd_eviction_policy,
+        evict_ratio=config.evict_ratio,
+        evict_start_threshold=config.evict_start_threshold,
+        evict_stop_threshold=config.evict_stop_threshold,
+        slru_protected_threshold=config.slru_protected_threshold,
+        hit_reward_seconds=config.hit_reward_seconds,
+        ssd_admission=Admission(config.ssd_admission),
+        ssd_write_budget_per_day=parse_size("ssd_write_budget_per_day", budget) if isinstance(budget, str) else budget,
+        min_store_priority=config.min_store_priority,
+        demotion_bytes_max=_DEMOTION_CHUNKS * resolved.transfer_chunk_bytes,
+    )
+
+
+def _note_adjusted(settings: ControlSettings, config: CacheConfig, notes: Notes) -> None:
+    """Say which settings work otherwise than they read."""
+    if settings.ssd_admission is Admission.ON_EVICT and config.enable_ssd and not settings.demotes:
+        notes.add(
+            "ssd_admission = on_evict needs a host tier to be evicted from; without one every block is written to disk"
+        )
+    if settings.demotes and settings.evict_start_threshold > DEMOTION_START:
+        notes.add(
+            f"ssd_admission = on_evict needs room ahead of need: the host tier's high watermark is {DEMOTION_START}, "
+            f"not evict_start_threshold = {settings.evict_start_threshold:g}"
+        )
 
 
 def _open_disk(resolved: ResolvedConfig, fingerprint: bytes, notes: Notes) -> DiskTier:

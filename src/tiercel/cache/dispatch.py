@@ -1,57 +1,33 @@
-"""Between the control half and the data half: tickets, deadlines, and the order in which plans are applied.
+"""Between the control half and the data half: what is launched, whether there is room for it, and resets.
 
-A `Dispatcher` owns every operation from its plan to its last completion. A ticket may resolve earlier than its operation ends
-(cancelled, or its deadline passed while a device was busy): the operation's pins and slots then wait for the device, the
-caller does not. Used by `cache` only.
+A `Dispatcher` plans under one lock and hands each operation to the `OperationTable`, which owns it from its plan to its last
+completion. A ticket may resolve earlier than its operation ends (cancelled, or its deadline passed while a device was busy):
+the operation's pins and slots then wait for the device, the caller does not. Used by `cache` only.
 """
 
 import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
 
-from tiercel.cache.tickets import Outcome, Ticket, TransferResult
-from tiercel.control import PENDING, Control, Lookup, Operation
+from tiercel.cache.operations import OperationTable
+from tiercel.cache.running import Resolution, resolve_all
+from tiercel.cache.tickets import Ticket
+from tiercel.control import PRIORITY_STEPS_MAX, Control, Lookup, Priority
 from tiercel.errors import CacheClosedError, DeadlineError, ThrottledError
 from tiercel.hashing import Sequence as TokenSequence
-from tiercel.plan import Completion, Free, Move, OperationKind, unpack_slots
-from tiercel.tiers.base import BlockMemory, BlockStatus, Tier, TierName
-from tiercel.transfer import Deadlines, LaneName, TransferEngine, TransferSettings
+from tiercel.plan import Completion, Move
+from tiercel.tiers.base import BlockMemory, Tier, TierName
+from tiercel.transfer import LaneName, TransferSettings
 
 _MOVES_PER_SEGMENT = 3
 """Most moves of one lane that a segment is split into: into the fastest tier, and past it on both sides."""
 
+_STORE_MOVES = 2 * PRIORITY_STEPS_MAX + 2
+"""Most moves of a slower tier's lane that a store is split into: each priority's part of the tier before it and what lies
+between them, and a promotion of what comes first."""
 
-@dataclass(slots=True, eq=False)
-class _Running:
-    """An operation until its last move has ended; guarded by the dispatcher's lock.
-
-    Attributes:
-        owners: tickets that are writing blocks which this operation attached to.
-    """
-
-    ticket: Ticket
-    operation: Operation
-    launched_at: float
-    open_moves: int
-    source_moves: int
-    owners: set[int]
-    outcome: Outcome = Outcome.DONE
-
-    @property
-    def ended(self) -> bool:
-        return self.open_moves == 0 and not self.owners
-
-
-_Resolution = tuple[Ticket, TransferResult]
-"""A ticket to resolve once the lock is released: its callbacks may call the cache again."""
-
-
-def _resolve_all(ended: Sequence[_Resolution]) -> None:
-    for ticket, result in ended:
-        ticket.resolve(result)
+_DISK = TierName.DISK
 
 
 class Dispatcher:
@@ -65,80 +41,139 @@ class Dispatcher:
         *,
         on_completion: Callable[[Move, Completion], None],
         on_throttled: Callable[[str], None],
+        on_pressure: Callable[[], None],
     ) -> None:
         """Start the threads.
 
         Args:
             on_completion: told of every move that ended, from a worker's thread, after the index knows.
-            on_throttled: told the name of a queue that was full.
+            on_throttled: told the name of a queue that was full, or of what held blocks back from a tier.
+            on_pressure: told, under the lock, that `relieve` would find something to do.
         """
         self._control = control
-        self._tiers = dict(tiers)
-        self._on_completion = on_completion
         self._on_throttled = on_throttled
         self._numbers = itertools.count(1)
-        self._lock = threading.Lock()
-        self._running: dict[int, _Running] = {}
-        self._closed = False
+        self._refusal: str | None = None
         self._resetting = False
         self._reset_lock = threading.Lock()
-        self._deadlines = Deadlines(self._expire)
-        self.transfer = TransferEngine(self._tiers, settings, on_completion=self._complete)
+        self._load_lanes = [LaneName(tier, True) for tier in sorted(tiers)]
+        self._store_lanes = [LaneName(tier, False) for tier in sorted(tiers)]
+        self._table = OperationTable(
+            control,
+            tiers,
+            settings,
+            on_completion=on_completion,
+            on_throttled=on_throttled,
+            on_pressure=on_pressure,
+        )
+        self.transfer = self._table.transfer
 
     @property
     def num_running(self) -> int:
         """Operations that have not ended."""
-        return len(self._running)
+        return len(self._table)
 
     def check_open(self) -> None:
-        """Raise CacheClosedError if `close` was called."""
-        if self._closed:
-            raise CacheClosedError("the cache is closed")
+        """Raise CacheClosedError if the cache cannot be used any more, or not in this process. Takes no lock."""
+        if self._refusal is not None:
+            raise CacheClosedError(self._refusal)
+
+    def refuse(self, reason: str) -> None:
+        """Refuse every call from now on, for a reason. Takes no lock."""
+        self._refusal = reason
 
     def load(self, loads: Sequence[tuple[Lookup, BlockMemory]], timeout_s: float) -> list[Ticket]:
         """Launch loads, all or none. Raises ThrottledError, StaleTicketError, CacheClosedError or ValueError."""
         num_segments = sum(len(lookup.segments) for lookup, _ in loads)
-        with self._lock:
-            self._check_room([LaneName(tier, True) for tier in self._tiers], _MOVES_PER_SEGMENT * num_segments)
+        now_s = time.monotonic()
+        ended: list[Resolution] = []
+        with self._table.lock:
+            self._check_room(self._load_lanes, _MOVES_PER_SEGMENT * num_segments)
             self._control.check_launchable([lookup for lookup, _ in loads])
-            started = [
-                self._start(self._control.begin_load(next(self._numbers), lookup, deadline_s=timeout_s), target)
-                for lookup, target in loads
-            ]
-        _resolve_all([resolution for _, ended in started for resolution in ended])
-        return [ticket for ticket, _ in started]
+            tickets = []
+            for lookup, target in loads:
+                operation = self._control.begin_load(next(self._numbers), lookup, deadline_s=timeout_s, now_s=now_s)
+                tickets.append(self._table.start(operation, target, now_s, ended))
+                if self._control.promotes_hits:
+                    self._promote(lookup.sequence, lookup.num_blocks, timeout_s, now_s, ended)
+        resolve_all(ended)
+        return tickets
 
     def prefetch(self, lookup: Lookup, timeout_s: float) -> Ticket:
         """Launch a prefetch. Raises as `load` does."""
-        with self._lock:
+        now_s = time.monotonic()
+        ended: list[Resolution] = []
+        with self._table.lock:
             self._check_room([LaneName(segment.tier, True) for segment in lookup.segments], len(lookup.segments))
-            operation = self._control.begin_prefetch(next(self._numbers), lookup, deadline_s=timeout_s)
-            ticket, ended = self._start(operation, None)
-        _resolve_all(ended)
+            operation = self._control.begin_prefetch(next(self._numbers), lookup, deadline_s=timeout_s, now_s=now_s)
+            ticket = self._table.start(operation, None, now_s, ended)
+        resolve_all(ended)
         return ticket
 
-    def store(self, sequence: TokenSequence, source: BlockMemory, first_block: int, timeout_s: float) -> Ticket:
+    def store(
+        self, sequence: TokenSequence, source: BlockMemory, first_block: int, timeout_s: float, priority: Priority = 0
+    ) -> Ticket:
         """Launch a store into every tier whose queue has room; the fastest one's must. Raises as `load` does."""
-        with self._lock:
-            lanes = [LaneName(tier, False) for tier in sorted(self._tiers)]
-            self._check_room(lanes[:1], 1)
+        now_s = time.monotonic()
+        ended: list[Resolution] = []
+        with self._table.lock:
+            lanes = self._store_lanes
+            self._check_room(lanes[:1], 1 if isinstance(priority, int) else PRIORITY_STEPS_MAX)
             targets = [lanes[0].tier]
             for lane in lanes[1:]:
-                if self.transfer.has_room(lane, _MOVES_PER_SEGMENT):
+                if self.transfer.has_room(lane, _STORE_MOVES):
                     targets.append(lane.tier)
                 else:
                     self._on_throttled(str(lane))
+            if first_block and targets[-1] is _DISK:
+                self._promote(sequence, first_block, timeout_s, now_s, ended)
             operation = self._control.begin_store(
                 next(self._numbers),
                 sequence,
-                first_block=first_block,
-                num_blocks=source.num_blocks,
+                blocks=range(first_block, first_block + source.num_blocks),
                 deadline_s=timeout_s,
                 targets=targets,
+                priority=priority,
+                now_s=now_s,
             )
-            ticket, ended = self._start(operation, source)
-        _resolve_all(ended)
+            ticket = self._table.start(operation, source, now_s, ended)
+        resolve_all(ended)
         return ticket
+
+    def _promote(
+        self, sequence: TokenSequence, stop: int, timeout_s: float, now_s: float, ended: list[Resolution]
+    ) -> None:
+        """Start to copy to disk what it lacks and may have of the blocks before `stop`. Called under the lock."""
+        if not self.transfer.has_room(self._store_lanes[-1], 1):
+            return
+        number = next(self._numbers)
+        operation = self._control.begin_promotion(number, sequence, stop, deadline_s=timeout_s, now_s=now_s)
+        if operation is not None:
+            self._table.start(operation, None, now_s, ended)
+
+    def relieve(self, timeout_s: float) -> None:
+        """Bring tiers that are fuller than their high watermark down to the low one, demoting what the disk is to have.
+
+        Args:
+            timeout_s: deadline of each demotion.
+        """
+        now_s = time.monotonic()
+        relief = self._control.relief
+        ended: list[Resolution] = []
+        with self._table.lock:
+            if self._refusal is not None or self._resetting:
+                return
+            self._table.apply_frees(relief.evict(now_s))
+            while self.transfer.has_room(self._store_lanes[-1], _STORE_MOVES):
+                operation = relief.begin_demotion(next(self._numbers), now_s, timeout_s)
+                if operation is None:
+                    frees, refusal = relief.evict_undemoted(now_s)
+                    self._table.apply_frees(frees)
+                    if refusal is not None:
+                        self._on_throttled(refusal)
+                    break
+                self._table.start(operation, None, now_s, ended)
+        resolve_all(ended)
 
     def _check_room(self, lanes: Sequence[LaneName], num_moves: int) -> None:
         self.check_open()
@@ -152,118 +187,6 @@ class Dispatcher:
                     f"or raise transfer_queue_depth_max"
                 )
 
-    def _start(self, operation: Operation, memory: BlockMemory | None) -> tuple[Ticket, list[_Resolution]]:
-        """Register an operation and submit its plan. Called under the lock, which keeps plans in the order of their making."""
-        plan = operation.plan
-        ticket = Ticket(plan.ticket, plan.kind, plan.num_blocks, self._cancel)
-        running = _Running(
-            ticket=ticket,
-            operation=operation,
-            launched_at=time.monotonic(),
-            open_moves=len(plan.moves),
-            source_moves=sum(move.source is TierName.GPU for move in plan.moves),
-            owners={owner for _, _, owner in operation.attached if owner in self._running},
-        )
-        # Registered before a worker can see it: an interruption behind the submission leaves an operation that ends as any other.
-        self._running[plan.ticket] = running
-        self._deadlines.add(plan.ticket, plan.deadline_s)
-        try:
-            self.transfer.submit(plan, memory)
-        except BaseException:
-            if not self.transfer.is_open(plan.ticket):
-                self._end(running)
-            raise
-        if running.source_moves == 0 and plan.kind is OperationKind.STORE:
-            ticket.free_source()
-        return ticket, [self._end(running)] if running.ended else []
-
-    def _complete(self, completion: Completion) -> None:
-        """Enter a completion; called by the transfer engine."""
-        with self._lock:
-            running = self._running[completion.ticket]
-            operation = running.operation
-            move = operation.plan.moves[completion.move]
-            self.apply_frees(self._control.complete(operation, completion))
-            running.open_moves -= 1
-            source_free = move.source is TierName.GPU and running.source_moves == 1
-            running.source_moves -= move.source is TierName.GPU
-            ended = self._retire(running) if running.open_moves == 0 else []
-        if source_free:
-            running.ticket.free_source()
-        _resolve_all(ended)
-        self._on_completion(move, completion)
-
-    def _retire(self, running: _Running) -> list[_Resolution]:
-        """End an operation whose moves have all ended, and those that only waited for its blocks. Called under the lock."""
-        number = running.operation.plan.ticket
-        ended = [self._end(running)] if running.ended else []
-        for follower in [other for other in self._running.values() if number in other.owners]:
-            follower.owners.discard(number)
-            if follower.ended:
-                ended.append(self._end(follower))
-        return ended
-
-    def _end(self, running: _Running) -> _Resolution:
-        operation = running.operation
-        self._running.pop(operation.plan.ticket, None)
-        self._deadlines.discard(operation.plan.ticket)
-        if operation.attached:
-            self._control.settle_attached(operation)
-        self._control.finish(operation)
-        return running.ticket, self._result(running)
-
-    def _result(self, running: _Running) -> TransferResult:
-        operation = running.operation
-        statuses = operation.statuses.copy()
-        statuses[statuses == PENDING] = BlockStatus.CANCELLED
-        statuses.flags.writeable = False
-        blocks = dict(operation.arrived)
-        if operation.plan.kind is OperationKind.LOAD:
-            blocks.clear()
-            for s in operation.segments:
-                window = statuses[s.first_block : s.first_block + s.num_blocks]
-                blocks[s.tier] = blocks.get(s.tier, 0) + int((window == BlockStatus.OK).sum())
-        block_bytes = self._control.settings.block_bytes
-        return TransferResult(
-            kind=operation.plan.kind,
-            outcome=running.outcome,
-            statuses=statuses,
-            blocks_by_tier=MappingProxyType(blocks),
-            bytes_by_tier=MappingProxyType({tier: count * block_bytes for tier, count in blocks.items()}),
-            seconds=time.monotonic() - running.launched_at,
-        )
-
-    def apply_frees(self, frees: Sequence[Free]) -> None:
-        """Free slots in their tiers. Called in the order in which the control half returned them."""
-        for free in frees:
-            self._tiers[free.tier].free(unpack_slots(free.slots))
-
-    def _cancel(self, number: int) -> None:
-        self._stop(number, Outcome.CANCELLED)
-
-    def _expire(self, number: int) -> None:
-        self._stop(number, Outcome.DEADLINE)
-
-    def _stop(self, number: int, outcome: Outcome) -> None:
-        """Resolve a ticket now; its operation ends when the device is done with it."""
-        with self._lock:
-            running = self._running.get(number)
-            if running is None:
-                return
-            running.outcome = outcome
-        self.transfer.cancel(number)
-        with self._lock:
-            ended = [(running.ticket, self._result(running))]
-            if running.open_moves == 0 and number in self._running:
-                running.owners.clear()
-                ended = [self._end(running)]
-        _resolve_all(ended)
-
-    def cancel_all(self) -> None:
-        """Cancel every open ticket."""
-        for number in list(self._running):
-            self._cancel(number)
-
     def reset(self, timeout_s: float, make_durable: Callable[[], None]) -> None:
         """Cancel everything and forget every block. What is launched meanwhile is throttled.
 
@@ -275,26 +198,23 @@ class Dispatcher:
             DeadlineError: a device was still busy; nothing was forgotten.
         """
         with self._reset_lock:
-            with self._lock:
+            with self._table.lock:
                 self._resetting = True
             try:
-                self.cancel_all()
+                self._table.cancel_all()
                 drained = self.transfer.drain(timeout_s)
-                with self._lock:
-                    if not drained or self._running:
+                with self._table.lock:
+                    if not drained or len(self._table):
                         raise DeadlineError(
                             f"a device is still busy {timeout_s} s after the reset began and nothing was forgotten; reset again"
                         )
-                    self.apply_frees(self._control.reset())
+                    self._table.apply_frees(self._control.reset())
                     make_durable()
             finally:
                 self._resetting = False
 
     def close(self) -> bool:
         """Cancel everything and end the threads. Idempotent. False if a device was still busy when its time was over."""
-        with self._lock:
-            self._closed = True
-        self.cancel_all()
-        drained = self.transfer.close()
-        self._deadlines.close()
-        return drained
+        with self._table.lock:
+            self._refusal = self._refusal or "the cache is closed"
+        return self._table.close()

@@ -25,11 +25,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiercel.cache.assembly import Assembly, Progress, assemble
+from tiercel.cache.checks import ArgumentChecks
 from tiercel.cache.dispatch import Dispatcher
+from tiercel.cache.forks import refuse_in_forked_children
 from tiercel.cache.reporting import Reporter
 from tiercel.cache.tickets import Ticket
+from tiercel.cache.upkeep import Upkeep
 from tiercel.config import CacheConfig, ModelConfig
-from tiercel.control import Lookup
+from tiercel.control import Lookup, Priority, check_priority
 from tiercel.errors import TierFailedError
 from tiercel.hashing import Sequence, root_key
 from tiercel.layout import BlockGeometry, EngineBlocks
@@ -41,9 +44,6 @@ _RESET_TIMEOUT_S = 30.0
 _NAMESPACES_KEPT = 4096
 """Namespaces whose root key is not computed again for each sequence."""
 
-_TIMEOUT_S_MAX = 86400.0
-"""Longest deadline of an operation, as of `transfer_timeout_s`."""
-
 
 class Cache:
     """Stores and gives back the KV blocks of one model. Use as a context manager, sync or async, or call `close`."""
@@ -53,20 +53,24 @@ class Cache:
         self.geometry: BlockGeometry = assembly.geometry
         self._assembly = assembly
         self._reporter = Reporter(assembly)
+        self._upkeep = Upkeep((self._relieve, assembly.checkpoint_if_due))
         self._dispatcher = Dispatcher(
             assembly.control,
             assembly.tiers,
             assembly.transfer_settings,
             on_completion=self._after_move,
             on_throttled=self._reporter.throttled,
+            on_pressure=self._upkeep.wake,
         )
+        self._checks = ArgumentChecks(assembly)
         self._root_key = lru_cache(maxsize=_NAMESPACES_KEPT)(root_key)
-        self._timeout_s = assembly.config.transfer_timeout_s
         self._process = os.getpid()
         self._close_lock = threading.Lock()
         self._closed = False
         atexit.register(self.close)
+        refuse_in_forked_children(self._dispatcher)
         try:
+            self._upkeep.start()
             self._reporter.start(
                 self._dispatcher.transfer.queue_depths, lambda: {"running": self._dispatcher.num_running}
             )
@@ -76,8 +80,11 @@ class Cache:
 
     def _after_move(self, move: Move, completion: Completion) -> None:
         self._reporter.observe_completion(move, completion)
-        if move.target is TierName.DISK:
-            self._assembly.checkpoint_if_due()
+        if move.target is TierName.DISK and self._assembly.checkpoint_is_due:
+            self._upkeep.wake()
+
+    def _relieve(self) -> None:
+        self._dispatcher.relieve(self._assembly.config.transfer_timeout_s)
 
     @classmethod
     def open(cls, model: ModelConfig, config: CacheConfig, *, progress: Progress | None = None) -> "Cache":
@@ -104,7 +111,7 @@ class Cache:
             namespace: tenant, LoRA or cache salt; sequences of different namespaces share nothing.
         """
         root = self._root_key(self._assembly.fingerprint, namespace)
-        return Sequence(root, self.geometry.tokens_per_block, tokens)
+        return Sequence(root, self.geometry.tokens_per_block, tokens, origin=self._checks.origin)
 
     def lookup(self, sequence: Sequence, *, limit_tokens: int | None = None) -> Lookup:
         """Find the leading blocks that are stored and decide how many of them are worth loading.
@@ -116,13 +123,13 @@ class Cache:
         Returns:
             What was found. It pins those blocks until it is launched, released or destroyed.
         """
-        started = time.perf_counter()
+        started = time.monotonic()
         self._dispatcher.check_open()
-        self._check_sequence(sequence)
+        self._checks.sequence(sequence)
         lookup = self._assembly.control.lookup(
-            sequence, limit_tokens=limit_tokens, queued_bytes=self._dispatcher.transfer.queued_bytes()
+            sequence, now_s=started, limit_tokens=limit_tokens, queued_bytes=self._dispatcher.transfer.queued_bytes
         )
-        self._reporter.observe_lookup(lookup, time.perf_counter() - started)
+        self._reporter.observe_lookup(lookup, time.monotonic() - started)
         return lookup
 
     def load(
@@ -152,26 +159,34 @@ class Cache:
 
     def launch(self, batch: Iterable[tuple[Lookup, EngineBlocks]], *, timeout_s: float | None = None) -> list[Ticket]:
         """Launch several loads, all or none. Raises as `load` does; then no lookup was used."""
+        self._dispatcher.check_open()
         loads = list(batch)
         for lookup, target in loads:
-            self._check_memory(target)
+            self._checks.memory(target)
             if target.num_blocks < lookup.num_blocks:
                 raise ValueError(f"{lookup.num_blocks} blocks are to be loaded into {target.num_blocks}")
             if not target.memory.writable:
                 raise ValueError("the target is read-only, or a broadcast array: give memory that can be loaded into")
             if not target.are_distinct:
                 raise ValueError("the target names a block twice; each block is loaded into a place of its own")
-        return self._dispatcher.load(loads, self._checked_timeout(timeout_s))
+        return self._dispatcher.load(loads, self._checks.timeout(timeout_s))
 
     def prefetch(
         self, what: Lookup | Sequence, *, limit_tokens: int | None = None, timeout_s: float | None = None
     ) -> Ticket:
         """Bring stored blocks from slower tiers into the fastest one. Arguments and errors as in `load`."""
+        self._dispatcher.check_open()
         with self._looked_up(what, limit_tokens) as lookup:
-            return self._dispatcher.prefetch(lookup, self._checked_timeout(timeout_s))
+            return self._dispatcher.prefetch(lookup, self._checks.timeout(timeout_s))
 
     def store(
-        self, sequence: Sequence, source: EngineBlocks, *, first_block: int = 0, timeout_s: float | None = None
+        self,
+        sequence: Sequence,
+        source: EngineBlocks,
+        *,
+        first_block: int = 0,
+        priority: Priority = 0,
+        timeout_s: float | None = None,
     ) -> Ticket:
         """Store the sequence's full blocks that are not stored yet: block first_block + i from block i of `source`.
 
@@ -182,19 +197,24 @@ class Cache:
             source: the engine's blocks from `first_block` on; blocks behind the sequence's last full one are left alone.
             first_block: index in the sequence of the source's first block. Blocks before it that were evicted meanwhile
                 leave a gap behind which nothing can be stored; give the sequence from block 0 where the engine has it.
+            priority: 0 to 100, one for all blocks or int[num_blocks of source]. Blocks of lower priority are evicted first;
+                the first one below `min_store_priority` and all behind it are not stored and end as MISSING.
 
         Raises:
             ThrottledError: too many moves are waiting; nothing was started.
-            ValueError: `source` is of another geometry or holds only some of the heads, the sequence has other blocks,
-                `first_block` is negative, or the timeout is not positive.
+            TypeError: an argument is of another kind.
+            ValueError: `source` is of another geometry or holds only some of the heads, the sequence is another cache's,
+                `first_block` is negative, `priority` does not fit, or the timeout is not positive.
         """
+        self._dispatcher.check_open()
         if first_block < 0:
             raise ValueError(f"first_block = {first_block}: must not be negative")
-        self._check_sequence(sequence)
-        self._check_memory(source)
+        self._checks.sequence(sequence)
+        self._checks.memory(source)
         if not source.memory.holds_whole_blocks:
             raise ValueError("the source holds only some of the heads: a block is stored whole or not at all")
-        return self._dispatcher.store(sequence, source, first_block, self._checked_timeout(timeout_s))
+        check_priority(priority, source.num_blocks)
+        return self._dispatcher.store(sequence, source, first_block, self._checks.timeout(timeout_s), priority)
 
     @contextmanager
     def _looked_up(self, what: Lookup | Sequence, limit_tokens: int | None) -> Iterator[Lookup]:
@@ -210,29 +230,6 @@ class Cache:
         except BaseException:
             lookup.release()
             raise
-
-    def _check_sequence(self, sequence: Sequence) -> None:
-        if not isinstance(sequence, Sequence):
-            raise TypeError(f"a {type(sequence).__name__} is no sequence; make one of tokens with Cache.sequence")
-        if sequence.tokens_per_block != self.geometry.tokens_per_block:
-            raise ValueError(
-                f"the sequence has {sequence.tokens_per_block} tokens a block, this cache {self.geometry.tokens_per_block}; "
-                f"make it with Cache.sequence"
-            )
-
-    def _check_memory(self, blocks: EngineBlocks) -> None:
-        if not hasattr(blocks, "memory"):
-            raise TypeError(f"a {type(blocks).__name__} is no EngineBlocks; make them with EngineMemory.blocks")
-        theirs = blocks.memory.geometry
-        if theirs is not self.geometry and theirs != self.geometry:
-            raise ValueError(f"the engine's memory is described for {theirs}; describe it with this cache's geometry")
-
-    def _checked_timeout(self, timeout_s: float | None) -> float:
-        if timeout_s is None:
-            return self._timeout_s
-        if not 0 < timeout_s <= _TIMEOUT_S_MAX:
-            raise ValueError(f"timeout_s = {timeout_s}: must be more than 0 and at most {_TIMEOUT_S_MAX:.0f}")
-        return timeout_s
 
     def observe_prefill(self, *, cached_tokens: int, computed_tokens: int, seconds: float) -> None:
         """Tell how long the engine took to compute tokens behind a cached prefix; `load_policy: auto` learns from it."""
@@ -269,7 +266,8 @@ class Cache:
     def close(self) -> None:
         """Cancel open tickets, write the disk tier's checkpoint and release everything. Idempotent; bounded.
 
-        In a process forked from the one that opened the cache, which still uses it, this does nothing.
+        In a process forked from the one that opened the cache, which still uses it, this does nothing, and every other call
+        raises CacheClosedError.
         """
         if os.getpid() != self._process:
             return
@@ -278,6 +276,7 @@ class Cache:
                 return
             self._closed = True
         atexit.unregister(self.close)
+        self._upkeep.close()
         drained = self._dispatcher.close()
         self._reporter.close()
         self._assembly.close(drained=drained)

@@ -4,14 +4,30 @@ It does no I/O, starts no thread and reads no clock, so the facade (`cache`) and
 
     lookup()                    -> Lookup: what is stored, what of it to load; holds pins
     begin_load/store/prefetch() -> Operation: a Plan plus the pins and reservations that it stands on
+    begin_promotion(), relief.begin_demotion() -> the same for copies to disk that nobody asked for
     complete(operation, c)      -> the slots that became void; the index knows the outcome
     finish(operation)           -> pins and reservations are let go
+    relief.evict()              -> slots given up ahead of need
 
-Callers serialise begin_*, complete and reset, since tiers must see frees and reservations in the order in which they were
-decided; lookup may run at any time, from any thread.
+Callers serialise begin_*, complete, finish, evict and reset, since tiers must see frees and reservations in the order in which
+they were decided; lookup may run at any time, from any thread.
 """
 
-from tiercel.control.control import Control, ControlSettings
+from tiercel.control.control import Control
 from tiercel.control.operation import PENDING, Lookup, Operation
+from tiercel.control.priorities import STEPS_MAX as PRIORITY_STEPS_MAX
+from tiercel.control.priorities import Priority, check_priority
+from tiercel.control.settings import DEMOTION_START, Admission, ControlSettings
 
-__all__ = ["PENDING", "Control", "ControlSettings", "Lookup", "Operation"]
+__all__ = [
+    "DEMOTION_START",
+    "PENDING",
+    "PRIORITY_STEPS_MAX",
+    "Admission",
+    "Control",
+    "ControlSettings",
+    "Lookup",
+    "Operation",
+    "Priority",
+    "check_priority",
+]

@@ -1,55 +1,30 @@
-"""The control half in one object: index, costs and plans, without bytes."""
+"""The control half in one object: index, costs, admission and plans, without bytes."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiercel.control.building import PlanBuilder
+from tiercel.control import indexing
+from tiercel.control.admission import BUDGET, DiskAdmission
+from tiercel.control.building import Attached, PlanBuilder
+from tiercel.control.choosing import LoadChoice, QueuedBytes
 from tiercel.control.operation import PENDING, Lookup, Operation
-from tiercel.costs import PrefillCostModel, TransferCost, TransferCostModel
+from tiercel.control.outcomes import Outcomes
+from tiercel.control.priorities import Ladder, Priority, count_leading
+from tiercel.control.relief import DEMOTION, Relief, copy_to_disk
+from tiercel.control.settings import ControlSettings
+from tiercel.control.storing import StoreBuilder
 from tiercel.hashing import KEY_BYTES
 from tiercel.hashing import Sequence as TokenSequence
-from tiercel.index import Index, IndexStats
-from tiercel.plan import (
-    NO_MOVE,
-    Completion,
-    Free,
-    LoadPolicy,
-    Move,
-    OperationKind,
-    Segment,
-    choose_split,
-    cut_segments,
-    pack_slots,
-)
+from tiercel.index import IndexStats
+from tiercel.plan import Free, OperationKind, Segment, cut_segments, pack_slots
 from tiercel.tiers.base import BlockStatus, Slots, TierName
 
-_PRIOR_COSTS = ((0.0, float("inf")), (50e-6, 10e9), (500e-6, 1e9), (5e-3, 0.5e9))
-"""Latency in seconds and bytes a second that are assumed of each tier, by TierName, before its first transfer."""
-
-# Members of an enum are slow to reach by name, and these are reached for every move.
-_GPU, _LOAD, _OK = TierName.GPU, OperationKind.LOAD, int(BlockStatus.OK)
-
-_LOST = (BlockStatus.MISSING, BlockStatus.CORRUPT, BlockStatus.IO_ERROR)
-"""Outcomes of a read after which the block is forgotten."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ControlSettings:
-    """What the control half needs to know of the configuration.
-
-    Attributes:
-        capacities: slots per tier; at least one tier.
-        evict_ratio: least part of a full tier that is evicted at once, in [0, 1).
-    """
-
-    capacities: Mapping[TierName, int]
-    tokens_per_block: int
-    block_bytes: int
-    load_policy: LoadPolicy = LoadPolicy.AUTO
-    evict_ratio: float = 0.0
+# Members of an enum are slow to reach by name, and these are reached for every operation.
+_HOST, _DISK = TierName.HOST, TierName.DISK
+_LOAD, _PREFETCH, _STORE = OperationKind.LOAD, OperationKind.PREFETCH, OperationKind.STORE
+_NO_SPACE, _MISSING = int(BlockStatus.NO_SPACE), int(BlockStatus.MISSING)
 
 
 class Control:
@@ -59,73 +34,60 @@ class Control:
         self.settings = settings
         self.tiers = tuple(sorted(settings.capacities))
         self._numbers = {tier: number for number, tier in enumerate(self.tiers)}
-        capacities = [settings.capacities[tier] for tier in self.tiers]
-        self.index = Index(capacities, evict_batch=[max(1, int(c * settings.evict_ratio)) for c in capacities])
-        self._never_loads = settings.load_policy is LoadPolicy.NEVER
-        self._always_loads = settings.load_policy is LoadPolicy.ALWAYS
-        self.prefill = PrefillCostModel()
-        # Indexed by TierName: as keys of a dict its members are slow.
-        self.transfer_costs = tuple(
-            TransferCostModel(latency_s=latency_s, bytes_per_s=bytes_per_s) for latency_s, bytes_per_s in _PRIOR_COSTS
-        )
+        self.index = indexing.make_index(settings)
+        self._choice = LoadChoice(settings)
+        self._admission = DiskAdmission(settings)
+        self._admits_by_count = self._admission.counts
+        self._tokens_per_block = settings.tokens_per_block
+        outcomes = Outcomes(self.index, self.tiers, self._choice.transfer_costs)
+        self._outcomes = outcomes
+        self.complete, self.settle_attached, self.finish = outcomes.complete, outcomes.settle_attached, outcomes.finish
+        self.relief = Relief(settings, self.index, self.tiers, self._admission)
+        self.prefill = self._choice.prefill
+
+    @property
+    def promotes_hits(self) -> bool:
+        """Whether a hit may be what brings blocks of the host tier to disk."""
+        return self._admits_by_count and len(self.tiers) > 1
 
     def lookup(
         self,
         sequence: TokenSequence,
         *,
+        now_s: float = 0.0,
         limit_tokens: int | None = None,
-        queued_bytes: Mapping[TierName, int] | None = None,
+        queued_bytes: QueuedBytes | None = None,
     ) -> Lookup:
         """Find and pin the leading blocks of a sequence and decide how many of them to load.
 
         Args:
             limit_tokens: load no more than this many tokens (an engine must compute at least the last one itself).
-            queued_bytes: bytes that already wait to be loaded from each tier.
+            queued_bytes: tells the bytes that already wait to be loaded from each tier.
         """
-        limit_blocks = None if limit_tokens is None else max(0, limit_tokens) // self.settings.tokens_per_block
-        match = self.index.match(sequence, limit_blocks=limit_blocks)
+        limit_blocks = None if limit_tokens is None else max(0, limit_tokens) // self._tokens_per_block
+        match = indexing.match(self.index, sequence, limit_blocks, now_s)
+        found = match.segments
+        if not found:
+            return Lookup(self.index, sequence, match, 0, 0, ())
         tiers = self.tiers
-        segments = tuple([Segment(tiers[t], first, count) for t, first, count in match.segments])
-        num_blocks = self._blocks_to_load(segments, sequence.num_tokens, queued_bytes) if segments else 0
-        if num_blocks < match.num_blocks:
+        segments = tuple([Segment(tiers[t], first, count) for t, first, count in found])
+        _, first, count = found[-1]
+        num_matched = first + count
+        if self._admits_by_count:
+            self._admission.see(sequence, num_matched)
+        num_blocks = self._choice.num_blocks(segments, sequence.num_tokens, queued_bytes)
+        if num_blocks < num_matched:
             segments = cut_segments(segments, num_blocks)
-        return Lookup(self.index, sequence, match, num_blocks, segments)
-
-    def _blocks_to_load(
-        self, segments: Sequence[Segment], num_tokens: int, queued_bytes: Mapping[TierName, int] | None
-    ) -> int:
-        matched = segments[-1].first_block + segments[-1].num_blocks
-        if self._never_loads:
-            return 0
-        if self._always_loads or self.prefill.num_observations == 0:
-            return matched
-        chosen = choose_split(
-            segments,
-            num_tokens=num_tokens,
-            tokens_per_block=self.settings.tokens_per_block,
-            block_bytes=self.settings.block_bytes,
-            costs=[self._load_cost(segment.tier, queued_bytes) for segment in segments],
-            prefill=self.prefill.curve,
-        )
-        for segment in segments:
-            if segment.first_block >= chosen:
-                self.transfer_costs[segment.tier].decline()
-        return chosen
-
-    def _load_cost(self, tier: TierName, queued_bytes: Mapping[TierName, int] | None) -> TransferCost:
-        cost = self.transfer_costs[tier].cost
-        if not queued_bytes:
-            return cost
-        return TransferCost(cost.latency_s, cost.bytes_per_s, queued_bytes.get(tier, 0) / cost.bytes_per_s)
+        return Lookup(self.index, sequence, match, num_matched, num_blocks, segments)
 
     def check_launchable(self, lookups: Sequence[Lookup]) -> None:
         """Raise what `begin_load` would raise for one of several lookups, and for one that is named twice. Nothing changes."""
         for lookup in lookups:
             lookup.check_launchable(self.index)
-        if len({id(lookup) for lookup in lookups}) < len(lookups):
+        if len(lookups) > 1 and len({id(lookup) for lookup in lookups}) < len(lookups):
             raise ValueError("a lookup is named twice; look the sequence up once for each load")
 
-    def begin_load(self, ticket: int, lookup: Lookup, *, deadline_s: float) -> Operation:
+    def begin_load(self, ticket: int, lookup: Lookup, *, deadline_s: float, now_s: float = 0.0) -> Operation:
         """Plan to bring a lookup's blocks to the engine; takes over its pins. Blocks from slower tiers are kept in the fastest
         one on their way where it has room, and go past it where it has none.
 
@@ -133,116 +95,129 @@ class Control:
             StaleTicketError: the lookup was used before, or the cache was reset since. Nothing changed.
             ValueError: the lookup is another cache's. Nothing changed.
         """
-        return self._begin_read(ticket, lookup, OperationKind.LOAD, deadline_s)
+        return self._begin_read(ticket, lookup, _LOAD, deadline_s, now_s)
 
-    def begin_prefetch(self, ticket: int, lookup: Lookup, *, deadline_s: float) -> Operation:
-        """Plan to bring a lookup's blocks to the fastest tier that has slots; takes over its pins. Raises as begin_load does."""
-        return self._begin_read(ticket, lookup, OperationKind.PREFETCH, deadline_s)
+    def begin_prefetch(self, ticket: int, lookup: Lookup, *, deadline_s: float, now_s: float = 0.0) -> Operation:
+        """Plan to bring a lookup's blocks to the fastest tier that has slots; takes over its pins. Blocks that another ticket
+        is bringing are waited for. Raises as begin_load does."""
+        return self._begin_read(ticket, lookup, _PREFETCH, deadline_s, now_s)
 
-    def _begin_read(self, ticket: int, lookup: Lookup, kind: OperationKind, deadline_s: float) -> Operation:
+    def _begin_read(
+        self, ticket: int, lookup: Lookup, kind: OperationKind, deadline_s: float, now_s: float
+    ) -> Operation:
         lookup.check_launchable(self.index)
         match = lookup.take_match()
         loading = kind is _LOAD
-        builder = PlanBuilder(self.index, self.tiers, ticket, lookup.sequence)
-        statuses = np.empty(lookup.num_blocks, np.uint8)
-        statuses.fill(PENDING if loading else BlockStatus.NO_SPACE)
+        top = self.tiers[0]
+        builder = PlanBuilder(self.index, self.tiers, ticket, now_s=now_s)
+        statuses = np.full(lookup.num_blocks, PENDING, np.uint8)
+        attached: Attached = ()
         for segment in lookup.segments:
-            slower = segment.tier > self.tiers[0]
-            if loading or slower:
-                kept = builder.load(match, segment, keep=slower, deliver=loading)
-            else:
-                kept = range(segment.first_block, segment.first_block + segment.num_blocks)
-            if not loading:
-                statuses[kept.start : kept.stop] = PENDING if slower else BlockStatus.OK
-        plan = builder.plan(kind, lookup.num_blocks, deadline_s)
-        return Operation(
-            plan=plan,
+            slower = segment.tier > top
+            kept, brought = builder.load(lookup.sequence, match, segment, keep=slower, deliver=loading)
+            if not loading and slower:
+                attached += _note_prefetched(statuses, segment, kept, brought)
+            elif not loading:
+                statuses[segment.first_block : segment.first_block + segment.num_blocks] = BlockStatus.OK
+        operation = Operation(
+            plan=builder.plan(kind, lookup.num_blocks, deadline_s),
             sequence=lookup.sequence,
-            segments=lookup.segments,
             statuses=statuses,
             match=match,
             reservations=builder.reservations,
+            segments=lookup.segments,
+            attached=attached,
+            refusals=self._refusals(builder),
         )
+        self._outcomes.open(operation)
+        return operation
+
+    def _refusals(self, builder: PlanBuilder) -> tuple[str, ...]:
+        return (DEMOTION,) if self.settings.demotes and _HOST in builder.evicting else ()
 
     def begin_store(
         self,
         ticket: int,
         sequence: TokenSequence,
         *,
-        first_block: int,
-        num_blocks: int,
+        blocks: range,
         deadline_s: float,
         targets: Sequence[TierName],
+        priority: Priority = 0,
+        now_s: float = 0.0,
     ) -> Operation:
-        """Plan to store blocks [first_block, first_block + num_blocks) of a sequence, those that are not stored yet.
-
-        If blocks before `first_block` are no longer stored, nothing behind them can be: those end as `MISSING`.
+        """Plan to store the full blocks among `blocks` of a sequence: from the engine into the tiers that lack
+        them and take them. Behind a block that no tier holds or gets, blocks end as `MISSING`, and so do those behind the first
+        one whose priority is too low.
 
         Args:
             targets: the tiers to write to, fastest first; at least one.
+            priority: of all blocks, or of each.
         """
-        end = max(first_block, min(sequence.num_blocks, first_block + num_blocks))
-        builder = PlanBuilder(self.index, self.tiers, ticket, sequence, first_block=first_block)
-        statuses, attached = builder.store(end, tuple(targets))
+        first_block = blocks.start
+        end = max(first_block, min(sequence.num_blocks, blocks.stop))
+        asked = end - first_block
+        end = first_block + count_leading(priority, asked, self.settings.min_store_priority)
+        builder = PlanBuilder(self.index, self.tiers, ticket, first_block=first_block, now_s=now_s)
+        refusals: tuple[str, ...] = ()
+        stops = [(tier, end) for tier in targets if tier is not _DISK or not self.settings.demotes]
+        self._admission.see(sequence, end)
+        if stops[-1][0] is _DISK:
+            admitted, refusals = self._admitted(sequence, end, now_s)
+            stops[-1] = (_DISK, admitted)
+        ladder = Ladder(priority, first_block, end)
+        store = StoreBuilder(builder, sequence, ladder, ticket=ticket, first_block=first_block, end=end)
+        statuses, attached = store.store(stops)
+        if end - first_block < asked:
+            statuses = np.concatenate([statuses, np.full(first_block + asked - end, _MISSING, np.uint8)])
+        if self._admission.limited:
+            self._admission.spend(builder.num_moved_to(_DISK))
         return Operation(
-            plan=builder.plan(OperationKind.STORE, end - first_block, deadline_s),
+            plan=builder.plan(_STORE, asked, deadline_s),
             sequence=sequence,
             statuses=statuses,
             reservations=builder.reservations,
             attached=attached,
+            refusals=refusals + self._refusals(builder),
         )
 
-    def complete(self, operation: Operation, completion: Completion) -> tuple[Free, ...]:
-        """Take in how a move ended. Returns the slots that became void, to be freed in their tiers."""
-        move = operation.plan.moves[completion.move]
-        num_ok = completion.statuses.count(_OK)
-        statuses = np.frombuffer(completion.statuses, np.uint8)
-        voided: list[tuple[TierName, Slots]] = []
-        reservation = operation.reservations.get(completion.move)
-        if reservation is not None:
-            failed = None if num_ok == move.num_blocks else statuses != _OK
-            voided.append((move.target, self.index.commit(reservation, failed)))
-        operation.arrived[move.target] = operation.arrived.get(move.target, 0) + num_ok
-        if move.source > move.target:
-            if num_ok < move.num_blocks and move.after == NO_MOVE:
-                voided.append((move.source, self._forget_lost(operation, move, statuses)))
-            self.transfer_costs[move.source].observe(completion.num_bytes, completion.busy_s)
-        if move.target == _GPU or operation.plan.kind is not _LOAD:
-            window = operation.statuses[move.first_block : move.first_block + move.num_blocks]
-            np.copyto(window, statuses, where=window == PENDING)
-        return tuple([Free(tier=tier, slots=pack_slots(slots)) for tier, slots in voided if len(slots)])
+    def _admitted(self, sequence: TokenSequence, end: int, now_s: float) -> tuple[int, tuple[str, ...]]:
+        """How many leading blocks of a sequence may go to disk, and the name of what allows no more."""
+        admitted = self._admission.num_admitted(sequence, end)
+        affordable = self._admission.num_affordable(now_s)
+        if affordable is None:
+            return admitted, ()
+        affordable += indexing.count_present(self.index, sequence, self._numbers[_DISK], admitted)
+        return min(admitted, affordable), (BUDGET,) if affordable < admitted else ()
 
-    def _forget_lost(self, operation: Operation, move: Move, statuses: NDArray[np.uint8]) -> Slots:
-        """Forget the first block that its tier could not deliver, and those behind it. Returns the void slots."""
-        lost = np.flatnonzero(np.isin(statuses, _LOST))
-        if len(lost) == 0:
-            return np.empty(0, np.uint32)
-        block = operation.plan.first_block + move.first_block + int(lost[0])
-        return self.index.drop(operation.sequence, block, self._numbers[move.source])
-
-    def settle_attached(self, operation: Operation) -> None:
-        """Decide the blocks that other tickets were writing, now that those have ended: stored, or missing."""
-        first_block = operation.plan.first_block
-        match = self.index.match(operation.sequence, limit_blocks=first_block + operation.plan.num_blocks, touch=False)
-        num_ready = match.num_blocks - first_block
-        match.release()
-        for first, count, _ in operation.attached:
-            ready = np.arange(first, first + count) < num_ready
-            operation.statuses[first : first + count] = np.where(ready, BlockStatus.OK, BlockStatus.MISSING)
-        operation.attached = ()
-
-    def finish(self, operation: Operation) -> None:
-        """Let go of an operation's pins and reservations. Idempotent; every move must have completed."""
-        if operation.match is not None:
-            operation.match.release()
-            operation.match = None
-        for reservation in operation.reservations.values():
-            reservation.release()
-        operation.reservations.clear()
+    def begin_promotion(
+        self, ticket: int, sequence: TokenSequence, stop: int, *, deadline_s: float, now_s: float = 0.0
+    ) -> Operation | None:
+        """Plan to copy to disk the blocks before `stop` that the disk lacks, the host tier holds and admission takes; None if
+        there are none. A store that begins at `stop` would find a gap without them."""
+        if _HOST not in self._numbers or _DISK not in self._numbers or self.settings.demotes:
+            return None
+        disk = self._numbers[_DISK]
+        present = indexing.count_present(self.index, sequence, disk, min(stop, sequence.num_blocks))
+        if present >= min(stop, sequence.num_blocks):
+            return None
+        self._admission.see(sequence, stop)
+        admitted, _ = self._admitted(sequence, min(stop, sequence.num_blocks), now_s)
+        match = self.index.match(sequence, limit_blocks=admitted, touch=False)
+        num_held = sum(count for tier, _, count in match.segments if tier == 0)
+        if num_held <= present:
+            match.release()
+            return None
+        builder = PlanBuilder(self.index, self.tiers, ticket, first_block=present, now_s=now_s)
+        reservation = builder.reserve(sequence, _DISK, range(present, num_held))
+        self._admission.spend(reservation.num_blocks)
+        slots = pack_slots(match.slots(present, present + reservation.num_blocks))
+        return copy_to_disk(builder, match, slots, reservation, deadline_s)
 
     def reset(self) -> tuple[Free, ...]:
         """Forget every block, since the weights changed. No operation may be open. Returns all slots, to be freed."""
         self.index.clear()
+        self.relief.reset()
         return tuple(
             Free(tier=tier, slots=pack_slots(np.arange(capacity, dtype=np.uint32)))
             for tier, capacity in self.settings.capacities.items()
@@ -262,3 +237,17 @@ class Control:
     def stats(self, tier: TierName) -> IndexStats:
         """Occupancy of one tier."""
         return self.index.stats(self._numbers[tier])
+
+
+def _note_prefetched(statuses: NDArray[np.uint8], segment: Segment, kept: range, brought: Attached) -> Attached:
+    """Enter what becomes of a prefetch's segment: kept, brought by other tickets, or without room. Returns those brought."""
+    start, stop = segment.first_block, segment.first_block + segment.num_blocks
+    statuses[start:stop] = _NO_SPACE
+    statuses[kept.start : kept.stop] = PENDING
+    attached = []
+    for first, count, owner in brought:
+        begin, end = max(first, start), min(first + count, stop)
+        if begin < end:
+            statuses[begin:end] = PENDING
+            attached.append((begin, end - begin, owner))
+    return tuple(attached)

@@ -1,14 +1,13 @@
 """What the control half hands out: lookups before a launch, operations after one."""
 
-from dataclasses import dataclass, field
-
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from tiercel.errors import StaleTicketError
 from tiercel.hashing import Sequence as TokenSequence
 from tiercel.index import Index, Match, Reservation
-from tiercel.plan import Plan, Segment
+from tiercel.plan import Free, Plan, Segment
 from tiercel.tiers.base import TierName
 
 PENDING = 255
@@ -38,16 +37,22 @@ class Lookup:
     )
 
     def __init__(
-        self, index: Index, sequence: TokenSequence, match: Match, num_blocks: int, segments: tuple[Segment, ...]
+        self,
+        index: Index,
+        sequence: TokenSequence,
+        match: Match,
+        matched_blocks: int,
+        num_blocks: int,
+        segments: tuple[Segment, ...],
     ) -> None:
         self._index = index
         self.sequence = sequence
-        self.matched_blocks = match.num_blocks
+        self.matched_blocks = matched_blocks
         self.num_blocks = num_blocks
         self.num_pending = match.num_pending
         self.segments = segments
         self.generation = match.generation
-        if num_blocks < self.matched_blocks:
+        if num_blocks < matched_blocks:
             match.truncate(num_blocks)
         self._match: Match | None = match
 
@@ -93,22 +98,26 @@ class Lookup:
         return f"Lookup(load {self.num_blocks} of {self.matched_blocks} stored blocks; {where})"
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class Operation:
+class Operation(msgspec.Struct, kw_only=True, eq=False):
     """A plan under way and what it holds.
 
     Attributes:
         statuses: uint8[num_blocks], outcome of each block as its owner sees it, PENDING until known.
+        sequence: whose blocks they are; None if the control half chose them itself.
         segments: where a load's blocks came from.
         arrived: blocks that reached each tier.
         attached: (first block in the operation, count, ticket) of blocks that another ticket is writing.
+        refusals: names of what held blocks back from a tier, to be counted as throttled.
+        deferred: slots that became void while a move of this operation may still read them.
     """
 
     plan: Plan
-    sequence: TokenSequence
     statuses: NDArray[np.uint8]
+    sequence: TokenSequence | None = None
     match: Match | None = None
-    reservations: dict[int, Reservation] = field(default_factory=dict)
+    reservations: dict[int, Reservation] = {}
     segments: tuple[Segment, ...] = ()
-    arrived: dict[TierName, int] = field(default_factory=dict)
+    arrived: dict[TierName, int] = {}
     attached: tuple[tuple[int, int, int], ...] = ()
+    refusals: tuple[str, ...] = ()
+    deferred: list[Free] = []

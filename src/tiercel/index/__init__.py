@@ -5,6 +5,6 @@ decides and keeps count; it moves no bytes, knows no clock and starts no thread.
 answers into plans, and frees in the tiers what it reports as void.
 """
 
-from tiercel._native import EVICTION_POLICIES, Index, IndexStats, Match, Reservation
+from tiercel._native import EVICTION_POLICIES, FrequencySketch, Index, IndexStats, Match, Reservation
 
-__all__ = ["EVICTION_POLICIES", "Index", "IndexStats", "Match", "Reservation"]
+__all__ = ["EVICTION_POLICIES", "FrequencySketch", "Index", "IndexStats", "Match", "Reservation"]

@@ -1,0 +1,50 @@
+"""A caller's mistakes, refused at the edge before anything is started. Used by the facade only."""
+
+from tiercel.cache.assembly import Assembly
+from tiercel.hashing import Sequence
+from tiercel.layout import EngineBlocks
+
+_TIMEOUT_S_MAX = 86400.0
+"""Longest deadline of an operation, as of `transfer_timeout_s`."""
+
+
+class ArgumentChecks:
+    """What the arguments of one cache's calls must be.
+
+    Attributes:
+        origin: by which a sequence is known as one for this cache's fingerprint.
+    """
+
+    def __init__(self, assembly: Assembly) -> None:
+        self._geometry = assembly.geometry
+        self._tokens_per_block = assembly.geometry.tokens_per_block
+        self._timeout_s = assembly.config.transfer_timeout_s
+        self.origin = int.from_bytes(assembly.fingerprint[:8], "little") or 1
+
+    def sequence(self, sequence: Sequence) -> None:
+        """Raise TypeError for something else than a sequence, ValueError for one of another model or block size."""
+        if not isinstance(sequence, Sequence):
+            raise TypeError(f"a {type(sequence).__name__} is no sequence; make one of tokens with Cache.sequence")
+        if sequence.origin != self.origin:
+            if sequence.tokens_per_block != self._tokens_per_block:
+                raise ValueError(
+                    f"the sequence has {sequence.tokens_per_block} tokens a block, this cache {self._tokens_per_block}; "
+                    f"make it with Cache.sequence"
+                )
+            raise ValueError("the sequence was made for another model or by hand; make it with this cache's `sequence`")
+
+    def memory(self, blocks: EngineBlocks) -> None:
+        """Raise TypeError for something else than engine blocks, ValueError for blocks of another geometry."""
+        if not hasattr(blocks, "memory"):
+            raise TypeError(f"a {type(blocks).__name__} is no EngineBlocks; make them with EngineMemory.blocks")
+        theirs = blocks.memory.geometry
+        if theirs is not self._geometry and theirs != self._geometry:
+            raise ValueError(f"the engine's memory is described for {theirs}; describe it with this cache's geometry")
+
+    def timeout(self, timeout_s: float | None) -> float:
+        """Return the deadline to use. Raises ValueError unless it is positive and at most a day."""
+        if timeout_s is None:
+            return self._timeout_s
+        if not 0 < timeout_s <= _TIMEOUT_S_MAX:
+            raise ValueError(f"timeout_s = {timeout_s}: must be more than 0 and at most {_TIMEOUT_S_MAX:.0f}")
+        return timeout_s

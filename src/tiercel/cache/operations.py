@@ -1,0 +1,164 @@
+"""Operations from their plan to their last completion: tickets, deadlines, who waits for whom. Used by `dispatch` only."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+from tiercel.cache.running import Resolution, Running, resolve_all
+from tiercel.cache.tickets import Outcome, Ticket, TransferResult
+from tiercel.control import Control, Operation
+from tiercel.plan import Completion, Free, Move, OperationKind, unpack_slots
+from tiercel.tiers.base import BlockMemory, Tier, TierName
+from tiercel.transfer import Deadlines, TransferEngine, TransferSettings
+
+_GPU, _STORE, _DEMOTE = TierName.GPU, OperationKind.STORE, OperationKind.DEMOTE
+
+
+class OperationTable:
+    """The operations that have not ended, and the engine that runs their plans.
+
+    Attributes:
+        lock: held while a plan is made and started, so that plans are applied in the order of their making.
+    """
+
+    def __init__(
+        self,
+        control: Control,
+        tiers: Mapping[TierName, Tier],
+        settings: TransferSettings,
+        *,
+        on_completion: Callable[[Move, Completion], None],
+        on_throttled: Callable[[str], None],
+        on_pressure: Callable[[], None],
+    ) -> None:
+        """Start the threads; as `Dispatcher`."""
+        self._control = control
+        self._tiers = dict(tiers)
+        self._on_completion = on_completion
+        self._on_throttled = on_throttled
+        self._on_pressure = on_pressure
+        self.lock = threading.Lock()
+        self._running: dict[int, Running] = {}
+        self._deadlines = Deadlines(self._expire)
+        self.transfer = TransferEngine(self._tiers, settings, on_completion=self._complete)
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def start(self, operation: Operation, memory: BlockMemory | None, now_s: float, ended: list[Resolution]) -> Ticket:
+        """Register an operation and submit its plan. Called under the lock, which keeps plans in the order of their making.
+        What ends at once is added to `ended`."""
+        plan = operation.plan
+        ticket = Ticket(plan.ticket, plan.kind, plan.num_blocks, self._cancel)
+        owners = {owner: self._running[owner] for _, _, owner in operation.attached if owner in self._running}
+        running = Running(
+            ticket=ticket,
+            operation=operation,
+            launched_at=now_s,
+            open_moves=len(plan.moves),
+            source_moves=sum([move.source is _GPU for move in plan.moves]),
+            owners=set(owners),
+            followers=[],
+        )
+        for owner in owners.values():
+            owner.followers.append(running)
+        # Registered before a worker can see it: an interruption behind the submission leaves an operation that ends as any other.
+        self._running[plan.ticket] = running
+        self._deadlines.add(plan.ticket, plan.deadline_s)
+        try:
+            self.transfer.submit(plan, memory)
+        except BaseException:
+            if not self.transfer.is_open(plan.ticket):
+                self._end(running)
+            raise
+        for name in operation.refusals:
+            self._on_throttled(name)
+        if running.source_moves == 0 and plan.kind is _STORE:
+            ticket.free_source()
+        if running.ended:
+            ended.append(self._end(running))
+        elif self._control.relief.is_due():
+            self._on_pressure()
+        return ticket
+
+    def _complete(self, completion: Completion) -> None:
+        """Enter a completion; called by the transfer engine."""
+        ended: list[Resolution] = []
+        with self.lock:
+            running = self._running[completion.ticket]
+            operation = running.operation
+            move = operation.plan.moves[completion.move]
+            self.apply_frees(self._control.complete(operation, completion))
+            running.open_moves -= 1
+            source_free = move.source is _GPU and running.source_moves == 1
+            running.source_moves -= move.source is _GPU
+            if running.open_moves == 0:
+                self._retire(running, ended)
+        if source_free:
+            running.ticket.free_source()
+        resolve_all(ended)
+        self._on_completion(move, completion)
+
+    def _retire(self, running: Running, ended: list[Resolution]) -> None:
+        """End an operation whose moves have all ended, and those that only waited for its blocks. Called under the lock."""
+        if running.ended:
+            ended.append(self._end(running))
+        for follower in running.followers:
+            follower.owners.discard(running.operation.plan.ticket)
+            if follower.ended and follower.operation.plan.ticket in self._running:
+                ended.append(self._end(follower))
+        running.followers.clear()
+
+    def _end(self, running: Running) -> Resolution:
+        operation = running.operation
+        self._running.pop(operation.plan.ticket, None)
+        self._deadlines.discard(operation.plan.ticket)
+        if operation.attached:
+            self._control.settle_attached(operation)
+        self.apply_frees(self._control.finish(operation))
+        demotion = operation.plan.kind is _DEMOTE
+        if demotion:
+            self._control.relief.end(operation)
+        if demotion or self._control.relief.is_due():
+            self._on_pressure()
+        return running.ticket, self._result(running)
+
+    def _result(self, running: Running) -> TransferResult:
+        return running.result(self._control.settings.block_bytes)
+
+    def apply_frees(self, frees: Sequence[Free]) -> None:
+        """Free slots in their tiers. Called in the order in which the control half returned them."""
+        for free in frees:
+            self._tiers[free.tier].free(unpack_slots(free.slots))
+
+    def _cancel(self, number: int) -> None:
+        self._stop(number, Outcome.CANCELLED)
+
+    def _expire(self, number: int) -> None:
+        self._stop(number, Outcome.DEADLINE)
+
+    def _stop(self, number: int, outcome: Outcome) -> None:
+        """Resolve a ticket now; its operation ends when the device is done with it."""
+        with self.lock:
+            running = self._running.get(number)
+            if running is None:
+                return
+            running.outcome = outcome
+        self.transfer.cancel(number)
+        with self.lock:
+            ended = [(running.ticket, self._result(running))]
+            if running.open_moves == 0 and number in self._running:
+                running.owners.clear()
+                ended = [self._end(running)]
+        resolve_all(ended)
+
+    def cancel_all(self) -> None:
+        """Cancel every open ticket."""
+        for number in list(self._running):
+            self._cancel(number)
+
+    def close(self) -> bool:
+        """Cancel everything and end the threads. Idempotent. False if a device was still busy when its time was over."""
+        self.cancel_all()
+        drained = self.transfer.close()
+        self._deadlines.close()
+        return drained

@@ -1,0 +1,53 @@
+"""What a cache does in the background, on one thread: room ahead of need, demotions, and the disk tier's checkpoints.
+
+The facade starts it, the dispatcher and finished writes wake it. Each round is short and bounded; it does nothing unless it was
+woken, and a round in which something fails costs no more than what it would have brought.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+
+from tiercel.errors import TiercelError
+
+_logger = logging.getLogger(__name__)
+
+
+class Upkeep:
+    """One thread that runs tasks when woken. Thread-safe."""
+
+    def __init__(self, tasks: tuple[Callable[[], None], ...]) -> None:
+        """Name the tasks of a round, in order; none may block longer than a write to the slowest tier."""
+        self._tasks = tasks
+        self._wanted = threading.Event()
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name="tiercel-upkeep", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Ask for a round. Never blocks."""
+        if not self._wanted.is_set():
+            self._wanted.set()
+
+    def _work(self) -> None:
+        while True:
+            self._wanted.wait()
+            self._wanted.clear()
+            if self._closing:
+                return
+            for task in self._tasks:
+                try:
+                    task()
+                except (TiercelError, OSError) as error:
+                    # A cache without room ahead of need still works, and the next round tries again.
+                    _logger.warning("background upkeep failed: %s", error)
+
+    def close(self) -> None:
+        """End the thread after the round in progress. Idempotent."""
+        self._closing = True
+        self._wanted.set()
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join()
