@@ -199,6 +199,8 @@ void bind_block_files(nb::module_& module) {
       .def_prop_ro("allocation_reason", [](const PyBlockFiles& self) { return self.get()->allocation_reason(); })
       .def("write", &write_blocks, "slots"_a, "addresses"_a, "seeds"_a)
       .def("read", &read_blocks, "slots"_a, "addresses"_a, "seeds"_a, "checksums"_a)
+      .def(
+          "sync", [](const PyBlockFiles& self) { self.get()->sync(); }, nb::call_guard<nb::gil_scoped_release>())
       .def("close", &PyBlockFiles::close, nb::call_guard<nb::gil_scoped_release>());
 }
 

@@ -341,6 +341,9 @@ class BlockFiles:
         checksums: NDArray[np.uint64],
     ) -> NDArray[np.int32]:
         """Read blocks and verify; returns per block 0, an errno, or CHECKSUM_MISMATCH."""
+    def sync(self) -> None:
+        """Make every block written so far survive the machine's failure. Raises OSError."""
+
     def close(self) -> None:
         """Let go of the files, once calls in progress have ended. Any later call raises ValueError."""
 

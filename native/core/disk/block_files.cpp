@@ -188,6 +188,10 @@ void BlockFiles::check(std::span<const std::uint32_t> slots, std::span<const std
   }
 }
 
+void BlockFiles::sync() const {
+  for (const File& file : files_) file.sync();
+}
+
 void BlockFiles::write(std::span<const std::uint32_t> slots, std::span<const std::uint64_t> addresses,
                        std::span<const std::uint64_t> seeds, std::span<std::int32_t> errors,
                        std::span<std::uint64_t> checksums) {

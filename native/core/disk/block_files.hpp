@@ -54,6 +54,9 @@ class BlockFiles {
             std::span<const std::uint64_t> seeds, std::span<const std::uint64_t> checksums,
             std::span<std::int32_t> errors);
 
+  // Makes every block written so far survive the machine's failure. Throws FileError.
+  void sync() const;
+
   bool uses_uring() const noexcept { return uses_uring_; }
   bool direct() const noexcept { return direct_; }
   // Why io_uring, O_DIRECT or preallocation is not in use although it was asked for; empty if it is.

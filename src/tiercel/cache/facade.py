@@ -278,8 +278,10 @@ class Cache:
         atexit.unregister(self.close)
         self._upkeep.close()
         drained = self._dispatcher.close()
-        self._reporter.close()
-        self._assembly.close(drained=drained)
+        try:
+            self._reporter.close()
+        finally:
+            self._assembly.close(drained=drained)
 
     def __enter__(self) -> "Cache":
         return self

@@ -9,6 +9,7 @@ file's name alone.
 """
 
 import errno
+import logging
 import os
 import socket
 import stat
@@ -27,6 +28,8 @@ CLIENT_TIMEOUT_S = 1.0
 SNAPSHOT_BYTES_MAX = 4 << 20
 _BACKLOG = 8
 _CACHES_PER_PROCESS_MAX = 64
+
+_log = logging.getLogger(__name__)
 
 
 def runtime_directory() -> Path:
@@ -90,9 +93,12 @@ class StatusServer:
             self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join(CLIENT_TIMEOUT_S * 2)
         self._socket.close()
-        self._path.unlink(missing_ok=True)
-        if self._link is not None:
-            self._link.unlink(missing_ok=True)
+        for path in (self._path, self._link):
+            try:
+                if path is not None:
+                    path.unlink(missing_ok=True)
+            except OSError as error:  # a socket that nobody answers at harms nobody; the next start replaces it
+                _log.warning("cannot remove the status socket %s: %s", path, error.strerror or error)
 
 
 def read_status(target: Path | str | int, *, timeout_s: float = 2.0, runtime: Path | None = None) -> StatusSnapshot:

@@ -156,6 +156,7 @@ class StripeFolders:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.rename(folder / "manifest.json")
+            _sync_names(folder)
         self.manifest = msgspec.structs.replace(self.manifest, num_slots=num_slots)
 
     def close(self) -> None:
@@ -197,6 +198,15 @@ def _as_config_error(directory: Path) -> Iterator[None]:
             f"ssd_cache_dir = {str(directory)!r}: cannot be used ({error.strerror}); "
             "name a directory that this user can write"
         ) from error
+
+
+def _sync_names(folder: Path) -> None:
+    """Make the names in a folder durable: a power failure must not leave some stripes of a set without their manifest."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _common_manifest(folders: list[Path], fingerprint: str) -> Manifest | None:
