@@ -343,10 +343,10 @@ def run(directory: Path, seed: int, operations: int, seconds: float) -> dict[str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--operations", type=int, default=int(os.environ.get("TIERCEL_SIM_OPERATIONS", 10_000)))
+    parser.add_argument("--operations", type=int, default=int(os.environ.get("TIERCEL_SIM_OPERATIONS", "10000")))
     parser.add_argument("--seconds", type=float, default=float("inf"))
     arguments = parser.parse_args()
-    seed = int(os.environ.get("TIERCEL_SIM_SEED", random.randrange(2**32)))
+    seed = int(os.environ.get("TIERCEL_SIM_SEED", str(random.randrange(2**32))))
     sys.stderr.write(f"TIERCEL_SIM_SEED={seed}\n")
     logging.disable(logging.CRITICAL - 1)
     result = run(arguments.directory, seed, arguments.operations, arguments.seconds)

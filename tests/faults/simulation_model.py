@@ -31,20 +31,18 @@ Content = NDArray[np.uint16]
 """uint16[num_blocks, 2, 16, 1, 8]: keys and values of each block."""
 
 
-def sim_config(directories: list[Path]) -> CacheConfig:
+def sim_config(directories: list[Path], **settings: object) -> CacheConfig:
     """A cache that overflows all the time: 40 blocks in memory, 100 on disk, of 216 that exist."""
-    return config(
-        None,
-        host=40,
-        disk=100,
-        ssd_cache_dir=[str(path) for path in directories],
-        ssd_io_engine="threads",
-        ssd_direct_io=False,
-        ssd_cache_iouring_entries=4,
-        journal_checkpoint_bytes=8192,
-        cpu_hugepages=False,
-        evict_ratio=0.05,
-    )
+    values: dict[str, object] = {
+        "ssd_cache_dir": [str(path) for path in directories],
+        "ssd_io_engine": "threads",
+        "ssd_direct_io": False,
+        "ssd_cache_iouring_entries": 4,
+        "journal_checkpoint_bytes": 8192,
+        "cpu_hugepages": False,
+        "evict_ratio": 0.05,
+    }
+    return config(None, host=40, disk=100, **(values | settings))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

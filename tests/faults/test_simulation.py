@@ -17,7 +17,7 @@ import pytest
 from tests.helpers import simulated_disk
 
 ROOT = Path(__file__).parents[2]
-OPERATIONS = int(os.environ.get("TIERCEL_SIM_OPERATIONS", 8000))
+OPERATIONS = int(os.environ.get("TIERCEL_SIM_OPERATIONS", "8000"))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def memory_directory(tmp_path: Path) -> Iterator[Path]:
 def test_no_fault_of_a_disk_ever_leads_to_a_wrong_byte_a_leak_a_hang_or_a_lost_block(
     library: Path, memory_directory: Path, piece: int
 ) -> None:
-    seed = int(os.environ.get("TIERCEL_SIM_SEED", random.randrange(2**32))) + piece
+    seed = int(os.environ.get("TIERCEL_SIM_SEED", str(random.randrange(2**32)))) + piece
     sys.stdout.write(f"TIERCEL_SIM_SEED={seed} (piece {piece})\n")
     command = [sys.executable, "-m", "tests.faults.simulation", str(memory_directory), "--operations", str(OPERATIONS)]
     done = subprocess.run(
