@@ -2,7 +2,6 @@
 
 import msgspec
 
-from tiercel.control import indexing
 from tiercel.hashing import Sequence as TokenSequence
 from tiercel.index import Index, Match, Reservation
 from tiercel.plan import NO_MOVE, Free, Move, OperationKind, Plan, Segment, pack_keys, pack_slots
@@ -90,8 +89,14 @@ class PlanBuilder:
     def reserve(self, sequence: TokenSequence, tier: TierName, blocks: range, priority: int = 0) -> Reservation:
         """Reserve what a tier lacks before `blocks.stop`, if it has every block before `blocks.start`."""
         number = self._tiers.index(tier)
-        reservation = indexing.reserve(
-            self._index, sequence, number, owner=self._ticket, blocks=blocks, now_s=self._now_s, priority=priority
+        reservation = self._index.reserve(
+            sequence,
+            number,
+            owner=self._ticket,
+            first_block=blocks.start,
+            limit_blocks=blocks.stop,
+            now_s=self._now_s,
+            priority=priority,
         )
         self.free_voided(tier, reservation)
         return reservation

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tiercel.control import indexing
 from tiercel.control.admission import BUDGET, DiskAdmission
 from tiercel.control.building import Attached, PlanBuilder
 from tiercel.control.choosing import LoadChoice, QueuedBytes
+from tiercel.control.indexing import count_present, make_index
 from tiercel.control.operation import PENDING, Lookup, Operation
 from tiercel.control.outcomes import Outcomes
 from tiercel.control.priorities import Ladder, Priority, count_leading
@@ -34,7 +34,7 @@ class Control:
         self.settings = settings
         self.tiers = tuple(sorted(settings.capacities))
         self._numbers = {tier: number for number, tier in enumerate(self.tiers)}
-        self.index = indexing.make_index(settings)
+        self.index = make_index(settings)
         self._choice = LoadChoice(settings)
         self._admission = DiskAdmission(settings)
         self._admits_by_count = self._admission.counts
@@ -65,7 +65,7 @@ class Control:
             queued_bytes: tells the bytes that already wait to be loaded from each tier.
         """
         limit_blocks = None if limit_tokens is None else max(0, limit_tokens) // self._tokens_per_block
-        match = indexing.match(self.index, sequence, limit_blocks, now_s)
+        match = self.index.match(sequence, limit_blocks=limit_blocks, now_s=now_s)
         found = match.segments
         if not found:
             return Lookup(self.index, sequence, match, 0, 0, ())
@@ -187,7 +187,7 @@ class Control:
         affordable = self._admission.num_affordable(now_s)
         if affordable is None:
             return admitted, ()
-        affordable += indexing.count_present(self.index, sequence, self._numbers[_DISK], admitted)
+        affordable += count_present(self.index, sequence, self._numbers[_DISK], admitted)
         return min(admitted, affordable), (BUDGET,) if affordable < admitted else ()
 
     def begin_promotion(
@@ -198,7 +198,7 @@ class Control:
         if _HOST not in self._numbers or _DISK not in self._numbers or self.settings.demotes:
             return None
         disk = self._numbers[_DISK]
-        present = indexing.count_present(self.index, sequence, disk, min(stop, sequence.num_blocks))
+        present = count_present(self.index, sequence, disk, min(stop, sequence.num_blocks))
         if present >= min(stop, sequence.num_blocks):
             return None
         self._admission.see(sequence, stop)

@@ -6,7 +6,6 @@ host tier is first copied to disk, in demotions of a bounded number of bytes; as
 
 import numpy as np
 
-from tiercel.control import indexing
 from tiercel.control.admission import BUDGET, DiskAdmission
 from tiercel.control.building import PlanBuilder, Stretch
 from tiercel.control.operation import PENDING, Operation
@@ -74,7 +73,7 @@ class Relief:
             num_wanted = min(num_wanted, affordable)
         if num_wanted <= 0:
             return None
-        made = indexing.demote(self._index, host, disk, owner=ticket, num_blocks=num_wanted, now_s=now_s)
+        made = self._index.demote(host, disk, owner=ticket, num_blocks=num_wanted, now_s=now_s)
         if made is None:
             return None
         match, reservation = made
@@ -123,7 +122,7 @@ class Relief:
     def _evict(self, number: int, num_blocks: int, now_s: float) -> tuple[Free, ...]:
         if num_blocks == 0:
             return ()
-        slots = indexing.evict(self._index, number, num_blocks, now_s)
+        slots = self._index.evict(number, num_blocks, now_s=now_s)
         return (Free(tier=self._tiers[number], slots=pack_slots(slots)),) if len(slots) else ()
 
 
