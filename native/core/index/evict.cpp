@@ -26,18 +26,46 @@ std::size_t Index::evict_tail(std::size_t tier, RunId run, std::uint32_t num_kep
   return num_evicted;
 }
 
-std::size_t Index::prefetch_victims(std::size_t tier, std::size_t num_runs) const {
-  std::array<RunId, 32> victims;
-  const std::span<RunId> wanted = std::span<RunId>(victims).first(std::min(num_runs, victims.size()));
-  const std::span<const RunId> found = tree_.prefetch_victims(tier, wanted);
-  for (const RunId victim : found) tiers_[tier].slots.prefetch(tree_.tier_run(tier, victim).slots[0] & kSlotMask);
-  return found.size();
-}
+// Reads ahead of an eviction: what it comes to next is on its way from memory when it comes there.
+class Index::VictimPrefetch {
+ public:
+  VictimPrefetch(const Index& index, std::size_t tier) : index_(index), tier_(tier) {}
+
+  // The eviction has come one victim further, with at most num_left more.
+  void advance(std::size_t num_left) {
+    if (num_started_ == num_known_) {
+      if (num_left < kFewVictims || num_passed_++ < num_known_) return;
+      num_known_ = index_.tree_.policy(tier_).peek(std::span<RunId>(victims_).first(std::min(num_left, kNumVictims)));
+      num_started_ = num_ended_ = num_passed_ = 0;
+    }
+    const std::size_t ahead = std::min(num_known_, num_passed_ + kRunsAhead);
+    while (num_started_ < ahead) index_.tree_.prefetch_run(tier_, victims_[num_started_++]);
+    const std::size_t ends_ahead = std::min(num_known_, num_passed_ + kEndsAhead);
+    for (; num_ended_ < ends_ahead; ++num_ended_) {
+      index_.tiers_[tier_].slots.prefetch(index_.tree_.prefetch_end(tier_, victims_[num_ended_]));
+    }
+    ++num_passed_;
+  }
+
+ private:
+  static constexpr std::size_t kNumVictims = 256;
+  static constexpr std::size_t kFewVictims = 4;
+  static constexpr std::size_t kRunsAhead = 64;
+  static constexpr std::size_t kEndsAhead = 32;
+
+  const Index& index_;
+  std::size_t tier_;
+  std::array<RunId, kNumVictims> victims_;
+  std::size_t num_known_ = 0;
+  std::size_t num_started_ = 0;
+  std::size_t num_ended_ = 0;
+  std::size_t num_passed_ = 0;
+};
 
 // A leaf whose end is pinned, being written or guarded is passed over, and so are the runs above it.
 void Index::evict_some(std::size_t tier, std::size_t num_wanted, Guard guard, std::vector<Slot>& voided) {
   EvictionPolicy& policy = tree_.policy(tier);
-  std::size_t num_prefetched = 0;
+  VictimPrefetch prefetch(*this, tier);
   while (num_wanted != 0) {
     const RunId victim = policy.victim();
     if (victim == kNoRun) break;
@@ -48,11 +76,7 @@ void Index::evict_some(std::size_t tier, std::size_t num_wanted, Guard guard, st
     const std::size_t num_blocks =
         evict_tail(tier, victim, victim == guard.run ? guard.num_kept : 0, num_wanted, voided);
     num_wanted -= num_blocks;
-    if (num_prefetched != 0) {
-      --num_prefetched;
-    } else if (num_blocks != 0 && num_wanted > num_blocks) {
-      num_prefetched = prefetch_victims(tier, num_wanted / num_blocks);  // if the next ones are as long
-    }
+    if (num_blocks != 0) prefetch.advance(num_wanted / num_blocks);  // if the next ones are as long
     if (num_wanted != 0 && tree_.tier_run(tier, victim).num_present != 0) policy.pass_over(victim);
   }
   policy.offer_again();

@@ -113,6 +113,7 @@ class Index : public std::enable_shared_from_this<Index> {
   std::string check(Lock& lock) const;
 
  private:
+  class VictimPrefetch;
   friend class IndexCheck;
   friend class Restore;
 
@@ -165,7 +166,6 @@ class Index : public std::enable_shared_from_this<Index> {
   void find_writers(const Path& path, std::size_t tier, std::vector<BlockRange>& attached) const;
   std::size_t evict_tail(std::size_t tier, RunId run, std::uint32_t num_kept, std::size_t num_wanted,
                          std::vector<Slot>& voided);
-  std::size_t prefetch_victims(std::size_t tier, std::size_t num_runs) const;
   void evict_some(std::size_t tier, std::size_t num_wanted, Guard guard, std::vector<Slot>& voided);
   void make_room(std::size_t tier, std::uint32_t num_wanted, const Path& path, std::vector<Slot>& voided);
   Path path_to(std::size_t tier, RunId last) const;

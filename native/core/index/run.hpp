@@ -10,8 +10,10 @@
 
 namespace tiercel {
 
-struct Run {
-  Key* keys;
+// A cache line, so that evicting one of many short runs waits for memory once.
+struct alignas(64) Run {
+  Key* keys;          // of a capacity of 1: &first_key
+  Key first_key;      // equal to keys[0]
   RunId parent;       // kNoRun at the top
   RunId first_child;  // children form a list, for the rare case that a subtree is dropped
   RunId next_sibling;
@@ -22,12 +24,14 @@ struct Run {
   std::uint32_t root;        // in the root table; the same on a whole path
   std::uint8_t priority;     // no lower than any child's
 };
+static_assert(sizeof(Run) == 64);
 
 struct TierRun {
-  Slot* slots;                 // null while num_present == 0
+  Slot* slots;                 // null while num_present == 0; of a run of capacity 1: &only_slot
   std::uint32_t num_present;   // leading blocks that the tier holds
   std::uint32_t num_writing;   // of those, not ready yet
   std::uint32_t num_children;  // child runs of which the tier holds any block
+  Slot only_slot;
 };
 
 }  // namespace tiercel

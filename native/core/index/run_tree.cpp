@@ -7,7 +7,7 @@ namespace tiercel {
 
 RunTree::RunTree(std::span<const std::uint32_t> capacities, std::span<const PolicyOptions> policies,
                  std::size_t num_runs)
-    : runs_(num_runs) {
+    : runs_(num_runs), unused_(num_runs) {
   tiers_.reserve(capacities.size());  // policies keep references
   for (std::size_t tier = 0; tier < capacities.size(); ++tier) {
     Tier& added = tiers_.emplace_back(num_runs);
@@ -23,21 +23,14 @@ RunTree::~RunTree() {
 
 std::size_t RunTree::num_bytes() const noexcept {
   std::size_t num_bytes = run_end_ * sizeof(Run) + table_.num_bytes() + pool_.num_bytes() + roots_.num_bytes();
-  num_bytes += unused_.capacity() * sizeof(RunId);
+  num_bytes += num_unused_ * sizeof(RunId);
   for (const Tier& tier : tiers_) num_bytes += tier.run_end * sizeof(TierRun) + tier.policy->num_bytes();
   return num_bytes;
 }
 
 RunId RunTree::new_run() {
-  RunId id;
-  if (unused_.empty()) {
-    id = run_end_++;
-  } else {
-    id = unused_.back();
-    unused_.pop_back();
-  }
   ++num_runs_;
-  return id;
+  return num_unused_ == 0 ? run_end_++ : unused_[--num_unused_];
 }
 
 void RunTree::link_child(RunId parent, RunId id) noexcept {
@@ -64,8 +57,9 @@ RunId RunTree::add_child(RunId parent, const Key& root, std::span<const Key> key
   Run& run = runs_[id];
   run.num_blocks = static_cast<std::uint32_t>(keys.size());
   run.capacity = static_cast<std::uint32_t>(SlabPool::round_length(keys.size()));
-  run.keys = new_keys(run.capacity);
+  run.keys = new_keys(id, run.capacity);
   std::copy(keys.begin(), keys.end(), run.keys);
+  run.first_key = keys[0];
   run.first_child = kNoRun;
   run.depth = parent == kNoRun ? 0 : runs_[parent].depth + runs_[parent].num_blocks;
   run.root = roots_.acquire(root);
@@ -88,13 +82,13 @@ void RunTree::set_capacity(RunId id, std::uint32_t num_blocks) {
   Run& run = runs_[id];
   const auto capacity = static_cast<std::uint32_t>(SlabPool::round_length(num_blocks));
   if (capacity == run.capacity) return;
-  Key* keys = new_keys(capacity);
+  Key* keys = new_keys(id, capacity);
   std::copy_n(run.keys, std::min(run.num_blocks, num_blocks), keys);
   free_keys(std::exchange(run.keys, keys), run.capacity);
-  for (Tier& tier : tiers_) {
-    TierRun& held = tier.runs[id];
+  for (std::size_t tier = 0; tier < tiers_.size(); ++tier) {
+    TierRun& held = tiers_[tier].runs[id];
     if (held.num_present == 0) continue;
-    Slot* slots = new_slots(capacity);
+    Slot* slots = new_slots(tier, id, capacity);
     std::copy_n(held.slots, held.num_present, slots);
     free_slots(std::exchange(held.slots, slots), run.capacity);
   }
@@ -109,10 +103,10 @@ RunId RunTree::split(RunId tail_id, std::uint32_t at) {
   head = tail;
   head.num_blocks = at;
   head.capacity = static_cast<std::uint32_t>(SlabPool::round_length(at));
-  head.keys = new_keys(head.capacity);
+  head.keys = new_keys(head_id, head.capacity);
   std::copy_n(tail.keys, at, head.keys);
   roots_.add_use(head.root);
-  table_.replace(tail.keys[0], tail_id, head_id);
+  table_.replace(tail.first_key, tail_id, head_id);
 
   // The head takes the tail's place among its siblings; the tail becomes its only child.
   if (head.previous_sibling != kNoRun) {
@@ -126,10 +120,11 @@ RunId RunTree::split(RunId tail_id, std::uint32_t at) {
 
   for (std::size_t tier = 0; tier < tiers_.size(); ++tier) split_tier(tier, head_id, tail_id, at);
   std::copy(tail.keys + at, tail.keys + tail.num_blocks, tail.keys);
+  tail.first_key = tail.keys[0];
   tail.num_blocks -= at;
   tail.depth += at;
   set_capacity(tail_id, tail.num_blocks);
-  table_.insert(tail.keys[0], tail_id);
+  table_.insert(tail.first_key, tail_id);
   return head_id;
 }
 
@@ -140,7 +135,7 @@ void RunTree::split_tier(std::size_t tier, RunId head_id, RunId tail_id, std::ui
   if (tail.num_present == 0) return;
   tiers_[tier].run_end = std::max(tiers_[tier].run_end, head_id + 1);
   const std::uint32_t num_head = std::min(tail.num_present, at);
-  head = {new_slots(runs_[head_id].capacity), num_head, 0, 0};
+  head = {new_slots(tier, head_id, runs_[head_id].capacity), num_head, 0, 0, 0};
   std::copy_n(tail.slots, num_head, head.slots);
   if (tail.num_writing != 0) {
     head.num_writing = static_cast<std::uint32_t>(std::count_if(head.slots, head.slots + num_head, is_writing));
@@ -164,7 +159,7 @@ void RunTree::fill(std::size_t tier, RunId id, std::span<const Slot> slots, bool
   const RunId parent = runs_[id].parent;
   bool is_new = false;
   if (held.num_present == 0) {
-    held = {new_slots(runs_[id].capacity), 0, 0, 0};
+    held = {new_slots(tier, id, runs_[id].capacity), 0, 0, 0, 0};
     tiers_[tier].run_end = std::max(tiers_[tier].run_end, id + 1);
     if (parent != kNoRun) count_child(tier, parent);
     is_new = true;
@@ -221,12 +216,12 @@ void RunTree::leave(std::size_t tier, RunId id) {
 
 void RunTree::remove(RunId id) {
   Run& run = runs_[id];
-  table_.erase(run.keys[0], id);
+  table_.erase(run.first_key, id);
   unlink_child(id);
   roots_.release(run.root);
   free_arrays(id);
   run.num_blocks = 0;
-  unused_.push_back(id);
+  unused_[num_unused_++] = id;
   --num_runs_;
 }
 
@@ -252,20 +247,21 @@ void RunTree::raise(RunId id, std::uint8_t priority) {
   }
 }
 
-std::span<const RunId> RunTree::prefetch_victims(std::size_t tier, std::span<RunId> victims) const {
+void RunTree::prefetch_run(std::size_t tier, RunId id) const noexcept {
   const Tier& from = tiers_[tier];
-  const std::span<const RunId> found = victims.first(from.policy->peek(victims));
-  for (const RunId victim : found) {
-    __builtin_prefetch(&runs_[victim], 1);
-    __builtin_prefetch(&from.runs[victim], 1);
-    from.policy->prefetch(victim);
-  }
-  for (const RunId victim : found) {
-    __builtin_prefetch(runs_[victim].keys, 1);
-    __builtin_prefetch(from.runs[victim].slots, 1);
-  }
-  for (const RunId victim : found) table_.prefetch(runs_[victim].keys[0]);
-  return found;
+  __builtin_prefetch(&runs_[id], 1);
+  __builtin_prefetch(&from.runs[id], 1);
+  from.policy->prefetch(id);
+}
+
+Slot RunTree::prefetch_end(std::size_t tier, RunId id) const noexcept {
+  const Run& run = runs_[id];
+  const TierRun& held = tiers_[tier].runs[id];
+  table_.prefetch(run.first_key);
+  if (run.parent != kNoRun) __builtin_prefetch(&tiers_[tier].runs[run.parent], 1);
+  if (run.capacity == 1) return held.only_slot & kSlotMask;
+  __builtin_prefetch(held.slots + held.num_present - 1, 1);
+  return 0;
 }
 
 void RunTree::clear() {

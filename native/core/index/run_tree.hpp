@@ -57,7 +57,7 @@ class RunTree {
 
   // The child of `parent` (kNoRun: the top) that begins with `key`, or kNoRun.
   RunId find_child(RunId parent, const Key& key) const {
-    return table_.find(key, [&](RunId id) { return runs_[id].parent == parent && runs_[id].keys[0] == key; });
+    return table_.find(key, [&](RunId id) { return runs_[id].parent == parent && runs_[id].first_key == key; });
   }
 
   // A new run below `parent`'s end. No tier holds any of it: `fill` must follow. keys must not be empty.
@@ -80,9 +80,10 @@ class RunTree {
   // The path up from `id` has at least this priority.
   void raise(RunId id, std::uint8_t priority);
 
-  // Fetch into the processor's cache what evicting the next runs will need, all at once: each of them would otherwise
-  // wait for memory several times. Returns those runs, up to victims.size().
-  std::span<const RunId> prefetch_victims(std::size_t tier, std::span<RunId> victims) const;
+  // Fetch into the processor's cache what evicting the run will need, in two steps, the second some time after the
+  // first: each miss would otherwise be waited for. The second returns a slot that will be needed.
+  void prefetch_run(std::size_t tier, RunId id) const noexcept;
+  Slot prefetch_end(std::size_t tier, RunId id) const noexcept;
 
   // Forget all runs.
   void clear();
@@ -106,17 +107,26 @@ class RunTree {
   void forget_child(std::size_t tier, RunId parent);
   void free_arrays(RunId id) noexcept;
   void leave(std::size_t tier, RunId id);
-  Key* new_keys(std::uint32_t capacity) { return static_cast<Key*>(pool_.allocate(std::size_t{capacity} * 4)); }
-  Slot* new_slots(std::uint32_t capacity) { return static_cast<Slot*>(pool_.allocate(capacity)); }
-  void free_keys(Key* keys, std::uint32_t capacity) noexcept { pool_.free(keys, std::size_t{capacity} * 4); }
-  void free_slots(Slot* slots, std::uint32_t capacity) noexcept { pool_.free(slots, capacity); }
+  Key* new_keys(RunId id, std::uint32_t capacity) {
+    return capacity == 1 ? &runs_[id].first_key : static_cast<Key*>(pool_.allocate(std::size_t{capacity} * 4));
+  }
+  Slot* new_slots(std::size_t tier, RunId id, std::uint32_t capacity) {
+    return capacity == 1 ? &tiers_[tier].runs[id].only_slot : static_cast<Slot*>(pool_.allocate(capacity));
+  }
+  void free_keys(Key* keys, std::uint32_t capacity) noexcept {
+    if (capacity != 1) pool_.free(keys, std::size_t{capacity} * 4);
+  }
+  void free_slots(Slot* slots, std::uint32_t capacity) noexcept {
+    if (capacity != 1) pool_.free(slots, capacity);
+  }
 
   LazyArray<Run> runs_;
   std::vector<Tier> tiers_;
   KeyTable table_;
   SlabPool pool_;
   RootTable roots_;
-  std::vector<RunId> unused_;  // numbers below run_end_
+  LazyArray<RunId> unused_;  // a stack of numbers below run_end_
+  std::size_t num_unused_ = 0;
   RunId run_end_ = 0;
   std::uint32_t num_runs_ = 0;
   std::uint64_t version_ = 0;

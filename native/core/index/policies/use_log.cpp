@@ -97,12 +97,12 @@ void UseLog::clear() {
     while (levels_[level].oldest != kNoChunk) free_chunk(levels_[level].oldest);
     youngest_[level] = kNoPlace;
   }
-  cursor_ = {};
+  passed_ = {};
 }
 
 // Free an empty chunk, or merge a sparse one with a neighbour.
 void UseLog::settle(ChunkId id) {
-  if (cursor_.run != kNoRun) return;
+  if (passed_.run != kNoRun) return;
   const Chunk& chunk = chunks_[id];
   if (chunk.younger == kNoChunk) return;  // being written
   if (chunk.num_live == 0) return free_chunk(id);
@@ -181,22 +181,21 @@ UseLog::Place UseLog::first_behind(Place place) const {
   return first_from_level(level + 1);
 }
 
-RunId UseLog::run_behind(Cursor cursor) const {
-  if (cursor.run == kNoRun) {
-    const Place place = first_from_level(0);
-    return place == kNoPlace ? kNoRun : run_at(place);
+UseLog::Cursor UseLog::behind(Cursor cursor) const {
+  if (cursor.run == kNoRun) return at(first_from_level(0));
+  const Place place = cursor.place;
+  if (test(chunks_[place / kChunkEntries].shared, place % kChunkEntries)) {
+    const RunId parent = tier_.runs[cursor.run].parent;
+    if (shares(parent, place)) return {parent, place};
   }
-  const RunId parent = tier_.runs[cursor.run].parent;
-  if (shares(parent, cursor.place)) return parent;
-  const Place place = first_behind(cursor.place);
-  return place == kNoPlace ? kNoRun : run_at(place);
+  return at(first_behind(place));
 }
 
 void UseLog::offer_again() {
-  if (cursor_.run == kNoRun) return;
+  if (passed_.run == kNoRun) return;
   bool is_behind = false;  // behind the last run passed over
-  const ChunkId last = cursor_.place / kChunkEntries;
-  cursor_ = {};
+  const ChunkId last = passed_.place / kChunkEntries;
+  passed_ = {};
   // What was not merged while a run was passed over: up to the first chunk that nobody has come to.
   for (const Level& level : levels_) {
     for (ChunkId id = level.oldest; id != kNoChunk;) {
@@ -216,21 +215,15 @@ void UseLog::offer_again() {
 
 std::size_t UseLog::peek(std::span<RunId> runs) const {
   std::size_t num_runs = 0;
-  Cursor cursor = cursor_;
-  for (RunId run = run_behind(cursor); run != kNoRun && num_runs < runs.size(); run = run_behind(cursor)) {
-    runs[num_runs++] = run;
-    cursor = {run, places_[run]};
+  for (Cursor next = behind(passed_); next.run != kNoRun && num_runs < runs.size(); next = behind(next)) {
+    runs[num_runs++] = next.run;
   }
   return num_runs;
 }
 
 std::vector<RunId> UseLog::order() const {
   std::vector<RunId> runs;
-  Cursor cursor;
-  for (RunId run = run_behind(cursor); run != kNoRun; run = run_behind(cursor)) {
-    runs.push_back(run);
-    cursor = {run, places_[run]};
-  }
+  for (Cursor next = behind({}); next.run != kNoRun; next = behind(next)) runs.push_back(next.run);
   return runs;
 }
 

@@ -37,8 +37,8 @@ class UseLog {
   }
   void clear();
 
-  RunId oldest() const { return run_behind(cursor_); }
-  void pass_over(RunId run) noexcept { cursor_ = {run, places_[run]}; }
+  RunId oldest() const { return behind(passed_).run; }
+  void pass_over(RunId run) noexcept { passed_ = {run, places_[run]}; }
   void offer_again();
   std::size_t peek(std::span<RunId> runs) const;
   std::vector<RunId> order() const;
@@ -70,7 +70,7 @@ class UseLog {
     ChunkId oldest = kNoChunk;
     ChunkId youngest = kNoChunk;
   };
-  // The last run passed over; nothing is merged while there is one, so its place holds.
+  // A run in the order; kNoRun is before the first and behind the last.
   struct Cursor {
     RunId run = kNoRun;
     Place place = kNoPlace;
@@ -81,7 +81,8 @@ class UseLog {
     return (bits[at / 64] >> (at % 64) & 1) != 0;
   }
   static std::uint32_t next_live(const Chunk& chunk, std::uint32_t at) noexcept;
-  RunId run_behind(Cursor cursor) const;
+  Cursor at(Place place) const noexcept { return place == kNoPlace ? Cursor{} : Cursor{run_at(place), place}; }
+  Cursor behind(Cursor cursor) const;
   bool shares(RunId run, Place place) const noexcept;
   Place first_behind(Place place) const;
   Place first_from_level(std::size_t level) const;
@@ -99,7 +100,7 @@ class UseLog {
   std::array<Level, kPriorityMax + 1> levels_{};
   std::array<Place, kPriorityMax + 1> youngest_;
   std::vector<ChunkId> unused_;
-  Cursor cursor_;
+  Cursor passed_;  // the last run passed over; nothing is merged while there is one, so its place holds
   ChunkId num_chunks_seen_ = 0;
   std::size_t num_runs_seen_ = 0;  // highest run number + 1
 };
