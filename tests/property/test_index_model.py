@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tiercel._native import Sequence
-from tiercel.index import Index, Match, Reservation
+from tiercel.index import EVICTION_POLICIES, Index, Match, Reservation
 
 TOKENS_PER_BLOCK = 2
 CAPACITIES = (24, 40)
@@ -67,9 +67,10 @@ class Tier:
 class Model:
     """The index under test and the dicts that say what it must answer."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, policies: list[str]) -> None:
         self.random = random.Random(seed)
-        self.index = Index(list(CAPACITIES), evict_batch=list(EVICT_BATCH))
+        self.index = Index(list(CAPACITIES), policies=policies, evict_batch=list(EVICT_BATCH))
+        self.policies = policies
         self.tiers = [Tier(capacity) for capacity in CAPACITIES]
         self.matches: list[tuple[Match, list[tuple[int, int]]]] = []
         self.writing: list[Writing] = []
@@ -249,7 +250,7 @@ class Model:
         """What an index exports, another one restores, in any order that keeps the last use last."""
         number = self.random.randrange(len(self.tiers))
         parents, keys, slots = self.index.export_blocks(number)
-        other = Index(list(CAPACITIES))
+        other = Index(list(CAPACITIES), policies=self.policies)
         roots = np.array([[root] * 16 for root in range(3)], dtype=np.uint8)
         assert other.restore_blocks(number, parents, keys, slots, self.random.choice([roots, roots[:0]])).all()
         other.check()
@@ -271,8 +272,8 @@ class Model:
             assert stats.num_free == tier.capacity - len(ready | pinned) - num_writing
 
 
-def run_history(seed: int, num_steps: int) -> None:
-    model = Model(seed)
+def run_history(seed: int, num_steps: int, policies: list[str]) -> None:
+    model = Model(seed, policies)
     steps = [model.match] * 5 + [model.reserve] * 6 + [model.commit] * 6 + [model.release] * 4
     steps += [model.truncate, model.drop, model.evict, model.evict, model.clear, model.restart]
     for _ in range(num_steps):
@@ -286,9 +287,11 @@ def run_history(seed: int, num_steps: int) -> None:
     assert [model.index.stats(tier).num_free for tier in range(2)] == list(CAPACITIES)
 
 
-@pytest.mark.parametrize("history", range(8))
-def test_the_index_agrees_with_a_plain_dict_model(history: int) -> None:
+@pytest.mark.parametrize("policy", EVICTION_POLICIES)
+def test_the_index_agrees_with_a_plain_dict_model_under_every_policy(policy: str) -> None:
     chosen = os.environ.get("TIERCEL_TEST_SEED")
     seed = int(chosen) if chosen else random.SystemRandom().randrange(2**32)
     sys.stdout.write(f"TIERCEL_TEST_SEED={seed}\n")
-    run_history(seed, num_steps=2000)
+    other = random.Random(seed).choice(EVICTION_POLICIES)
+    run_history(seed, num_steps=1500, policies=[policy, other])
+    run_history(seed + 1, num_steps=500, policies=[other, policy])

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.helpers.index_samples import match_and_release, sequence_of, store
-from tiercel.index import Index
+from tiercel.index import EVICTION_POLICIES, Index
 
 
 def test_a_demotion_names_the_next_victims_blocks_in_both_tiers() -> None:
@@ -93,7 +93,7 @@ def test_tiers_and_priorities_out_of_range_are_named() -> None:
         index.reserve(sequence_of(1), 0, owner=0, priority=101)
 
 
-@pytest.mark.parametrize("policy", ["lru"])
+@pytest.mark.parametrize("policy", EVICTION_POLICIES)
 def test_blocks_of_lower_priority_leave_first_whatever_their_use(policy: str) -> None:
     index = Index([9], policies=[policy])
     for numbers, priority in (((1, 2, 3), 50), ((4, 5, 6), 0), ((7, 8, 9), 100)):

@@ -4,7 +4,16 @@
 #include <stdexcept>
 #include <string_view>
 
+#include "index/policies/arc.hpp"
+#include "index/policies/cost.hpp"
+#include "index/policies/fifo.hpp"
+#include "index/policies/filo.hpp"
+#include "index/policies/lfu.hpp"
 #include "index/policies/lru.hpp"
+#include "index/policies/lru_reward.hpp"
+#include "index/policies/mru.hpp"
+#include "index/policies/slru.hpp"
+#include "index/policies/two_queue.hpp"
 
 namespace tiercel {
 
@@ -15,13 +24,24 @@ std::unique_ptr<EvictionPolicy> make(const PolicyOptions&, const TierView& tier)
   return std::make_unique<Policy>(tier);
 }
 
+std::unique_ptr<EvictionPolicy> make_lru(const PolicyOptions& options, const TierView& tier) {
+  if (options.hit_reward_s > 0.0) return std::make_unique<RewardedLruPolicy>(options, tier);
+  return std::make_unique<LruPolicy>(tier);
+}
+
+std::unique_ptr<EvictionPolicy> make_slru(const PolicyOptions& options, const TierView& tier) {
+  return std::make_unique<SlruPolicy>(options, tier);
+}
+
 struct Known {
   std::string_view name;
   std::unique_ptr<EvictionPolicy> (*make)(const PolicyOptions&, const TierView&);
 };
 
 constexpr std::array kKnown = {
-    Known{"lru", make<LruPolicy>},
+    Known{"lru", make_lru},          Known{"2q", make<TwoQueuePolicy>}, Known{"slru", make_slru},
+    Known{"lfu", make<LfuPolicy>},   Known{"fifo", make<FifoPolicy>},   Known{"mru", make<MruPolicy>},
+    Known{"filo", make<FiloPolicy>}, Known{"arc", make<ArcPolicy>},     Known{"cost", make<CostPolicy>},
 };
 
 }  // namespace

@@ -1,0 +1,41 @@
+// 2Q: new blocks wait in a queue of a quarter of the tier, in the order of their coming and whatever their use; a block
+// that comes back soon after it was evicted from there, as a ghost, is admitted to the main part, which is an lru list.
+// So what is used once never displaces what is used again. Johnson and Shasha, 2Q: A Low Overhead High Performance
+// Buffer Management Replacement Algorithm (1994), with its Kin of 25 % and ghosts for half of the tier's blocks.
+#pragma once
+
+#include "index/policies/ghost_list.hpp"
+#include "index/policies/two_part.hpp"
+
+namespace tiercel {
+
+class TwoQueuePolicy final : public TwoPartPolicy {
+ public:
+  explicit TwoQueuePolicy(const TierView& tier)
+      : TwoPartPolicy(tier), ghosts_(tier.num_slots / 2), num_waiting_max_(tier.num_slots / 4) {}
+
+  void used(RunId run, Use use) override {
+    num_hits(run) += use == Use::kLookup;
+    if (use == Use::kRestore || part(run) == kBetter) place(run, part(run));
+  }
+  void clear() override {
+    TwoPartPolicy::clear();
+    ghosts_.clear();
+  }
+  PolicyStats stats() const override { return {num_blocks(kBetter), ghosts_.size(), num_ghost_hits_}; }
+  std::size_t num_bytes() const override { return TwoPartPolicy::num_bytes() + ghosts_.num_bytes(); }
+
+ private:
+  Part part_of(const Key& key) const override { return ghosts_.contains(key) ? kBetter : kPlain; }
+  void entering(const Key& key) override { num_ghost_hits_ += ghosts_.erase(key); }
+  void evicted(const Key& key, Part part) override {
+    if (part == kPlain) ghosts_.add(key);
+  }
+  Part next_part() const override { return num_blocks(kPlain) > num_waiting_max_ ? kPlain : kBetter; }
+
+  GhostList ghosts_;
+  std::uint64_t num_waiting_max_;
+  std::uint64_t num_ghost_hits_ = 0;
+};
+
+}  // namespace tiercel
