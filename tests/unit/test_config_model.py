@@ -326,6 +326,44 @@ def test_a_missing_or_impossible_fact_names_its_key(change: dict[str, Any], mess
         read({**LLAMA3, **change})
 
 
+BERT = {
+    "model_type": "bert",
+    "architectures": ["BertForMaskedLM"],
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "hidden_size": 768,
+    "torch_dtype": "float32",
+}
+MAMBA2 = {
+    "model_type": "mamba2",
+    "num_hidden_layers": 64,
+    "num_heads": 80,
+    "head_dim": 64,
+    "hidden_size": 2560,
+    "state_size": 128,
+    "torch_dtype": "bfloat16",
+}
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        (BERT, "model_type = 'bert': an encoder .*without Tiercel"),
+        ({**BERT, "model_type": "new_bert"}, "architectures = .'BertForMaskedLM'.: an encoder"),
+        (MAMBA2, "model_type = 'mamba2': a state-space model .*without Tiercel"),
+        ({**MAMBA2, "model_type": "rwkv"}, "model_type = 'rwkv'"),
+    ],
+)
+def test_a_model_without_a_kv_cache_is_refused_by_its_class(facts: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read(facts)
+
+
+def test_an_encoders_class_that_was_trained_to_generate_is_a_decoder() -> None:
+    assert read({**BERT, "is_decoder": True, "architectures": ["BertLMHeadModel"]}).num_layers == 12
+    assert read({**LLAMA3, "architectures": ["LlamaForCausalLM"]}).num_layers == 32
+
+
 def test_the_engines_own_kv_type_wins_over_the_weights() -> None:
     assert read(LLAMA3, dtype="float8_e5m2").dtype == "float8_e5m2"
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict
 
+from tiercel.config.cacheless import require_kv_cache
 from tiercel.config.dtypes import dtype_name
 from tiercel.config.layers import LayerGroup, read_groups
 from tiercel.config.messages import problem
@@ -91,6 +92,7 @@ def _facts(outer: Mapping[str, object], dtype: object) -> ModelFacts:
     text = _text_facts(outer)
     if text.get("is_encoder_decoder"):
         raise problem("is_encoder_decoder", True, "must be false", "Tiercel stores the KV of decoder-only models")
+    require_kv_cache(text)
     if isinstance(text.get("block_configs"), list):
         raise ConfigError("block_configs: layers of different KV shapes are for a later version; run without Tiercel")
     num_layers = _count(text, _LAYERS)

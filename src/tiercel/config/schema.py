@@ -37,7 +37,8 @@ def settings_schema() -> Schema:
         **{key: _later(later) for key, later in LATER_KEYS.items()},
         **{key: value for dialect in DIALECTS for key, value in _foreign(dialect).items()},
     }
-    top = {key: settings.get(key, {"$ref": f"#/definitions/{key}"}) for key in TOP_LEVEL}
+    flat: Schema = {key: _reference("settings", key) for key in settings}
+    top = {key: flat.get(key, _reference(key)) for key in TOP_LEVEL}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Settings of a Tiercel cache",
@@ -45,15 +46,17 @@ def settings_schema() -> Schema:
         "type": "object",
         "if": {"required": ["cache_config"]},
         "then": {"properties": top, "additionalProperties": False},
-        "else": {
-            "properties": {**settings, "model_config": {"$ref": "#/definitions/model_config"}},
-            "additionalProperties": False,
-        },
+        "else": {"properties": {**flat, "model_config": _reference("model_config")}, "additionalProperties": False},
         "definitions": {
-            "cache_config": {"type": "object", "properties": settings, "additionalProperties": False},
-            "model_config": {**_model(), "type": ["object", "null"]},
+            "cache_config": {"type": "object", "properties": flat, "additionalProperties": False},
+            "model_config": _model(),
+            "settings": settings,
         },
     }
+
+
+def _reference(*path: str) -> Schema:
+    return {"$ref": "/".join(("#/definitions", *path))}
 
 
 def _setting(described: Setting) -> Schema:
@@ -124,6 +127,7 @@ def _model() -> Schema:
         },
     }
     return {
+        "type": ["object", "null"],
         "properties": properties,
         "required": [field.name for field in fields(ModelConfig) if field.default is MISSING],
         "additionalProperties": False,
