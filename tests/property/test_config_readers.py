@@ -8,7 +8,7 @@ from typing import Any
 
 import fastjsonschema
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.config_samples import SEED_EXAMPLES
@@ -167,6 +167,8 @@ def test_keywords_of_any_value_are_taken_or_refused(overrides: dict[str, Any]) -
 
 
 @FUZZ
+@example(facts={"cross_attention_layers": [[]]})
+@example(facts={"sliding_window": 4, "max_position_embeddings": 10**400, "rope_scaling": {"factor": 2.0}})
 @given(
     facts=st.dictionaries(
         st.sampled_from(

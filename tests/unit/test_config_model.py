@@ -315,6 +315,7 @@ def test_gemma3_takes_from_its_class_what_its_file_leaves_out() -> None:
         ({"torch_dtype": "nvfp4"}, "torch_dtype = 'nvfp4'"),
         ({"num_key_value_heads": [8, 4]}, "num_key_value_heads.*differs by layer"),
         ({"num_hidden_layers": "32"}, "num_hidden_layers = '32'"),
+        ({"num_hidden_layers": 10**12}, "num_hidden_layers = 1000000000000: must be .* 1 to 1048576"),
         ({"layer_types": ["full_attention"]}, "layer_types.*1 entries for 32 layers"),
         ({"v_head_dim": 64}, "v_head_dim = 64"),
         ({"is_encoder_decoder": True}, "is_encoder_decoder"),

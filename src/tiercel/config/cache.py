@@ -13,8 +13,9 @@ from tiercel.config.areas.capacity import CapacitySettings
 from tiercel.config.areas.moving import MovingSettings
 from tiercel.config.areas.policy import PolicySettings
 from tiercel.config.areas.sight import SightSettings
-from tiercel.config.messages import StrictKeywords, expanded, problem
+from tiercel.config.messages import StrictKeywords, problem
 from tiercel.config.model import ModelConfig
+from tiercel.config.paths import expanded
 from tiercel.config.resolved import ResolvedConfig, Room, resolve_sizes
 from tiercel.config.settings import Setting, settings_of
 from tiercel.config.sizes import is_share

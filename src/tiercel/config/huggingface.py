@@ -40,6 +40,9 @@ _CLASS_FACTS: Mapping[str, Mapping[str, object]] = {
     "cohere2": {"sliding_window_pattern": 4},
     "recurrent_gemma": {"attention_window_size": 2048, "block_types": ["recurrent", "recurrent", "attention"]},
 }
+COUNT_MAX = 2**20
+"""Most layers, heads or elements that are believed: lists are made of them."""
+
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 
 
@@ -171,8 +174,8 @@ def _count(text: Mapping[str, object], names: tuple[str, ...]) -> int:
             raise problem(
                 key, value, "differs by layer, which is for a later version", "run this model without Tiercel"
             )
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise problem(key, value, "must be an integer, at least 1", "correct the config.json")
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= COUNT_MAX:
+            raise problem(key, value, f"must be an integer, 1 to {COUNT_MAX}", "correct the config.json")
         return value
     raise ConfigError(
         f"{names[0]}: missing from the config.json (also looked for {', '.join(names[1:]) or 'nothing else'}); "

@@ -17,6 +17,9 @@ _SLIDING = "sliding_attention"
 _CHUNKED = "chunked_attention"
 _LINEAR = "linear_attention"
 
+_LONGEST = 2**40
+"""Tokens beyond which a sequence counts as endless."""
+
 Facts = Mapping[str, object]
 
 
@@ -72,7 +75,7 @@ def _with_special_layers(facts: Facts, kinds: list[str]) -> list[str]:
     """Mark layers whose cache is not their own or not of the common shape."""
     shared = _int(facts, "num_kv_shared_layers") or 0
     cross = facts.get("cross_attention_layers")
-    crossing = set(cross) if isinstance(cross, list) else set[object]()
+    crossing: list[object] = cross if isinstance(cross, list) else []
     if facts.get("index_head_dim") is not None:
         return ["indexed_attention"] * len(kinds)  # each layer also caches the indexer's keys
     return [
@@ -162,9 +165,9 @@ def _longest_sequence(facts: Facts) -> float:
     longest = _int(facts, "max_position_embeddings")
     scaling = facts.get("rope_scaling")
     factor = scaling.get("factor") if isinstance(scaling, Mapping) else None
-    if longest is None:
+    if longest is None or longest > _LONGEST:
         return float("inf")
-    return longest * max(1.0, factor) if isinstance(factor, (int, float)) else longest
+    return longest * max(1.0, min(factor, _LONGEST)) if isinstance(factor, (int, float)) else longest
 
 
 def _from_hints(facts: Facts, num_layers: int) -> list[str] | None:

@@ -1,11 +1,9 @@
-"""How a rejected setting is told: one shape for every message of this package."""
+"""How a rejected setting is told: one shape for every message of this package, unknown keywords included."""
 
 import difflib
-import os
 import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tiercel.errors import ConfigError
@@ -65,19 +63,3 @@ def require_unique(keys: Sequence[object]) -> None:
     repeated = next((key for index, key in enumerate(keys) if key in keys[:index]), None)
     if repeated is not None:
         raise ValueError(f"key {repeated!r} is given twice")
-
-
-def is_path_text(text: str) -> bool:
-    """Whether the operating system could take a text as a path."""
-    try:
-        return b"\0" not in os.fsencode(text)
-    except UnicodeEncodeError:  # half a surrogate pair, which JSON can write
-        return False
-
-
-def expanded(entry: str) -> Path:
-    """Return a path with ~ replaced. Raises ConfigError where there is no such home."""
-    try:
-        return Path(entry).expanduser()
-    except RuntimeError as error:
-        raise problem("ssd_cache_dir", entry, "names a home directory that does not exist", "write it out") from error

@@ -10,7 +10,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tiercel.config.messages import is_path_text, problem
+from tiercel.config.messages import problem
+from tiercel.config.paths import is_path_text
 from tiercel.config.sizes import format_bytes, is_share, parse_share, parse_size
 from tiercel.errors import ConfigError
 
