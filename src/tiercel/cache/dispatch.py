@@ -166,13 +166,15 @@ class Dispatcher:
             self._table.apply_frees(relief.evict(now_s))
             while self.transfer.has_room(self._store_lanes[-1], _STORE_MOVES):
                 operation = relief.begin_demotion(next(self._numbers), now_s, timeout_s)
-                if operation is None:
-                    frees, refusal = relief.evict_undemoted(now_s)
-                    self._table.apply_frees(frees)
-                    if refusal is not None:
-                        self._on_throttled(refusal)
+                if operation is not None:
+                    self._table.start(operation, None, now_s, ended)
+                    continue
+                frees, refusal = relief.evict_demoted(now_s)
+                self._table.apply_frees(frees)
+                if refusal is not None:
+                    self._on_throttled(refusal)
+                if not frees:
                     break
-                self._table.start(operation, None, now_s, ended)
         resolve_all(ended)
 
     def _check_room(self, lanes: Sequence[LaneName], num_moves: int) -> None:

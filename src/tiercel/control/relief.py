@@ -1,7 +1,8 @@
 """Room ahead of need: watermarks, and what goes to disk before it leaves the host tier. Used by `control` only.
 
 A tier that is more than its high watermark full is brought down to the low one. Under `on_evict` what is about to leave the
-host tier is first copied to disk, in demotions of a bounded number of bytes; as they end, as many blocks are evicted.
+host tier is first copied to disk, in demotions of a bounded number of bytes, until the disk lacks nothing of the paths that
+are next to lose their tails; then so many blocks leave as there are such paths.
 """
 
 import numpy as np
@@ -15,7 +16,11 @@ from tiercel.plan import Free, OperationKind, pack_slots
 from tiercel.tiers.base import TierName
 
 DEMOTION = "demotion"
-"""Name under which an eviction from the host tier that no demotion could precede is counted as throttled."""
+"""Name under which it is counted as throttled that a store or load had to make room in the host tier by itself: what it
+evicted may not have been on disk yet."""
+
+_VICTIMS_EXAMINED = 128
+"""Paths next to leave of which `Index.demote` makes sure that the target lacks nothing before it answers None."""
 
 
 class Relief:
@@ -27,7 +32,7 @@ class Relief:
         self._index = index
         self._tiers = tiers
         self._admission = admission
-        self._demotes = settings.demotes
+        self._host = tiers.index(TierName.HOST) if settings.demotes else None
         self._marks = tuple(settings.watermarks(tier) for tier in tiers)
         self._watched = [
             (number, mark.high)
@@ -38,8 +43,6 @@ class Relief:
         self._num_demoting_max = max(1, settings.demotion_bytes_max // settings.block_bytes)
         self._demoting: dict[int, int] = {}
         """Blocks of each open demotion, by ticket."""
-        self._num_demoted = 0
-        """Blocks that lie on disk since the last eviction and may leave."""
 
     def is_due(self) -> bool:
         """Whether a tier is above its high watermark. Any thread."""
@@ -50,63 +53,54 @@ class Relief:
         return False
 
     def evict(self, now_s: float) -> tuple[Free, ...]:
-        """Evict what may leave now. Returns the slots that became void, to be freed in their tiers."""
+        """Evict from the tiers whose blocks need not go elsewhere first. Returns the slots that became void, to be freed."""
         frees: list[Free] = []
-        for number, tier in enumerate(self._tiers):
-            num_blocks = self._excess(number)
-            if self._demotes and tier is TierName.HOST:
-                num_excess, num_blocks = num_blocks, min(num_blocks, self._num_demoted)
-                self._num_demoted = self._num_demoted - num_blocks if num_blocks < num_excess else 0
-            frees += self._evict(number, num_blocks, now_s)
+        for number in range(len(self._tiers)):
+            if number != self._host:
+                frees += self._evict(number, self._excess(number), now_s)
         return tuple(frees)
 
     def begin_demotion(self, ticket: int, now_s: float, deadline_s: float) -> Operation | None:
         """Plan to copy to disk what leaves the host tier next; None if nothing has to leave, enough is under way, or nothing
         that would leave has to be copied."""
-        if not self._demotes:
+        if self._host is None or self._excess(self._host) == 0:
             return None
-        host, disk = self._tiers.index(TierName.HOST), self._tiers.index(TierName.DISK)
-        num_open = sum(self._demoting.values())
-        num_wanted = min(self._excess(host) - self._num_demoted, self._num_demoting_max) - num_open
+        num_wanted = self._num_demoting_max - sum(self._demoting.values())
         affordable = self._admission.num_affordable(now_s)
         if affordable is not None:
             num_wanted = min(num_wanted, affordable)
         if num_wanted <= 0:
             return None
-        made = self._index.demote(host, disk, owner=ticket, num_blocks=num_wanted, now_s=now_s)
+        disk = self._tiers.index(TierName.DISK)
+        made = self._index.demote(self._host, disk, owner=ticket, num_blocks=num_wanted, now_s=now_s)
         if made is None:
             return None
         match, reservation = made
         assert reservation.num_blocks, "a demotion of nothing would be planned again and again"
-        start = reservation.first_block
-        builder = PlanBuilder(self._index, self._tiers, ticket, first_block=start, now_s=now_s)
+        builder = PlanBuilder(self._index, self._tiers, ticket, first_block=reservation.first_block, now_s=now_s)
         builder.free_voided(TierName.DISK, reservation)
         operation = copy_to_disk(builder, match, pack_slots(match.slots()), reservation, deadline_s)
         self._demoting[ticket] = operation.plan.num_blocks
         self._admission.spend(operation.plan.num_blocks)
         return operation
 
-    def evict_undemoted(self, now_s: float) -> tuple[tuple[Free, ...], str | None]:
-        """Evict what has to leave the host tier though no demotion could be begun: what lies on disk already, and what the
-        disk or the budget has no room for. Returns the void slots and a name to count as throttled."""
-        if not self._demotes or self._demoting:
+    def evict_demoted(self, now_s: float) -> tuple[tuple[Free, ...], str | None]:
+        """Evict from the host tier after `begin_demotion` had nothing to begin, unless demotions are under way; where the
+        budget forbids them, without. Returns the void slots, none if nothing has to or can leave, and a name to count as
+        throttled."""
+        if self._host is None or self._demoting:
             return (), None
-        number = self._tiers.index(TierName.HOST)
-        num_blocks = self._excess(number)
-        self._num_demoted = 0
-        frees = self._evict(number, num_blocks, now_s)
-        exhausted = bool(frees) and self._admission.num_affordable(now_s) == 0
-        return frees, BUDGET if exhausted else None
+        excess = self._excess(self._host)
+        over_budget = self._admission.num_affordable(now_s) == 0
+        frees = self._evict(self._host, excess if over_budget else min(excess, _VICTIMS_EXAMINED), now_s)
+        return frees, BUDGET if over_budget and frees else None
 
     def end(self, operation: Operation) -> None:
-        """Note that a demotion ended: what arrived may leave the host tier."""
-        if self._demoting.pop(operation.plan.ticket, None) is not None:
-            self._num_demoted += operation.arrived.get(TierName.DISK, 0)
+        """Note that a demotion ended. Other operations are left alone."""
+        self._demoting.pop(operation.plan.ticket, None)
 
     def reset(self) -> None:
-        """Forget what was on its way out."""
-        self._demoting.clear()
-        self._num_demoted = 0
+        """Forget how full the tiers were."""
         self._draining = [False] * len(self._tiers)
 
     def _excess(self, number: int) -> int:
