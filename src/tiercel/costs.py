@@ -42,7 +42,8 @@ class PrefillCurve:
         """Predict the time to compute `new_tokens` behind `cached_tokens`; 0 for no tokens."""
         if new_tokens == 0:
             return 0.0
-        return self.fixed_s + self.token_s * new_tokens + self.token_pair_s * _token_pairs(cached_tokens, new_tokens)
+        # The pairs are written out: every lookup comes here twice.
+        return self.fixed_s + new_tokens * (self.token_s + self.token_pair_s * (cached_tokens + 0.5 * new_tokens))
 
 
 def _token_pairs(cached_tokens: int, new_tokens: int) -> float:

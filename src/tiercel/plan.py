@@ -9,6 +9,7 @@ then the moves, each after the one it names.
 """
 
 import enum
+import sys
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -17,6 +18,9 @@ from numpy.typing import NDArray
 
 from tiercel.costs import PrefillCurve, TransferCost
 from tiercel.tiers.base import Slots, TierName
+
+_LITTLE_ENDIAN = sys.byteorder == "little"
+_PACKED_SLOT = np.dtype("<u4")
 
 NO_MOVE = -1
 """`Move.after` of a move that waits for no other."""
@@ -118,12 +122,12 @@ class Segment(msgspec.Struct, frozen=True):
 
 def pack_slots(slots: Slots) -> bytes:
     """Turn slot numbers into the form that messages carry."""
-    return slots.astype("<u4", copy=False).tobytes()
+    return slots.tobytes() if _LITTLE_ENDIAN else slots.astype("<u4").tobytes()
 
 
 def unpack_slots(packed: bytes) -> Slots:
     """Turn a message's slot numbers back into an array; read-only."""
-    return np.frombuffer(packed, dtype="<u4")
+    return np.frombuffer(packed, _PACKED_SLOT)
 
 
 def pack_keys(keys: NDArray[np.uint8]) -> bytes:

@@ -1,5 +1,7 @@
 """Room ahead of need: where the watermarks lie, and what is evicted between them."""
 
+from typing import Any
+
 import pytest
 
 from tests.helpers.control_samples import DISK, HOST, Bench, sequence
@@ -62,8 +64,8 @@ def test_pinned_blocks_stay_and_the_rest_leaves_when_they_are_let_go() -> None:
         ({"ssd_admission": Admission.ON_EVICT, "evict_start_threshold": 0.7}, Watermarks(70, 70)),
     ],
 )
-def test_the_watermarks_follow_from_the_settings(settings: dict[str, object], expected: Watermarks) -> None:
-    assert Bench(host=100, **settings).control.settings.watermarks(HOST) == expected
+def test_the_watermarks_follow_from_the_settings(settings: dict[str, Any], expected: Watermarks) -> None:
+    assert Bench(host=100, disk=256, **settings).control.settings.watermarks(HOST) == expected
 
 
 def test_on_evict_leaves_the_disk_its_own_watermark() -> None:

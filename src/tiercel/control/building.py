@@ -115,13 +115,24 @@ class PlanBuilder:
         move = self.move(source, target, reservation)
         return Stretch(tier, start, target.stop, slots, move)
 
-    def load(
-        self, sequence: TokenSequence, match: Match, segment: Segment, *, keep: bool, deliver: bool
-    ) -> tuple[range, Attached]:
-        """Move a segment's blocks towards the engine.
+    def deliver(self, match: Match, segment: Segment) -> None:
+        """Move a segment's blocks to the engine."""
+        self._moves.append(
+            Move(
+                source=segment.tier,
+                target=_GPU,
+                first_block=segment.first_block,
+                num_blocks=segment.num_blocks,
+                source_slots=pack_slots(match.slots(segment.first_block, segment.first_block + segment.num_blocks)),
+                target_slots=b"",
+            )
+        )
+
+    def load(self, sequence: TokenSequence, match: Match, segment: Segment, *, deliver: bool) -> tuple[range, Attached]:
+        """Move the blocks of a segment in a slower tier towards the engine, leaving a copy in the fastest tier where there is
+        room.
 
         Args:
-            keep: leave a copy in the fastest tier where there is room.
             deliver: bring them to the engine; otherwise only what is kept moves.
 
         Returns:
@@ -129,10 +140,6 @@ class PlanBuilder:
         """
         start, stop = segment.first_block, segment.first_block + segment.num_blocks
         source = Stretch(segment.tier, start, stop, pack_slots(match.slots(start, stop)))
-        if not keep:
-            if deliver:
-                self.move(source, Stretch(_GPU, start, stop))
-            return range(start, start), ()
         top = self._tiers[0]
         # Not from an earlier block on: what the match pins of those lies in another tier.
         reservation = self.reserve(sequence, top, range(start, stop))

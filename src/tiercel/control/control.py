@@ -24,7 +24,8 @@ from tiercel.tiers.base import BlockStatus, Slots, TierName
 # Members of an enum are slow to reach by name, and these are reached for every operation.
 _HOST, _DISK = TierName.HOST, TierName.DISK
 _LOAD, _PREFETCH, _STORE = OperationKind.LOAD, OperationKind.PREFETCH, OperationKind.STORE
-_NO_SPACE, _MISSING = int(BlockStatus.NO_SPACE), int(BlockStatus.MISSING)
+_OK, _NO_SPACE, _MISSING = int(BlockStatus.OK), int(BlockStatus.NO_SPACE), int(BlockStatus.MISSING)
+_PENDING_BYTE = bytes([PENDING])
 
 
 class Control:
@@ -39,6 +40,7 @@ class Control:
         self._admission = DiskAdmission(settings)
         self._admits_by_count = self._admission.counts
         self._tokens_per_block = settings.tokens_per_block
+        self._demotes = settings.demotes
         outcomes = Outcomes(self.index, self.tiers, self._choice.transfer_costs)
         self._outcomes = outcomes
         self.complete, self.settle_attached, self.finish = outcomes.complete, outcomes.settle_attached, outcomes.finish
@@ -110,18 +112,23 @@ class Control:
         loading = kind is _LOAD
         top = self.tiers[0]
         builder = PlanBuilder(self.index, self.tiers, ticket, now_s=now_s)
-        statuses = np.full(lookup.num_blocks, PENDING, np.uint8)
+        sequence = lookup.sequence
+        # As a buffer of its own: numpy takes twice as long to make and fill an array.
+        statuses = np.frombuffer(bytearray(_PENDING_BYTE * lookup.num_blocks), np.uint8)
         attached: Attached = ()
         for segment in lookup.segments:
-            slower = segment.tier > top
-            kept, brought = builder.load(lookup.sequence, match, segment, keep=slower, deliver=loading)
-            if not loading and slower:
+            if segment.tier is top:
+                if loading:
+                    builder.deliver(match, segment)
+                else:
+                    statuses[segment.first_block : segment.first_block + segment.num_blocks] = _OK
+                continue
+            kept, brought = builder.load(sequence, match, segment, deliver=loading)
+            if not loading:
                 attached += _note_prefetched(statuses, segment, kept, brought)
-            elif not loading:
-                statuses[segment.first_block : segment.first_block + segment.num_blocks] = BlockStatus.OK
         operation = Operation(
             plan=builder.plan(kind, lookup.num_blocks, deadline_s),
-            sequence=lookup.sequence,
+            sequence=sequence,
             statuses=statuses,
             match=match,
             reservations=builder.reservations,
@@ -129,11 +136,12 @@ class Control:
             attached=attached,
             refusals=self._refusals(builder),
         )
-        self._outcomes.open(operation)
+        if operation.reservations:
+            self._outcomes.open(operation)
         return operation
 
     def _refusals(self, builder: PlanBuilder) -> tuple[str, ...]:
-        return (DEMOTION,) if self.settings.demotes and _HOST in builder.evicting else ()
+        return (DEMOTION,) if self._demotes and _HOST in builder.evicting else ()
 
     def begin_store(
         self,
@@ -160,7 +168,7 @@ class Control:
         end = first_block + count_leading(priority, asked, self.settings.min_store_priority)
         builder = PlanBuilder(self.index, self.tiers, ticket, first_block=first_block, now_s=now_s)
         refusals: tuple[str, ...] = ()
-        stops = [(tier, end) for tier in targets if tier is not _DISK or not self.settings.demotes]
+        stops = [(tier, end) for tier in targets if tier is not _DISK or not self._demotes]
         self._admission.see(sequence, end)
         if stops[-1][0] is _DISK:
             admitted, refusals = self._admitted(sequence, end, now_s)
@@ -195,7 +203,7 @@ class Control:
     ) -> Operation | None:
         """Plan to copy to disk the blocks before `stop` that the disk lacks, the host tier holds and admission takes; None if
         there are none. A store that begins at `stop` would find a gap without them."""
-        if _HOST not in self._numbers or _DISK not in self._numbers or self.settings.demotes:
+        if _HOST not in self._numbers or _DISK not in self._numbers or self._demotes:
             return None
         disk = self._numbers[_DISK]
         present = count_present(self.index, sequence, disk, min(stop, sequence.num_blocks))

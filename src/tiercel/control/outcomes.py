@@ -29,7 +29,7 @@ class Outcomes:
 
     def open(self, operation: Operation) -> None:
         """Keep an operation in mind whose moves read what its own moves wrote."""
-        if operation.reservations and operation.plan.kind is _LOAD:
+        if operation.plan.kind is _LOAD:
             self._passing[operation.plan.ticket] = operation
 
     def complete(self, operation: Operation, completion: Completion) -> tuple[Free, ...]:
@@ -92,12 +92,14 @@ class Outcomes:
 
     def finish(self, operation: Operation) -> tuple[Free, ...]:
         """Let go of an operation's pins and reservations. Idempotent. Returns slots that only waited for it, to be freed."""
-        self._passing.pop(operation.plan.ticket, None)
-        frees, operation.deferred = tuple(operation.deferred), []
         if operation.match is not None:
             operation.match.release()
             operation.match = None
+        if not operation.reservations:
+            return ()
         for reservation in operation.reservations.values():
             reservation.release()
         operation.reservations.clear()
+        self._passing.pop(operation.plan.ticket, None)
+        frees, operation.deferred = tuple(operation.deferred), []
         return frees

@@ -63,6 +63,7 @@ class TransferEngine:
         self._ended = False
         names = [LaneName(tier, loading) for tier, loading in itertools.product(sorted(tiers), (True, False))]
         self._lanes = {name: Lane(name, self._lock) for name in names}
+        self._loading = [(name.tier, lane) for name, lane in self._lanes.items() if name.loading]
         self._threads = [
             threading.Thread(target=self._work, args=(self._lanes[name],), name=f"tiercel-{name}-{i}", daemon=True)
             for name in names
@@ -77,7 +78,7 @@ class TransferEngine:
 
     def queued_bytes(self) -> dict[TierName, int]:
         """Bytes that wait to be loaded, for each tier where there are any."""
-        return {name.tier: lane.num_bytes for name, lane in self._lanes.items() if name.loading and lane.num_bytes}
+        return {tier: lane.num_bytes for tier, lane in self._loading if lane.num_bytes}
 
     def queue_depths(self) -> dict[str, int]:
         """Moves that wait or run, per lane."""

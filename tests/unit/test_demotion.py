@@ -1,0 +1,187 @@
+"""What leaves the host tier goes to disk first: demotions in the control half, and through a cache with real tiers."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.control_samples import BLOCK_BYTES, DISK, HOST, Bench, sequence
+from tests.helpers.small_engine import MODEL, SmallEngine, config, tokens
+from tiercel import Cache, TierName
+from tiercel.cache.assembly import assemble
+from tiercel.control import Admission, Operation
+from tiercel.control.indexing import HAS_POLICIES
+from tiercel.plan import OperationKind
+from tiercel.tiers.base import BlockStatus
+
+pytestmark = pytest.mark.skipif(not HAS_POLICIES, reason="the native index does not demote")
+
+
+def bench(**settings: object) -> Bench:
+    values = {"host": 40, "disk": 400, "ssd_admission": Admission.ON_EVICT, "evict_start_threshold": 0.75, **settings}
+    return Bench(**values)  # type: ignore[arg-type]
+
+
+def demotions(made: Bench) -> list[Operation]:
+    """Begin all demotions that may be begun now."""
+    found: list[Operation] = []
+    while operation := made.control.relief.begin_demotion(1000 + len(found), made.now_s, 1.0):
+        found.append(operation)
+    return found
+
+
+def end(made: Bench, operation: Operation, status: BlockStatus = BlockStatus.OK) -> None:
+    made.finish(operation, status)
+    made.control.relief.end(operation)
+
+
+def relieve(made: Bench) -> None:
+    """Demote and evict until nothing has to leave."""
+    while True:
+        found = demotions(made)
+        for operation in found:
+            end(made, operation)
+        frees, _ = made.control.relief.evict_demoted(made.now_s)
+        if not found and not frees:
+            return
+
+
+def test_nothing_goes_to_disk_before_the_host_tier_is_fuller_than_its_watermark() -> None:
+    made = bench()
+    for seed in range(3):
+        made.store(sequence(10, seed=seed))
+    assert demotions(made) == []
+    assert (made.num_ready(HOST), made.num_ready(DISK)) == (30, 0)
+
+
+def test_whatever_leaves_the_host_tier_lies_on_disk() -> None:
+    made = bench()
+    prompts = [sequence(5 + seed % 4, seed=seed) for seed in range(20)]
+    for prompt in prompts:
+        assert made.store(prompt).refusals == ()
+        relieve(made)
+        assert made.num_ready(HOST) <= 30
+    for prompt in prompts:
+        assert made.look_up(prompt) == prompt.num_blocks
+    made.check()
+
+
+def test_a_demotion_brings_ancestors_along_and_names_them_for_the_journal() -> None:
+    made = bench()
+    made.store(sequence(36, seed=1))
+    (operation,) = demotions(made)
+    (move,) = operation.plan.moves
+    assert operation.plan.kind is OperationKind.DEMOTE
+    assert (move.source, move.target, move.num_blocks) == (HOST, DISK, 36)
+    assert move.keys == sequence(36, seed=1).keys().tobytes()
+    end(made, operation)
+    assert made.num_held(DISK, sequence(36, seed=1)) == 36
+    made.check()
+
+
+def test_bytes_under_way_are_bounded_and_nothing_leaves_before_they_arrived() -> None:
+    made = bench(demotion_bytes_max=8 * BLOCK_BYTES)
+    made.store(sequence(36, seed=1))
+    found = demotions(made)
+    assert sum(operation.plan.num_blocks for operation in found) == 8
+    assert made.control.relief.evict_demoted(made.now_s) == ((), None)
+    for operation in found:
+        end(made, operation)
+    relieve(made)
+    assert (made.num_ready(HOST), made.num_ready(DISK)) == (30, 36)
+    made.check()
+
+
+def test_a_demotion_that_fails_leaves_its_blocks_in_the_host_tier() -> None:
+    made = bench()
+    made.store(sequence(36, seed=1))
+    (operation,) = demotions(made)
+    end(made, operation, BlockStatus.IO_ERROR)
+    assert (made.num_ready(HOST), made.num_ready(DISK)) == (36, 0)
+    made.check()
+
+
+def test_a_store_that_finds_the_host_tier_full_evicts_and_that_is_named() -> None:
+    made = bench()
+    made.store(sequence(40, seed=1))
+    assert made.store(sequence(10, seed=2)).refusals == ("demotion",)
+    assert made.num_held(HOST, sequence(10, seed=2)) == 10
+
+
+def test_over_budget_blocks_leave_without_a_demotion_and_that_is_named() -> None:
+    made = bench(ssd_write_budget_per_day=24 * 4 * BLOCK_BYTES)
+    made.store(sequence(40, seed=1))
+    for operation in demotions(made):
+        end(made, operation)
+    assert made.num_ready(DISK) == 4
+    frees, refusal = made.control.relief.evict_demoted(made.now_s)
+    assert (sum(len(free.slots) // 4 for free in frees), refusal) == (10, "budget")
+
+
+class Slow:
+    """A disk tier whose writes take time."""
+
+    def __init__(self, inner: object, seconds: float) -> None:
+        self._inner, self._seconds = inner, seconds
+
+    def write(self, *args: object) -> object:
+        time.sleep(self._seconds)
+        return self._inner.write(*args)  # type: ignore[attr-defined]
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[Cache]:
+    with Cache.open(MODEL, config(tmp_path, host=64, disk=400, ssd_admission="on_evict", evict_ratio=0.1)) as opened:
+        yield opened
+
+
+def settle(cache: Cache) -> None:
+    """Wait until nothing runs and no tier is too full."""
+    deadline = time.monotonic() + 20
+    while cache.stats().tickets["running"] or cache._assembly.control.relief.is_due():
+        assert time.monotonic() < deadline, "the host tier is not relieved"
+        time.sleep(0.005)
+
+
+def test_what_left_memory_comes_back_from_disk_byte_for_byte(cache: Cache) -> None:
+    engine = SmallEngine(cache.geometry)
+    prompts = [cache.sequence(tokens(10, seed=seed)) for seed in range(20)]
+    for prompt in prompts:
+        assert cache.store(prompt, engine.fill(prompt)).wait(10).blocks_by_tier == {TierName.HOST: 10}
+        settle(cache)
+    engine.poison()
+    for prompt in prompts:
+        assert cache.load(prompt, engine.blocks(0, 10)).wait(10).num_blocks_ok == 10
+        engine.check(prompt, 10)
+        settle(cache)
+    assert "demotion" not in cache.stats().activity.throttled
+    assert any("0.95" in note for note in cache.stats().notes)
+
+
+def test_stores_resets_and_close_race_demotions(tmp_path: Path) -> None:
+    assembly = assemble(MODEL, config(tmp_path, host=64, disk=400, ssd_admission="on_evict"))
+    slow: object = Slow(assembly.tiers[TierName.DISK], 0.01)
+    assembly.tiers[TierName.DISK] = slow  # type: ignore[assignment]
+    cache = Cache(assembly)
+    engine = SmallEngine(cache.geometry)
+    for turn in range(30):
+        prompt = cache.sequence(tokens(10, seed=turn))
+        cache.store(prompt, engine.fill(prompt, at=10 * (turn % 20))).wait_source(10)
+        if turn % 10 == 9:
+            cache.reset()
+            assert [tier.num_ready for tier in cache.stats().tiers] == [0, 0]
+    cache.close()
+    cache._assembly.control.index.check()
+    for tier in assembly.control.tiers:
+        stats = assembly.control.stats(tier)
+        assert (stats.num_pinned, stats.num_writing) == (0, 0)
+    with Cache.open(MODEL, config(tmp_path, host=64, disk=400)) as again:
+        fresh = SmallEngine(again.geometry)
+        for turn in range(30):
+            prompt = again.sequence(tokens(10, seed=turn))
+            loaded = again.load(prompt, fresh.blocks(0, 10)).wait(10)
+            fresh.check(prompt, loaded.num_blocks_ok)
