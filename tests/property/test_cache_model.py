@@ -14,12 +14,11 @@ import pytest
 
 from tests.helpers.seeds import chosen_seed
 from tests.helpers.small_engine import MODEL, TOKENS_PER_BLOCK, SmallEngine, config, tokens
+import tiercel.index
 from tiercel import Cache, Sequence, Ticket
-from tiercel.config.cache import EVICTION_POLICIES
-from tiercel.control.indexing import HAS_POLICIES
 
 ADMISSIONS = ("through", "on_second_hit", "on_evict")
-POLICIES = EVICTION_POLICIES if HAS_POLICIES else ("lru",)
+POLICIES: tuple[str, ...] = tuple(getattr(tiercel.index, "EVICTION_POLICIES", ("lru",)))
 NUM_STEPS = 150
 BLOCKS_MAX = 24
 AREAS = 6

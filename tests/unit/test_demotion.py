@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(not HAS_POLICIES, reason="the native index does 
 
 
 def bench(**settings: object) -> Bench:
+    """A host tier that is relieved above 30 of its 40 blocks, and of which demotions hold at most 5."""
     values = {"host": 40, "disk": 400, "ssd_admission": Admission.ON_EVICT, "evict_start_threshold": 0.75, **settings}
     return Bench(**values)  # type: ignore[arg-type]
 
@@ -42,8 +43,7 @@ def relieve(made: Bench) -> None:
         found = demotions(made)
         for operation in found:
             end(made, operation)
-        frees, _ = made.control.relief.evict_demoted(made.now_s)
-        if not found and not frees:
+        if not found and not made.control.relief.evict_demoted(made.now_s)[0]:
             return
 
 
@@ -73,18 +73,20 @@ def test_a_demotion_brings_ancestors_along_and_names_them_for_the_journal() -> N
     (operation,) = demotions(made)
     (move,) = operation.plan.moves
     assert operation.plan.kind is OperationKind.DEMOTE
-    assert (move.source, move.target, move.num_blocks) == (HOST, DISK, 36)
-    assert move.keys == sequence(36, seed=1).keys().tobytes()
+    assert (move.source, move.target, move.num_blocks) == (HOST, DISK, 5)
+    assert move.keys == sequence(36, seed=1).keys(0, 5).tobytes()
     end(made, operation)
+    assert made.num_held(DISK, sequence(36, seed=1)) == 5
+    relieve(made)
     assert made.num_held(DISK, sequence(36, seed=1)) == 36
     made.check()
 
 
 def test_bytes_under_way_are_bounded_and_nothing_leaves_before_they_arrived() -> None:
-    made = bench(demotion_bytes_max=8 * BLOCK_BYTES)
+    made = bench(demotion_bytes_max=3 * BLOCK_BYTES)
     made.store(sequence(36, seed=1))
     found = demotions(made)
-    assert sum(operation.plan.num_blocks for operation in found) == 8
+    assert sum(operation.plan.num_blocks for operation in found) == 3
     assert made.control.relief.evict_demoted(made.now_s) == ((), None)
     for operation in found:
         end(made, operation)
@@ -135,7 +137,8 @@ class Slow:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Iterator[Cache]:
-    with Cache.open(MODEL, config(tmp_path, host=64, disk=400, ssd_admission="on_evict", evict_ratio=0.1)) as opened:
+    settings = config(tmp_path, host=64, disk=400, ssd_admission="on_evict", evict_start_threshold=0.7, evict_ratio=0.1)
+    with Cache.open(MODEL, settings) as opened:
         yield opened
 
 
@@ -159,7 +162,16 @@ def test_what_left_memory_comes_back_from_disk_byte_for_byte(cache: Cache) -> No
         engine.check(prompt, 10)
         settle(cache)
     assert "demotion" not in cache.stats().activity.throttled
-    assert any("0.95" in note for note in cache.stats().notes)
+
+
+def test_a_watermark_without_room_ahead_of_need_is_lowered_and_noted(tmp_path: Path) -> None:
+    with Cache.open(MODEL, config(tmp_path, host=64, disk=400, ssd_admission="on_evict")) as cache:
+        assert any("0.95" in note for note in cache.stats().notes)
+        engine = SmallEngine(cache.geometry)
+        for seed in range(10):
+            prompt = cache.sequence(tokens(10, seed=seed))
+            assert cache.store(prompt, engine.fill(prompt)).wait(10).ok
+        assert cache.stats().activity.throttled["demotion"] > 0, "ten blocks do not fit into the room ahead of need"
 
 
 def test_stores_resets_and_close_race_demotions(tmp_path: Path) -> None:

@@ -23,6 +23,10 @@ _VICTIMS_EXAMINED = 128
 """Paths next to leave of which `Index.demote` makes sure that the target lacks nothing before it answers None."""
 
 
+_HELD_SHARE = 8
+"""One slot of the host tier in so many may be held by demotions: a store can evict only from the others."""
+
+
 class Relief:
     """Watches how full the tiers are. Its calls are serialised by the dispatcher's lock, except `is_due`."""
 
@@ -40,7 +44,8 @@ class Relief:
             if mark.high < settings.capacities[tiers[number]]
         ]
         self._draining = [False] * len(tiers)
-        self._num_demoting_max = max(1, settings.demotion_bytes_max // settings.block_bytes)
+        num_held_max = settings.capacities.get(TierName.HOST, 0) // _HELD_SHARE
+        self._num_demoting_max = max(1, min(settings.demotion_bytes_max // settings.block_bytes, num_held_max))
         self._demoting: dict[int, int] = {}
         """Blocks of each open demotion, by ticket."""
 
