@@ -157,6 +157,50 @@ def test_host_blocks_lost_between_lookup_and_launch_are_not_read_from_the_disk_u
     assert scene.disk.slots_read <= own, "another sequence's blocks were read"
 
 
+def test_a_prefetch_waits_for_blocks_that_another_ticket_is_bringing(scene: Scene) -> None:
+    scene.store(1, 10)
+    scene.store(2, 64, at=100)  # takes the whole host tier
+    scene.disk.reads.clear()
+    sequence = scene.cache.sequence(tokens(10, seed=1))
+    first, second = scene.cache.prefetch(sequence), scene.cache.prefetch(sequence)
+    assert not second.done
+    scene.disk.reads.set()
+    assert first.wait(10).ok
+    assert second.wait(10).ok
+    assert second.wait().blocks_by_tier == {}, "the blocks were read twice"
+    assert [(s.tier, s.num_blocks) for s in scene.cache.lookup(sequence).segments] == [(TierName.HOST, 10)]
+
+
+def test_a_prefetch_behind_one_that_is_cancelled_reports_its_blocks_as_missing(scene: Scene) -> None:
+    scene.store(1, 10)
+    scene.store(2, 64, at=100)
+    scene.disk.reads.clear()
+    sequence = scene.cache.sequence(tokens(10, seed=1))
+    first, second = scene.cache.prefetch(sequence), scene.cache.prefetch(sequence)
+    reads = threading.Timer(0.05, scene.disk.reads.set)
+    reads.start()
+    first.cancel()
+    assert second.wait(10).num_blocks_ok in (0, 10)
+    reads.join()
+
+
+def test_a_load_behind_a_store_that_is_cancelled_still_delivers_what_the_disk_has(scene: Scene) -> None:
+    scene.store(1, 10)
+    scene.store(2, 64, at=100)  # takes the whole host tier
+    scene.hold_host_lane()
+    half = scene.cache.sequence(tokens(10, seed=1)[: 5 * 16])
+    first = scene.cache.store(half, scene.engine.fill(half))
+    scene.engine.poison()
+    sequence = scene.cache.sequence(tokens(10, seed=1))
+    scene.disk.reads.clear()
+    load = scene.cache.load(sequence, scene.engine.blocks(200, 210))
+    first.cancel()  # takes blocks 0 to 4 out of the host tier, and with them 5 to 9, which the load passes through it
+    scene.disk.reads.set()
+    assert load.wait(10).num_blocks_ok == 10
+    scene.engine.check(sequence, 10, at=200)
+    scene.host_lane.set()
+
+
 def test_a_reset_ends_while_other_threads_go_on_storing(scene: Scene) -> None:
     stop = threading.Event()
 

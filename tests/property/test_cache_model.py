@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tiercel.index
 from tests.helpers.seeds import chosen_seed
 from tests.helpers.small_engine import MODEL, TOKENS_PER_BLOCK, SmallEngine, config, tokens
-import tiercel.index
 from tiercel import Cache, Sequence, Ticket
 
 ADMISSIONS = ("through", "on_second_hit", "on_evict")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.helpers.small_engine import MODEL, POISON, SmallEngine, config, tokens
@@ -60,6 +61,26 @@ def test_a_lookup_of_another_cache_is_refused(cache: Cache, engine: SmallEngine)
             cache.load(lookup, engine.blocks(0, 4))
         with other.lookup(sequence) as lookup, pytest.raises(ValueError, match="another cache"):
             cache.prefetch(lookup)
+
+
+def test_a_sequence_of_another_model_is_refused(cache: Cache, engine: SmallEngine) -> None:
+    store(cache, engine, 1)
+    with Cache.open(replace(MODEL, weights_epoch="other"), config(host=64)) as other:
+        foreign = other.sequence(tokens(4, seed=1))
+        with pytest.raises(ValueError, match="another model"):
+            cache.store(foreign, engine.blocks(0, 4))
+        with pytest.raises(ValueError, match="another model"):
+            cache.lookup(foreign)
+    with Cache.open(MODEL, config(host=64)) as twin:
+        assert cache.lookup(twin.sequence(tokens(4, seed=1))).num_blocks == 4, "an equal fingerprint makes equal keys"
+
+
+def test_a_priority_that_does_not_fit_is_refused(cache: Cache, engine: SmallEngine) -> None:
+    sequence = cache.sequence(tokens(4, seed=1))
+    with pytest.raises(ValueError, match="priority"):
+        cache.store(sequence, engine.fill(sequence), priority=101)
+    with pytest.raises(ValueError, match="3 entries for 4 blocks"):
+        cache.store(sequence, engine.fill(sequence), priority=np.array([1, 2, 3]))
 
 
 def test_memory_of_another_geometry_is_refused(cache: Cache, engine: SmallEngine) -> None:
