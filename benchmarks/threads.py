@@ -1,0 +1,115 @@
+"""What do many callers at once get from one cache?
+
+1, 2, 4 and 8 Python threads look up, store and load small blocks through the facade, each kind by itself, for a fixed time. A
+store and a load are waited for, so their latency holds the way through the worker threads. `fairness` is what the slowest
+thread got done of what the fastest did. With the GIL the sum cannot grow with the callers; it shall not fall either, which is
+what a lock convoy looks like: the bound of each row is a share of the one-caller row of the same run.
+"""
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+from _harness import Row, parse_arguments, report
+
+from tiercel import Cache, CacheConfig, EngineMemory, ModelConfig
+from tiercel.layout import EngineBlocks
+
+MODEL = ModelConfig(num_layers=1, num_kv_heads=1, head_size=64, dtype="float16", model_id="threads-benchmark")
+NUM_TOKENS = 512
+NUM_BLOCKS = NUM_TOKENS // 16
+CALLERS = (1, 2, 4, 8)
+SECONDS = 1.0
+SHARE_KEPT = 0.7
+"""Least part of one caller's throughput that many are to reach together."""
+FAIRNESS = 0.5
+
+Step = Callable[[], object]
+
+
+class Caller:
+    """One thread's sequences and engine memory."""
+
+    def __init__(self, cache: Cache, number: int) -> None:
+        self._cache = cache
+        self._random = np.random.default_rng(number)
+        shape = (NUM_BLOCKS, 16, 1, 64)
+        memory = EngineMemory.from_arrays(
+            cache.geometry, [np.zeros(shape, np.uint16)], [np.zeros(shape, np.uint16)], axes="block token head dim"
+        )
+        self._blocks: EngineBlocks = memory.blocks(np.arange(NUM_BLOCKS))
+        self._known = self._random.integers(0, 50_000, NUM_TOKENS, dtype=np.int32)
+        cache.store(cache.sequence(self._known), self._blocks).wait(10)
+
+    def look_up(self) -> None:
+        with self._cache.lookup(self._cache.sequence(self._known)):
+            pass
+
+    def store(self) -> None:
+        new = self._random.integers(0, 50_000, NUM_TOKENS, dtype=np.int32)
+        self._cache.store(self._cache.sequence(new), self._blocks).wait(10)
+
+    def load(self) -> None:
+        self._cache.load(self._cache.sequence(self._known), self._blocks).wait(10)
+
+
+def run(steps: list[Step], seconds: float) -> list[list[float]]:
+    """Run each step in a thread of its own again and again; returns the seconds of each call, by thread."""
+    ready = threading.Barrier(len(steps) + 1)
+    stop = threading.Event()
+    taken: list[list[float]] = [[] for _ in steps]
+
+    def work(step: Step, times: list[float]) -> None:
+        ready.wait()
+        while not stop.is_set():
+            start = time.perf_counter()
+            step()
+            times.append(time.perf_counter() - start)
+
+    threads = [threading.Thread(target=work, args=pair) for pair in zip(steps, taken, strict=True)]
+    for thread in threads:
+        thread.start()
+    ready.wait()
+    time.sleep(seconds)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    return taken
+
+
+def measure_kind(cache: Cache, kind: str, seconds: float) -> list[Row]:
+    rows: list[Row] = []
+    alone = 0.0
+    for count in CALLERS:
+        callers = [Caller(cache, number) for number in range(count)]
+        steps: list[Step] = [getattr(caller, kind) for caller in callers]
+        taken = run(steps, seconds)
+        every = np.concatenate([np.array(times) for times in taken])
+        rate = len(every) / seconds
+        if count == 1:
+            alone = rate
+        name = f"{kind} of {NUM_TOKENS} tokens, {count} callers"
+        bound = SHARE_KEPT * alone if count > 1 else None
+        rows.append(Row(name=name, value=rate, unit="1/s", bound=bound, higher_is_better=True))
+        p50, p99 = np.percentile(every, [50, 99]) * 1e6
+        rows.append(Row(name=f"{name}: p50", value=float(p50), unit="us"))
+        rows.append(Row(name=f"{name}: p99", value=float(p99), unit="us"))
+        if count > 1:
+            each = [len(times) for times in taken]
+            fairness = min(each) / max(each)
+            rows.append(Row(name=f"{name}: fairness", value=fairness, unit="", bound=FAIRNESS, higher_is_better=True))
+    return rows
+
+
+def main() -> int:
+    arguments = parse_arguments(__doc__)
+    seconds = SECONDS * (arguments.repeats or 1)
+    with Cache.open(MODEL, CacheConfig(num_cpu_blocks=100_000, load_policy="always")) as cache:
+        rows = [row for kind in ("look_up", "store", "load") for row in measure_kind(cache, kind, seconds)]
+    return report(rows, arguments.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
