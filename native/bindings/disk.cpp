@@ -100,9 +100,10 @@ struct PyJournal : Closable<Journal> {
 };
 
 BlockFilesOptions options_of(std::vector<std::string> paths, std::uint32_t num_slots, std::uint64_t slot_bytes,
-                             std::uint64_t block_bytes, std::uint32_t queue_depth, const std::string& engine,
-                             bool direct) {
+                             std::uint64_t block_bytes, std::uint32_t queue_depth,
+                             std::uint64_t write_bytes_beside_reads, const std::string& engine, bool direct) {
   BlockFilesOptions options{std::move(paths), num_slots, block_bytes, slot_bytes, queue_depth};
+  options.write_bytes_beside_reads = write_bytes_beside_reads;
   options.direct = direct;
   if (engine == "io_uring") {
     options.engine = disk::EngineChoice::kUring;
@@ -184,14 +185,15 @@ void bind_block_files(nb::module_& module) {
       .def(
           "__init__",
           [](PyBlockFiles* self, std::vector<std::string> paths, std::uint32_t num_slots, std::uint64_t slot_bytes,
-             std::uint64_t block_bytes, std::uint32_t queue_depth, const std::string& engine, bool direct) {
-            BlockFilesOptions options =
-                options_of(std::move(paths), num_slots, slot_bytes, block_bytes, queue_depth, engine, direct);
+             std::uint64_t block_bytes, std::uint32_t queue_depth, std::uint64_t write_bytes_beside_reads,
+             const std::string& engine, bool direct) {
+            BlockFilesOptions options = options_of(std::move(paths), num_slots, slot_bytes, block_bytes, queue_depth,
+                                                   write_bytes_beside_reads, engine, direct);
             const nb::gil_scoped_release release;
             new (self) PyBlockFiles(std::make_shared<BlockFiles>(std::move(options)));
           },
           "paths"_a, nb::kw_only(), "num_slots"_a, "slot_bytes"_a, "block_bytes"_a, "queue_depth"_a,
-          "engine"_a = "auto", "direct"_a = true)
+          "write_bytes_beside_reads"_a = 1 << 20, "engine"_a = "auto", "direct"_a = true)
       .def_prop_ro("engine", [](const PyBlockFiles& self) { return self.get()->uses_uring() ? "io_uring" : "threads"; })
       .def_prop_ro("engine_reason", [](const PyBlockFiles& self) { return self.get()->engine_reason(); })
       .def_prop_ro("direct", [](const PyBlockFiles& self) { return self.get()->direct(); })

@@ -311,11 +311,13 @@ class BlockFiles:
         slot_bytes: int,
         block_bytes: int,
         queue_depth: int,
+        write_bytes_beside_reads: int = 1 << 20,
         engine: str = "auto",
         direct: bool = True,
     ) -> None:
         """paths: one file per directory; slot s lies in file s % len(paths) at (s // len(paths)) * slot_bytes. slot_bytes: multiple of
-        4096. engine: "auto", "io_uring" or "threads". direct: ask for O_DIRECT. Files are grown or cut to size. Raises OSError with the path."""
+        4096. write_bytes_beside_reads: what a write call keeps in flight while a read runs; one request at least. engine: "auto",
+        "io_uring" or "threads". direct: ask for O_DIRECT. Files are grown or cut to size. Raises OSError with the path."""
     @property
     def engine(self) -> str: ...
     @property

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ ENGINES = [
 ]
 
 
-def opened(*paths: Path, num_slots: int = 64, engine: str = "auto", **options: bool) -> _native.BlockFiles:
+def opened(*paths: Path, num_slots: int = 64, engine: str = "auto", **options: Any) -> _native.BlockFiles:
     return _native.BlockFiles(
         [str(path) for path in paths],
         num_slots=num_slots,
@@ -162,3 +164,30 @@ def test_a_path_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError) as raised:
         opened(tmp_path)
     assert raised.value.filename == str(tmp_path)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_writes_that_give_way_to_reads_still_end(tmp_path: Path, engine: str) -> None:
+    files = opened(tmp_path / "a", num_slots=64, engine=engine, write_bytes_beside_reads=1)
+    memory, slots = filled_memory(64), np.random.default_rng(SEED).permutation(64).astype(np.uint32)
+    read, written = slots[:32], slots[32:]
+    _, checksums = files.write(read, memory.addresses[:32], seeds_for(read))
+    stopped, failures = threading.Event(), []
+
+    def keep_reading() -> None:
+        target = allocate_memory(32, BLOCK_BYTES)
+        while not stopped.is_set():
+            failures.extend(files.read(read, target.addresses, seeds_for(read), checksums).nonzero()[0].tolist())
+
+    with ThreadPoolExecutor(2) as pool:
+        readers = [pool.submit(keep_reading) for _ in range(2)]
+        try:
+            for _ in range(20):
+                errors, checksums_written = files.write(written, memory.addresses[32:], seeds_for(written))
+                assert not errors.any()
+        finally:
+            stopped.set()
+        for reader in readers:
+            reader.result(timeout=30)
+    assert not failures
+    assert not files.read(written, memory.addresses[32:], seeds_for(written), checksums_written).any()

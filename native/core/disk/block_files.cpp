@@ -166,17 +166,18 @@ void BlockFiles::open_files() {
 }
 
 void BlockFiles::choose_engine() {
+  const EngineLimits limits{options_.queue_depth, options_.write_bytes_beside_reads};
   std::vector<int> descriptors;
   for (const File& file : files_) descriptors.push_back(file.descriptor());
   if (options_.engine == EngineChoice::kThreads) {
     engine_reason_ = "threads were asked for";
   } else {
-    engine_ = make_uring_engine(descriptors, options_.queue_depth, engine_reason_);
+    engine_ = make_uring_engine(descriptors, limits, engine_reason_);
     uses_uring_ = engine_ != nullptr;
     if (!uses_uring_ && options_.engine == EngineChoice::kUring)
       throw FileError(ENOSYS, engine_reason_, options_.paths[0]);
   }
-  if (!engine_) engine_ = make_thread_engine(std::move(descriptors), options_.queue_depth);
+  if (!engine_) engine_ = make_thread_engine(std::move(descriptors), limits);
 }
 
 void BlockFiles::check(std::span<const std::uint32_t> slots, std::span<const std::uint64_t> addresses) const {

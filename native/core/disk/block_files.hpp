@@ -27,8 +27,9 @@ struct BlockFilesOptions {
   std::vector<std::string> paths;  // slot s lies in paths[s % n] at (s / n) * slot_bytes
   std::uint32_t num_slots = 0;
   std::uint64_t block_bytes = 0;
-  std::uint64_t slot_bytes = 0;   // block_bytes rounded up to whole pages, or more
-  std::uint32_t queue_depth = 0;  // requests in flight per call, 1 to 32768
+  std::uint64_t slot_bytes = 0;                      // block_bytes rounded up to whole pages, or more
+  std::uint32_t queue_depth = 0;                     // requests in flight per call, 1 to 32768
+  std::uint64_t write_bytes_beside_reads = 1 << 20;  // in flight per write call while a read runs; one request at least
   EngineChoice engine = EngineChoice::kAuto;
   bool direct = true;  // ask for O_DIRECT
 };

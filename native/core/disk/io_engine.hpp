@@ -50,11 +50,16 @@ inline constexpr int kRetriesMax = 16;
 
 inline bool is_transient(int error) noexcept { return error == EINTR || error == EAGAIN; }
 
+struct EngineLimits {
+  std::uint32_t queue_depth = 0;               // requests in flight per call
+  std::uint64_t write_bytes_beside_reads = 0;  // in flight per write call while a read call runs; one request at least
+};
+
 // A pool of min(queue_depth, 16) threads with preadv and pwritev. Throws std::system_error when no thread can start.
-std::unique_ptr<IoEngine> make_thread_engine(std::vector<int> descriptors, std::uint32_t queue_depth);
+std::unique_ptr<IoEngine> make_thread_engine(std::vector<int> descriptors, const EngineLimits& limits);
 
 // io_uring, or nullptr with the reason why this build or this kernel has none.
-std::unique_ptr<IoEngine> make_uring_engine(std::vector<int> descriptors, std::uint32_t queue_depth,
+std::unique_ptr<IoEngine> make_uring_engine(std::vector<int> descriptors, const EngineLimits& limits,
                                             std::string& reason);
 
 }  // namespace tiercel::disk

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "io_engine.hpp"
+#include "turns.hpp"
 
 namespace tiercel::disk {
 namespace {
@@ -42,9 +43,9 @@ int transfer(int descriptor, IoDirection direction, const IoRequest& request) no
 
 class ThreadEngine final : public IoEngine {
  public:
-  ThreadEngine(std::vector<int> descriptors, std::uint32_t queue_depth)
-      : descriptors_(std::move(descriptors)), queue_depth_(queue_depth) {
-    const std::uint32_t wanted = std::min<std::uint32_t>(queue_depth, 16);
+  ThreadEngine(std::vector<int> descriptors, const EngineLimits& limits)
+      : descriptors_(std::move(descriptors)), turns_(limits) {
+    const std::uint32_t wanted = std::min<std::uint32_t>(limits.queue_depth, 16);
     for (std::uint32_t i = 0; i < wanted; ++i) {
       try {
         threads_.emplace_back([this] { work(); });
@@ -65,13 +66,16 @@ class ThreadEngine final : public IoEngine {
   }
 
   void run(IoDirection direction, std::span<const IoRequest> requests, IoObserver& observer) override {
+    const Turns::Call call(turns_, direction);
     Batch batch;
     batch.results.reserve(requests.size());
     std::size_t started = 0;
+    std::uint64_t bytes_in_flight = 0;
     for (std::size_t ended = 0; ended < requests.size();) {
-      while (started < requests.size() && started - ended < queue_depth_) {
+      while (started < requests.size() && call.may_start(started - ended, bytes_in_flight)) {
         observer.before(started);
         push({direction, requests[started], started, &batch});
+        bytes_in_flight += requests[started].bytes;
         ++started;
       }
       std::pair<std::size_t, int> result;
@@ -81,6 +85,7 @@ class ThreadEngine final : public IoEngine {
         result = batch.results[ended];
       }
       ++ended;
+      bytes_in_flight -= requests[result.first].bytes;
       observer.after(result.first, result.second);
     }
   }
@@ -89,7 +94,7 @@ class ThreadEngine final : public IoEngine {
   void push(const Task& task) {
     {
       const std::lock_guard lock(mutex_);
-      tasks_.push_back(task);
+      (task.direction == IoDirection::kRead ? reads_ : writes_).push_back(task);
     }
     wake_.notify_one();
   }
@@ -97,10 +102,11 @@ class ThreadEngine final : public IoEngine {
   void work() {
     for (;;) {
       std::unique_lock lock(mutex_);
-      wake_.wait(lock, [&] { return stopping_ || !tasks_.empty(); });
-      if (tasks_.empty()) return;
-      const Task task = tasks_.front();
-      tasks_.pop_front();
+      wake_.wait(lock, [&] { return stopping_ || !reads_.empty() || !writes_.empty(); });
+      std::deque<Task>& tasks = reads_.empty() ? writes_ : reads_;
+      if (tasks.empty()) return;
+      const Task task = tasks.front();
+      tasks.pop_front();
       lock.unlock();
       const int error = transfer(descriptors_[task.request.file], task.direction, task.request);
       // Notified under the lock: the batch lives on the stack of `run` and is gone once its last result is seen.
@@ -111,18 +117,19 @@ class ThreadEngine final : public IoEngine {
   }
 
   const std::vector<int> descriptors_;
-  const std::uint32_t queue_depth_;
+  Turns turns_;
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::deque<Task> tasks_;
+  std::deque<Task> reads_;  // go first
+  std::deque<Task> writes_;
   bool stopping_ = false;
   std::vector<std::thread> threads_;
 };
 
 }  // namespace
 
-std::unique_ptr<IoEngine> make_thread_engine(std::vector<int> descriptors, std::uint32_t queue_depth) {
-  return std::make_unique<ThreadEngine>(std::move(descriptors), queue_depth);
+std::unique_ptr<IoEngine> make_thread_engine(std::vector<int> descriptors, const EngineLimits& limits) {
+  return std::make_unique<ThreadEngine>(std::move(descriptors), limits);
 }
 
 }  // namespace tiercel::disk

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "io_engine.hpp"
+#include "turns.hpp"
 
 #ifdef TIERCEL_HAVE_LIBURING
 #include <liburing.h>
@@ -17,7 +18,7 @@ namespace tiercel::disk {
 
 #ifndef TIERCEL_HAVE_LIBURING
 
-std::unique_ptr<IoEngine> make_uring_engine(std::vector<int>, std::uint32_t, std::string& reason) {
+std::unique_ptr<IoEngine> make_uring_engine(std::vector<int>, const EngineLimits&, std::string& reason) {
   reason = "this build has no io_uring: liburing was not installed when it was compiled";
   return nullptr;
 }
@@ -62,9 +63,9 @@ class Ring {
 // One call's requests on their way through one ring.
 class Flight {
  public:
-  Flight(io_uring* ring, std::uint32_t depth, IoDirection direction, std::span<const IoRequest> requests,
+  Flight(io_uring* ring, const Turns::Call& call, IoDirection direction, std::span<const IoRequest> requests,
          IoObserver& observer)
-      : ring_(ring), depth_(depth), direction_(direction), requests_(requests), observer_(observer) {
+      : ring_(ring), call_(call), direction_(direction), requests_(requests), observer_(observer) {
     attempts_.resize(requests.size());
   }
 
@@ -87,7 +88,8 @@ class Flight {
  private:
   void fill() {
     std::uint64_t prepared_bytes = 0;
-    while (prepared_.size() + in_kernel_ < depth_ && (!retries_.empty() || next_ < requests_.size())) {
+    while (call_.may_start(prepared_.size() + in_kernel_, bytes_in_flight_) &&
+           (!retries_.empty() || next_ < requests_.size())) {
       std::size_t number;
       if (!retries_.empty()) {
         number = retries_.back();
@@ -112,7 +114,7 @@ class Flight {
 
   void prepare(std::size_t number) {
     const IoRequest& request = requests_[number];
-    io_uring_sqe* entry = io_uring_get_sqe(ring_);  // never null: the ring has depth_ entries
+    io_uring_sqe* entry = io_uring_get_sqe(ring_);  // never null: the ring has as many entries as may start
     const auto file = static_cast<int>(request.file);
     const auto count = static_cast<unsigned>(request.segments.size());
     if (direction_ == IoDirection::kRead) {
@@ -123,6 +125,7 @@ class Flight {
     entry->flags |= IOSQE_FIXED_FILE;
     io_uring_sqe_set_data64(entry, number);
     prepared_.push_back(number);
+    bytes_in_flight_ += request.bytes;
   }
 
   void submit() {
@@ -142,7 +145,10 @@ class Flight {
       ring_error_ = error;
     }
     if (ring_error_ == 0) return;
-    for (const std::size_t number : prepared_) ended_.emplace_back(number, ring_error_);
+    for (const std::size_t number : prepared_) {
+      ended_.emplace_back(number, ring_error_);
+      bytes_in_flight_ -= requests_[number].bytes;
+    }
     prepared_.clear();
   }
 
@@ -160,6 +166,7 @@ class Flight {
       const int result = completion->res;
       io_uring_cqe_seen(ring_, completion);
       --in_kernel_;
+      bytes_in_flight_ -= requests_[number].bytes;
       if (result < 0 && is_transient(-result) && attempts_[number] < kRetriesMax) {
         ++attempts_[number];
         retries_.push_back(number);
@@ -172,12 +179,13 @@ class Flight {
   }
 
   io_uring* ring_;
-  const std::size_t depth_;
+  const Turns::Call& call_;
   const IoDirection direction_;
   const std::span<const IoRequest> requests_;
   IoObserver& observer_;
   std::size_t next_ = 0;
   std::size_t in_kernel_ = 0;
+  std::uint64_t bytes_in_flight_ = 0;  // prepared or in the kernel
   int ring_error_ = 0;
   std::vector<std::size_t> prepared_;  // in the submission queue, not yet taken by the kernel, oldest first
   std::vector<std::size_t> retries_;
@@ -187,8 +195,8 @@ class Flight {
 
 class UringEngine final : public IoEngine {
  public:
-  UringEngine(std::vector<int> descriptors, std::uint32_t queue_depth, std::unique_ptr<Ring> first)
-      : descriptors_(std::move(descriptors)), queue_depth_(queue_depth) {
+  UringEngine(std::vector<int> descriptors, const EngineLimits& limits, std::unique_ptr<Ring> first)
+      : descriptors_(std::move(descriptors)), queue_depth_(limits.queue_depth), turns_(limits) {
     idle_.push_back(std::move(first));
     num_rings_ = 1;
   }
@@ -197,7 +205,8 @@ class UringEngine final : public IoEngine {
     std::unique_ptr<Ring> ring;
     int error = borrow(ring);
     if (ring) {
-      error = Flight(ring->get(), queue_depth_, direction, requests, observer).run();
+      const Turns::Call call(turns_, direction);
+      error = Flight(ring->get(), call, direction, requests, observer).run();
       give_back(error == 0 ? std::move(ring) : nullptr);
       return;
     }
@@ -242,6 +251,7 @@ class UringEngine final : public IoEngine {
 
   const std::vector<int> descriptors_;
   const std::uint32_t queue_depth_;
+  Turns turns_;
   std::mutex mutex_;
   std::condition_variable returned_;
   std::vector<std::unique_ptr<Ring> > idle_;
@@ -250,16 +260,16 @@ class UringEngine final : public IoEngine {
 
 }  // namespace
 
-std::unique_ptr<IoEngine> make_uring_engine(std::vector<int> descriptors, std::uint32_t queue_depth,
+std::unique_ptr<IoEngine> make_uring_engine(std::vector<int> descriptors, const EngineLimits& limits,
                                             std::string& reason) {
   int error = 0;
-  std::unique_ptr<Ring> ring = Ring::create(descriptors, queue_depth, error);
+  std::unique_ptr<Ring> ring = Ring::create(descriptors, limits.queue_depth, error);
   if (!ring) {
     reason = std::string("the kernel refused io_uring (") + std::strerror(error) +
              "); kernel.io_uring_disabled, a container's seccomp profile or RLIMIT_MEMLOCK may forbid it";
     return nullptr;
   }
-  return std::make_unique<UringEngine>(std::move(descriptors), queue_depth, std::move(ring));
+  return std::make_unique<UringEngine>(std::move(descriptors), limits, std::move(ring));
 }
 
 #endif

@@ -18,7 +18,7 @@ Chunk = tuple[int, int]
 class BouncePool:
     """A bounded number of lanes, each of two halves of equal size. Thread-safe."""
 
-    def __init__(self, *, block_bytes: int, total_bytes: int, num_lanes: int = 2) -> None:
+    def __init__(self, *, block_bytes: int, total_bytes: int, num_lanes: int = 4) -> None:
         """Allocate nothing yet; a lane's pages become resident when it is first used.
 
         Args:

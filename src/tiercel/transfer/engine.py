@@ -33,6 +33,7 @@ from tiercel.transfer.lanes import Lane, LaneName, TransferSettings, lane_of
 
 _logger = logging.getLogger(__name__)
 
+_HOST_STORING = LaneName(TierName.HOST, False)
 _NO_LABELS = BlockLabels(parent=b"\0" * 16, names=np.empty((0, 16), np.uint8))
 
 
@@ -67,7 +68,7 @@ class TransferEngine:
         self._threads = [
             threading.Thread(target=self._work, args=(self._lanes[name],), name=f"tiercel-{name}-{i}", daemon=True)
             for name in names
-            for i in range(settings.load_workers if name.loading else 1)
+            for i in range(1 if name == _HOST_STORING else settings.lane_workers)
         ]
         for thread in self._threads:
             thread.start()
@@ -179,7 +180,7 @@ class TransferEngine:
         except RevokedError:
             return np.full(stop - chunk.start, BlockStatus.CANCELLED, np.uint8)
         except (TierFailedError, CacheClosedError) as error:
-            _logger.warning("move failed: %s", error, extra={"ticket": chunk.job.plan.ticket})
+            _logger.debug("move failed: %s", error, extra={"ticket": chunk.job.plan.ticket})
         except Exception:
             _logger.critical("defect in a tier", exc_info=True, extra={"ticket": chunk.job.plan.ticket})
         return np.full(stop - chunk.start, BlockStatus.IO_ERROR, np.uint8)

@@ -16,14 +16,15 @@ class TransferSettings:
     Attributes:
         queue_depth_max: moves that may wait or run in one lane.
         chunk_bytes: most bytes that a lane moves between two looks at the queue.
-        load_workers: threads per loading lane; more than one keeps small loads from waiting for a large one's I/O.
+        lane_workers: threads per lane, and so chunks in flight. With two, a chunk starts while the one before is finishing, which
+            keeps the device's queue full, and a small load need not wait for a large one's I/O. Stores into host memory have one.
         yield_s: longest time that a store's chunk waits for loads of the same tier to go first.
         close_timeout_s: longest wait for moves in progress when closing.
     """
 
     queue_depth_max: int = 256
     chunk_bytes: int = 32 << 20
-    load_workers: int = 2
+    lane_workers: int = 2
     yield_s: float = 0.05
     close_timeout_s: float = 30.0
 
