@@ -111,8 +111,12 @@ class Reporter:
             activity=self._metrics.activity(),
             tickets=self._tickets(),
             queue_depths=self._depths(),
-            notes=assembly.notes.texts(),
+            notes=(*assembly.notes.texts(), *self._outages()),
         )
+
+    def _outages(self) -> list[str]:
+        reasons = (tier.stats().out_of_service for tier in self._assembly.tiers.values())
+        return [reason for reason in reasons if reason]
 
     def _tier_status(self, tier: TierName) -> TierStatus:
         index, moved = self._assembly.control.stats(tier), self._assembly.tiers[tier].stats()

@@ -107,6 +107,8 @@ class TierStats:
     write_seconds: float = 0.0
     blocks_corrupt: int = 0
     io_errors: int = 0
+    out_of_service: str = ""
+    """Why the tier refuses reads or writes now, or ""."""
 
 
 class Tier(Protocol):

@@ -8,11 +8,11 @@ Directories, locks and manifests: `disk_directory`. Files and journal: `tiercel.
 from `recovered` and calls `checkpoint` when `wants_checkpoint` says so.
 """
 
-import errno
 import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -20,10 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiercel import _native
+from tiercel.errors import TierFailedError
 from tiercel.tiers._bookkeeping import CallGate, Counters, SlotStates, runs_of
 from tiercel.tiers.base import BlockLabels, BlockMemory, BlockStatus, Slots, Statuses, TierName, TierStats
 from tiercel.tiers.bounce import BouncePool, Chunk
 from tiercel.tiers.disk_directory import StripeFolders
+from tiercel.tiers.disk_health import Service, statuses_of
 from tiercel.tiers.disk_options import DiskOptions
 from tiercel.tiers.disk_records import BlockRecords, RecoveredBlocks, seeds_of
 from tiercel.tiers.memory import ContiguousMemory, page_aligned_bytes
@@ -51,10 +53,21 @@ class DiskTier:
             slot_bytes=page_aligned_bytes(options.block_bytes),
             block_bytes=options.block_bytes,
             queue_depth=options.queue_depth,
+            write_bytes_beside_reads=options.write_bytes_beside_reads,
             engine=options.engine,
             direct=options.direct,
         )
         self._bounce = BouncePool(block_bytes=options.block_bytes, total_bytes=options.bounce_bytes)
+        self._reads = Service(
+            "reads", failures_max=options.failures_max, probe_interval_s=options.probe_interval_s, clock=clock
+        )
+        self._writes = Service(
+            "writes",
+            failures_max=options.failures_max,
+            probe_interval_s=options.probe_interval_s,
+            clock=clock,
+            probe=folders.fault,
+        )
         self._sync_lock = threading.Lock()
         self._synced_at = clock()
         self._recovered_slots = self._records.recover()
@@ -140,6 +153,7 @@ class DiskTier:
 
     def write(self, slots: Slots, source: BlockMemory, labels: BlockLabels) -> Statuses:
         with self._gate.call():
+            self._admit_write(slots)
             self._states.check_reserved(slots)
             _check_write(slots, source, labels)
             started = self._clock()
@@ -151,18 +165,21 @@ class DiskTier:
                 self._records.record(slots, labels, checksums, statuses)
             finally:
                 self._states.finish_write(slots, statuses)
+            self._writes.finish(statuses)
             self._counters.count_write(statuses, self._clock() - started)
             self._sync_if_due()
             return statuses
 
     def read(self, slots: Slots, target: BlockMemory) -> Statuses:
         with self._gate.call():
+            self._reads.admit()
             if len(slots) != target.num_blocks:
                 raise ValueError(f"{len(slots)} slots and {target.num_blocks} blocks")
             started = self._clock()
             statuses = np.full(len(slots), BlockStatus.MISSING, dtype=np.uint8)
             for start, stop in runs_of(self._states.are_written(slots)):
                 self._read_blocks(slots[start:stop], target.slice(start, stop), statuses[start:stop])
+            self._reads.finish(statuses)
             self._counters.count_read(statuses, self._clock() - started)
             return statuses
 
@@ -192,7 +209,8 @@ class DiskTier:
             self._records.checkpoint(order)
 
     def stats(self) -> TierStats:
-        return self._counters.snapshot()
+        reasons = (self._writes.reason, self._reads.reason)
+        return replace(self._counters.snapshot(), out_of_service="; ".join(filter(None, reasons)))
 
     def close(self) -> None:
         if not self._gate.close():
@@ -205,6 +223,13 @@ class DiskTier:
             self._files.close()
             self._folders.close()
 
+    def _admit_write(self, slots: Slots) -> None:
+        try:
+            self._writes.admit()
+        except TierFailedError:
+            self._records.forget(self._states.void(slots))
+            raise
+
     def _write_blocks(
         self, slots: Slots, source: BlockMemory, labels: BlockLabels, statuses: Statuses, checksums: Checksums
     ) -> None:
@@ -215,7 +240,7 @@ class DiskTier:
             errors, checksums[part] = self._files.write(
                 slots[part], memory.addresses[: part.stop - part.start], seeds[part]
             )
-            statuses[part] = self._statuses(slots[part], errors, "write")
+            statuses[part] = statuses_of(slots[part], errors, "write")
 
         addresses = source.addresses
         if addresses is not None:
@@ -234,7 +259,7 @@ class DiskTier:
             part = slice(*chunk)
             addresses = memory.addresses[: part.stop - part.start]
             errors = self._files.read(slots[part], addresses, seeds[part], checksums[part])
-            statuses[part] = self._statuses(slots[part], errors, "read")
+            statuses[part] = statuses_of(slots[part], errors, "read")
 
         addresses = target.addresses
         if addresses is not None:
@@ -245,23 +270,6 @@ class DiskTier:
             target.slice(*chunk).scatter(half.addresses[: chunk[1] - chunk[0]])
 
         self._bounce.pipeline(len(slots), read, scatter)
-
-    def _statuses(self, slots: Slots, errors: NDArray[np.int32], act: str) -> Statuses:
-        statuses = np.full(len(errors), BlockStatus.IO_ERROR, dtype=np.uint8)
-        statuses[errors == 0] = BlockStatus.OK
-        statuses[errors == _native.CHECKSUM_MISMATCH] = BlockStatus.CORRUPT
-        statuses[(errors == errno.ENOSPC) | (errors == errno.EDQUOT)] = BlockStatus.NO_SPACE
-        for code in np.unique(errors[errors != 0]).tolist():
-            failed = slots[errors == code]
-            _log.warning(
-                "%s of %d blocks failed: %s; first slot %d",
-                act,
-                len(failed),
-                "wrong checksum" if code < 0 else errno.errorcode.get(code, code),
-                int(failed[0]),
-                extra={"event": "disk_blocks_failed", "act": act, "errno": code, "blocks": len(failed)},
-            )
-        return statuses
 
     def _sync_if_due(self) -> None:
         now = self._clock()

@@ -65,6 +65,11 @@ class DirectoryLock:
         os.ftruncate(self._descriptor, 0)
         os.write(self._descriptor, f"process {os.getpid()}, since {started}\n".encode())
 
+    @property
+    def in_place(self) -> bool:
+        """Whether the locked file is still the one that the path names. Raises OSError where the path cannot be looked up."""
+        return os.path.samestat(os.fstat(self._descriptor), self._path.stat())
+
     def release(self) -> None:
         """Let go of the directory. Once only."""
         os.close(self._descriptor)
@@ -145,6 +150,18 @@ class StripeFolders:
                     f"num_ssd_blocks = {num_slots}: needs {missing} more bytes in ssd_cache_dir = {places}, where "
                     f"{free} are free; lower num_ssd_blocks, or free space, or name a directory on a larger disk"
                 )
+
+    def fault(self) -> str:
+        """Why what is written now would be lost at a restart, or "": a directory vanished, was replaced or is read-only."""
+        for folder, lock in zip(self.folders, self._locks, strict=True):
+            try:
+                if not lock.in_place:
+                    return f"{folder} was replaced by another directory"
+            except OSError as error:
+                return f"{folder} is gone ({error.strerror})"
+            if not os.access(folder, os.W_OK):
+                return f"{folder} cannot be written"
+        return ""
 
     def save(self, num_slots: int) -> None:
         """Write the manifests of all stripes, durably, with this capacity. Other fields stay. Stripe 0 comes last."""
