@@ -2,12 +2,10 @@
 
 #include "check.hpp"
 
-// The build says how it was configured: with liburing exactly when CMake found it.
-int main() {
+TEST(the_build_says_that_it_has_io_uring_exactly_when_cmake_found_it) {
 #ifdef TIERCEL_TEST_EXPECTS_LIBURING
   CHECK(tiercel::built_with_io_uring());
 #else
   CHECK(!tiercel::built_with_io_uring());
 #endif
-  return tiercel::testing::failures;
 }

@@ -58,6 +58,9 @@ class Simulation:
         self.mood = "calm"
         self.doubtful = False  # bits were flipped, or unsynced bytes lost: blocks may be missing or unreadable
         self.syncs_failed = False  # so a power cut may take what a later sync did not save
+        self.suspects: set[bytes] = (
+            set()
+        )  # blocks that were there while that was so, and could not be read for want of a parent
         self.lookups: list[Lookup] = []
         self.flights: list[Flight] = []
         self.counts: dict[str, int] = {}
@@ -276,19 +279,20 @@ class Simulation:
         More may be promised than is readable: a block that left to make room for one whose write a kill cut short.
         """
         self.disk.set_faults(NO_FAULTS)
+        good: set[bytes] = set()
         for prompt in range(NUM_PROMPTS):
-            sequence = self.cache.sequence(self.model.tokens(prompt, None))
-            expected = sequence.num_blocks
-            while expected and not {key.tobytes() for key in sequence.keys(0, expected)} <= ready:
-                expected -= 1
-            self.launch((prompt, sequence.num_blocks), store=False)
+            keys = [key.tobytes() for key in self.cache.sequence(self.model.tokens(prompt, None)).keys()]
+            expected = next((i for i, key in enumerate(keys) if key not in ready or key in self.suspects), len(keys))
+            self.launch((prompt, len(keys)), store=False)
             flight = self.flights.pop()
             result = flight.ticket.wait(HANG_S)
             self.settle(flight)
             self.hits_expected += expected
             self.hits_found += result.num_blocks_ok
+            good.update(keys[: result.num_blocks_ok])
             assert result.num_blocks_ok >= expected or self.doubtful, f"{expected} blocks were ready: {result.statuses}"
         self.quiesce()
+        self.suspects = (self.suspects | self.ready() if self.doubtful else self.suspects) - good
         self.doubtful = False
         self.apply_mood()
 

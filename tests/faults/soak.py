@@ -3,8 +3,8 @@
     python -m tests.faults.soak simulation DIRECTORY --amount 1000000 --piece 20000 --jobs 2 --json FILE
     python -m tests.faults.soak kills DIRECTORY --amount 5000 --piece 500 --json FILE
 
-Pieces run in processes of their own, each with the next seed; the first that fails ends the run with its output. DIRECTORY
-should lie on a memory filesystem for the simulation, which does not care, and on a disk for the kills.
+Pieces run in processes of their own, each with the next seed; one that fails prints its output and is counted. DIRECTORY should
+ lie on a memory filesystem for the simulation, which does not care, and on a disk for the kills.
 """
 
 import argparse
@@ -72,19 +72,21 @@ def total(results: list[Result]) -> Result:
     return whole
 
 
-def run_all(what: str, directory: Path, *, first_seed: int, amounts: list[int], jobs: int) -> Iterator[Result]:
+def run_all(what: str, directory: Path, *, first_seed: int, amounts: list[int], jobs: int) -> Iterator[Result | None]:
+    """Results in order; None for a piece that failed, whose output goes to stderr."""
     library = simulated_disk.build(directory)
     with ThreadPoolExecutor(jobs) as pool:
         pieces = [
             pool.submit(run_piece, what, directory, library, first_seed + number, amount)
             for number, amount in enumerate(amounts)
         ]
-        try:
-            for number, piece in enumerate(pieces):
+        for number, piece in enumerate(pieces):
+            try:
                 yield piece.result()
                 sys.stderr.write(f"{what}: {number + 1} of {len(pieces)} pieces\n")
-        finally:
-            pool.shutdown(cancel_futures=True)
+            except RuntimeError as error:
+                sys.stderr.write(f"{error}\n")
+                yield None
 
 
 def main() -> None:
@@ -103,13 +105,15 @@ def main() -> None:
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.strip()
-    results = list(run_all(given.what, given.directory, first_seed=given.seed, amounts=amounts, jobs=given.jobs))
+    ended = list(run_all(given.what, given.directory, first_seed=given.seed, amounts=amounts, jobs=given.jobs))
+    results = [result for result in ended if result is not None]
     report = {
         "what": given.what,
         "command": f"python -m tests.faults.soak {' '.join(sys.argv[1:])}",
         "commit": commit,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}",
         "wall_seconds": round(time.monotonic() - started, 1),
+        "failed_pieces": ended.count(None),
         **total(results),
     }
     given.json.write_text(json.dumps(report, indent=2) + "\n")
