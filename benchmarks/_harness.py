@@ -124,12 +124,17 @@ def calibrate() -> dict[str, float]:
     }
 
 
-def parse_arguments(description: str | None) -> argparse.Namespace:
-    """The arguments of every benchmark: `--json FILE` and `--repeats N` (None: the benchmark's own choice)."""
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser of the arguments of every benchmark: `--json FILE` and `--repeats N` (None: the benchmark's own choice)."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write the result as JSON")
     parser.add_argument("--repeats", type=int, default=None, metavar="N", help="repeats of every measurement")
-    return parser.parse_args()
+    return parser
+
+
+def parse_arguments(description: str | None) -> argparse.Namespace:
+    """The arguments of a benchmark that has none of its own."""
+    return make_parser(description).parse_args()
 
 
 def report(rows: Sequence[Row], json_path: Path | None = None) -> int:

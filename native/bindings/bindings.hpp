@@ -9,6 +9,7 @@ void bind_hashing(nanobind::module_& module);
 void bind_memory(nanobind::module_& module);
 void bind_index(nanobind::module_& module);
 void bind_admission(nanobind::module_& module);
+void bind_ghost(nanobind::module_& module);
 void bind_disk(nanobind::module_& module);
 
 }  // namespace tiercel::bindings

@@ -296,6 +296,42 @@ class FrequencySketch:
     @property
     def memory_bytes(self) -> int: ...
 
+# ── ghost index (native/core/ghost) ──────────────────────────────────────────────────────────────────────────────────
+@final
+class GhostIndex:
+    """The hit rate that an LRU cache of any capacity would have had: SHARDS over prefix trees, from a sample of the blocks and
+    without their bytes. Thread-safe; memory is fixed from the start, about 64 bytes a sample and 80 KiB."""
+
+    def __init__(
+        self,
+        *,
+        sample_rate: float = 0.01,
+        num_samples_max: int = 32768,
+        hot_share: float = 0.0005,
+        span_blocks: int | None = None,
+    ) -> None:
+        """sample_rate: share of blocks to follow, to start with. num_samples_max: 64 to 2^26; beyond it blocks not used within
+        the last span_blocks are forgotten, and if that does not help the rate falls. hot_share: blocks that take a larger share
+        of all uses are followed exactly. span_blocks: largest capacity that will be asked for. ValueError out of range."""
+    def observe(self, sequence: Sequence, *, limit_blocks: int | None = None) -> None:
+        """Count a lookup of the sequence's first blocks, which it hashes, and make them the ones used last."""
+    def insert(self, sequence: Sequence, *, limit_blocks: int | None = None) -> None:
+        """Make them the ones used last without counting a lookup: they were stored."""
+    def curve(self, capacities_blocks: NDArray[np.uint64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Hits per block looked up at each capacity, and one standard error of each, from how much eight parts of the sample
+        differ. All 0 before the first lookup. ValueError for a capacity above span_blocks."""
+    def stats(self) -> GhostStats: ...
+    def clear(self) -> None:
+        """Forget everything and start again at the first sample_rate."""
+
+@final
+class GhostStats:
+    num_blocks: int  # observed
+    sample_rate: float  # now
+    num_samples: int
+    num_hot: int
+    memory_bytes: int
+
 # ── disk (native/core/disk) ──────────────────────────────────────────────────────────────────────────────────────────
 @final
 class BlockFiles:

@@ -2,9 +2,10 @@
 
 The index is native (native/core/index): a radix tree of runs over all tiers, with pins, reservations and eviction. It
 decides and keeps count; it moves no bytes, knows no clock and starts no thread. The facade calls it, turns what it
-answers into plans, and frees in the tiers what it reports as void.
+answers into plans, and frees in the tiers what it reports as void. Beside it a ghost index (native/core/ghost) follows a
+sample of the blocks without their bytes and tells what hit rate other capacities would have.
 """
 
-from tiercel._native import EVICTION_POLICIES, FrequencySketch, Index, IndexStats, Match, Reservation
+from tiercel._native import EVICTION_POLICIES, FrequencySketch, GhostIndex, Index, IndexStats, Match, Reservation
 
-__all__ = ["EVICTION_POLICIES", "FrequencySketch", "Index", "IndexStats", "Match", "Reservation"]
+__all__ = ["EVICTION_POLICIES", "FrequencySketch", "GhostIndex", "Index", "IndexStats", "Match", "Reservation"]

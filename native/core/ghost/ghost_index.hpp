@@ -1,0 +1,101 @@
+// The hit rate that an LRU cache of any capacity would have had, from a sample of the blocks and without their bytes.
+//
+// SHARDS (Waldspurger et al., FAST'15) over prefix trees. A block is sampled if 64 bits of its key lie below a
+// threshold, so all its uses are seen or none. Distances of a lookup's blocks are taken before any of them is touched,
+// and then they are touched from leaf to root, so that a parent is always younger than its children: LRU evicts leaves
+// first by itself, and one pass serves every capacity. Blocks that take a large share of all uses would make a sample's
+// error large by being in it or not: they are found by a sketch of all uses and tracked exactly.
+//
+// Memory is fixed. When there are too many samples, those older than `span_blocks` go, and if that does not help the
+// threshold is lowered (fixed-size SHARDS). A use that was seen at a sampling rate weighs its inverse.
+//
+// Thread-safe.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "ghost/distance_histogram.hpp"
+#include "ghost/recency.hpp"
+#include "ghost/use_sketch.hpp"
+#include "hashing/sequence.hpp"
+
+namespace tiercel {
+
+struct GhostOptions {
+  double sample_rate = 0.01;  // share of blocks, (0, 1]; the rate to start with
+  std::uint32_t num_samples_max = 32768;
+  double hot_share = 0.0005;                 // blocks with more than this share of all uses are tracked exactly; (0, 1]
+  std::optional<std::uint64_t> span_blocks;  // no capacity above this is asked for
+};
+
+struct GhostStats {
+  std::uint64_t num_blocks;  // observed
+  double sample_rate;
+  std::uint32_t num_samples;
+  std::uint32_t num_hot;
+  std::size_t memory_bytes;
+};
+
+struct HitRate {
+  double rate;   // hits per block looked up
+  double error;  // one standard error, from how much eight parts of the sample differ
+};
+
+class GhostIndex {
+ public:
+  // std::invalid_argument names the option that is out of range.
+  explicit GhostIndex(const GhostOptions& options);
+
+  // A lookup of the sequence's first blocks, which hashes them. std::invalid_argument if there are fewer.
+  void observe(Sequence& sequence, std::size_t num_blocks);
+  // A store of them: they become the ones used last, but no lookup is counted.
+  void insert(Sequence& sequence, std::size_t num_blocks);
+
+  // std::invalid_argument for a capacity above span_blocks.
+  std::vector<HitRate> curve(std::span<const std::uint64_t> capacities) const;
+  GhostStats stats() const;
+  void clear();
+
+ private:
+  static constexpr std::size_t kNumParts = 8;
+  struct Part {
+    DistanceHistogram hits;
+    double weight = 0;  // of all uses seen
+  };
+  struct Use {
+    std::uint64_t key;
+    bool hot;
+  };
+
+  bool is_sampled(std::uint64_t key) const noexcept { return key <= threshold_; }
+  double rate() const noexcept;
+  void collect(std::span<const Key> keys);
+  void count(std::uint64_t key, bool sampled, bool promoted);
+  void touch_collected();
+  void make_room();
+  void review();
+  std::size_t num_hot_max() const noexcept;
+
+  const GhostOptions options_;
+  mutable std::mutex mutex_;
+  Recency recency_;
+  std::unique_ptr<UseSketch> sketch_;
+  std::unique_ptr<std::array<Part, kNumParts>> parts_;
+  std::unique_ptr<DistanceHistogram> hot_hits_;
+  std::uint64_t threshold_;
+  std::uint64_t num_blocks_ = 0;
+  std::uint64_t num_hot_uses_ = 0;
+  std::uint64_t num_recent_ = 0;   // uses in the sketch
+  std::uint64_t next_review_ = 0;  // when there are so many
+  std::uint32_t hot_from_ = 0;     // uses in the sketch that make a block hot; half of them keep it so
+  std::vector<Use> used_;          // of the lookup at hand, root first
+};
+
+}  // namespace tiercel

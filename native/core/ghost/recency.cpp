@@ -1,0 +1,102 @@
+#include "ghost/recency.hpp"
+
+#include <algorithm>
+#include <bit>
+
+namespace tiercel {
+
+namespace {
+
+// At most three quarters full.
+std::size_t num_slots_for(std::size_t num_keys) { return std::bit_ceil(num_keys + num_keys / 3 + 1); }
+
+}  // namespace
+
+Recency::Recency(std::size_t num_keys_max)
+    : mask_(num_slots_for(num_keys_max) - 1),
+      entries_(mask_ + 1),
+      key_at_(2 * num_keys_max),
+      sums_(key_at_.size() + 1) {}
+
+std::size_t Recency::num_bytes() const noexcept {
+  return entries_.size() * sizeof(Entry) + (key_at_.size() + sums_.size()) * sizeof(std::uint64_t);
+}
+
+// Where the key stands, or the free slot where it would. Keys are spread evenly already, in their low bits too.
+std::size_t Recency::slot_of(std::uint64_t key) const noexcept {
+  std::size_t slot = key & mask_;
+  while (entries_[slot].key != 0 && entries_[slot].key != key) slot = (slot + 1) & mask_;
+  return slot;
+}
+
+void Recency::add(std::size_t position, std::uint64_t amount) noexcept {
+  for (std::size_t node = position + 1; node < sums_.size(); node += node & (~node + 1)) sums_[node] += amount;
+  total_ += amount;
+}
+
+std::uint64_t Recency::sum_to(std::size_t position) const noexcept {
+  std::uint64_t sum = 0;
+  for (std::size_t node = position + 1; node != 0; node &= node - 1) sum += sums_[node];
+  return sum;
+}
+
+bool Recency::find(std::uint64_t key, bool& hot, Count& newer) const noexcept {
+  const Entry& entry = entries_[slot_of(key)];
+  if (entry.key == 0) return false;
+  hot = entry.hot;
+  newer = split(total_ - sum_to(entry.position));
+  return true;
+}
+
+void Recency::use(std::uint64_t key, bool hot) {
+  if (end_ == key_at_.size()) {
+    filter([](const Item&, Count) { return Fate::kKeep; });
+  }
+  Entry& entry = entries_[slot_of(key)];
+  if (entry.key != 0) {
+    hot = hot || entry.hot;
+    key_at_[entry.position] = 0;
+    add(entry.position, ~weight(entry.hot) + 1);
+  }
+  entry = {key, static_cast<std::uint32_t>(end_), hot};
+  key_at_[end_] = key;
+  add(end_, weight(hot));
+  ++end_;
+}
+
+void Recency::filter(const Judge& judge) {
+  std::vector<Item> kept;
+  std::uint64_t newer = 0;
+  for (std::size_t position = end_; position-- > 0;) {
+    if (key_at_[position] == 0) continue;
+    Item item{key_at_[position], entries_[slot_of(key_at_[position])].hot};
+    const Fate fate = judge(item, split(newer));
+    if (fate == Fate::kDrop) continue;
+    if (fate == Fate::kKeepAsSample) item.hot = false;
+    newer += weight(item.hot);
+    kept.push_back(item);
+  }
+  refill(kept);
+}
+
+void Recency::clear() { refill({}); }
+
+void Recency::refill(const std::vector<Item>& youngest_first) {
+  std::fill(entries_.begin(), entries_.end(), Entry{});
+  std::fill(key_at_.begin(), key_at_.end(), 0);
+  std::fill(sums_.begin(), sums_.end(), 0);
+  total_ = 0;
+  end_ = 0;
+  for (auto item = youngest_first.rbegin(); item != youngest_first.rend(); ++item) {
+    entries_[slot_of(item->key)] = {item->key, static_cast<std::uint32_t>(end_), item->hot};
+    key_at_[end_] = item->key;
+    sums_[++end_] = weight(item->hot);
+    total_ += weight(item->hot);
+  }
+  for (std::size_t node = 1; node < sums_.size(); ++node) {
+    const std::size_t above = node + (node & (~node + 1));
+    if (above < sums_.size()) sums_[above] += sums_[node];
+  }
+}
+
+}  // namespace tiercel
