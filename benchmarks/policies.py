@@ -1,0 +1,134 @@
+"""What is each eviction policy worth on real traces, and what does each way of admission write to disk?
+
+Every policy replays every trace through the native index at several capacities. Beside them stand LRU of every capacity
+from one exact pass, and the most that any policy could reach (Belady). The two-tier runs count what is written to disk
+for each block that is ever read back. Results are hit rates, so nothing here depends on the machine's speed.
+
+`--markdown FILE` renews the tables of docs/policies.md from the results, or, with `--from JSON`, from earlier ones.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from _bounds import belady_hit_rate, hit_rates, lru_distances
+from _harness import Row, describe_machine, make_parser
+from _policy_tables import Results, TierRun, TraceResult, fill_tables
+from _replay import replay
+from _traces import TOKENS_PER_BLOCK, Trace, add_argument, find_traces
+from _two_tiers import ADMISSIONS, TwoTiers
+
+from tiercel.index import EVICTION_POLICIES, Index
+
+CAPACITIES = {"conversation": [913, 3_655, 9_139, 18_279, 36_558], "synthetic": [2_196, 4_392, 13_177]}
+CURVE_TOKENS = [2**exponent for exponent in (16, 18, 19, 20, 21, 22, 23, 24, 25)]
+SPLITS = [(0.01, 0.1), (0.02, 0.2), (0.05, 0.5)]
+"""Host and disk capacity as shares of the trace's distinct blocks."""
+
+DISK_POLICIES = ("lru", "2q")
+
+
+def measure_trace(trace: Trace) -> TraceResult:
+    sequences = trace.sequences()
+    distances = lru_distances(trace.requests)
+    capacities = CAPACITIES[trace.name]
+    policies = {
+        name: [
+            100 * replay(Index([capacity], policies=[name]), sequences, trace.arrivals_s) / trace.num_references
+            for capacity in capacities
+        ]
+        for name in EVICTION_POLICIES
+    }
+    return TraceResult(
+        name=trace.name,
+        num_references=trace.num_references,
+        num_blocks=trace.num_blocks,
+        ideal=100 * float((distances > 0).mean()),
+        curve_tokens=CURVE_TOKENS,
+        curve=[100 * rate for rate in hit_rates(distances, [t // TOKENS_PER_BLOCK for t in CURVE_TOKENS])],
+        capacities=capacities,
+        lru=[100 * rate for rate in hit_rates(distances, capacities)],
+        belady=[100 * belady_hit_rate(trace.requests, capacity) for capacity in capacities],
+        policies=policies,
+    )
+
+
+def measure_tiers(trace: Trace) -> list[TierRun]:
+    runs = []
+    for host_share, disk_share in SPLITS:
+        capacities = [int(trace.num_blocks * host_share), int(trace.num_blocks * disk_share)]
+        for policy in (name for name in DISK_POLICIES if name in EVICTION_POLICIES):
+            for admission in ADMISSIONS:
+                index = Index(capacities, policies=["lru", policy])
+                result = TwoTiers(index, capacities, admission).replay(trace)
+                runs.append(
+                    TierRun(
+                        trace=trace.name,
+                        host_blocks=capacities[0],
+                        disk_blocks=capacities[1],
+                        disk_policy=policy,
+                        admission=admission,
+                        host_hits=100 * result.num_host_hits / trace.num_references,
+                        disk_hits=100 * result.num_disk_hits / trace.num_references,
+                        num_written=result.num_written,
+                        num_read_back=result.num_read_back,
+                    )
+                )
+    return runs
+
+
+def rows_of(results: Results) -> list[Row]:
+    """LRU through the index must be LRU; no policy may reach more than is possible."""
+    rows = []
+    for trace in results.traces:
+        apart = max(abs(a - b) for a, b in zip(trace.policies["lru"], trace.lru, strict=True))
+        rows.append(
+            Row(name=f"{trace.name}: index under lru, off the exact curve", value=apart, unit="pt", bound=0.0005)
+        )
+        for number, capacity in enumerate(trace.capacities):
+            name, rate = max(
+                ((name, rates[number]) for name, rates in trace.policies.items()), key=lambda item: item[1]
+            )
+            title = f"{trace.name}, {capacity} blocks: best policy, {name}"
+            rows.append(Row(name=title, value=rate, unit="%", bound=trace.belady[number]))
+    return rows
+
+
+def measure(folder: Path) -> dict[str, Any]:
+    started = time.monotonic()
+    traces = find_traces(folder)
+    results = Results(
+        traces=[measure_trace(trace) for trace in traces],
+        tiers=[run for trace in traces for run in measure_tiers(trace)],
+    )
+    return {"machine": describe_machine(), "seconds": time.monotonic() - started} | results.to_dict()
+
+
+def main() -> int:
+    parser = make_parser(__doc__)
+    add_argument(parser)
+    parser.add_argument(
+        "--from", dest="source", type=Path, metavar="JSON", help="take earlier results instead of measuring"
+    )
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="renew the tables of this page")
+    arguments = parser.parse_args()
+    measured = json.loads(arguments.source.read_text()) if arguments.source else measure(arguments.traces)
+    results = Results.from_dict(measured)
+    if not results.traces:
+        print("nothing was measured, nothing is written")
+        return 0
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(measured, indent=1) + "\n")
+    if arguments.markdown is not None:
+        arguments.markdown.write_text(fill_tables(arguments.markdown.read_text(), results))
+    rows = rows_of(results)
+    for row in rows:
+        print(f"{row.name:70} {row.value:8.4g} <= {row.bound:<8.4g} {row.unit:3} {row.verdict}")
+    print(f"{measured['seconds']:.0f} s")
+    return sum(row.verdict == "NOT reached" for row in rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
