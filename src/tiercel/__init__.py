@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tiercel.cache import Cache, Outcome, Ticket, TransferResult
     from tiercel.config import CacheConfig, ModelConfig, load_config
-    from tiercel.control import Lookup
+    from tiercel.control import HitCurve, Lookup
     from tiercel.errors import (
         CacheClosedError,
         ConfigError,
@@ -42,6 +42,7 @@ _HOMES = {
     "EngineBlocks": "layout",
     "EngineMemory": "layout",
     "FormatError": "errors",
+    "HitCurve": "control",
     "Lookup": "control",
     "ModelConfig": "config",
     "Outcome": "cache",
@@ -71,6 +72,7 @@ __all__ = [
     "EngineBlocks",
     "EngineMemory",
     "FormatError",
+    "HitCurve",
     "Lookup",
     "ModelConfig",
     "Outcome",

@@ -148,6 +148,7 @@ def _control_settings(
         ssd_admission=Admission(config.ssd_admission),
         ssd_write_budget_per_day=parse_size("ssd_write_budget_per_day", budget) if isinstance(budget, str) else budget,
         min_store_priority=config.min_store_priority,
+        ghost_sample_rate=config.ghost_sample_rate,
         demotion_bytes_max=_DEMOTION_CHUNKS * resolved.transfer_chunk_bytes,
     )
 

@@ -32,7 +32,7 @@ from tiercel.cache.reporting import Reporter
 from tiercel.cache.tickets import Ticket
 from tiercel.cache.upkeep import Upkeep
 from tiercel.config import CacheConfig, ModelConfig
-from tiercel.control import Lookup, Priority, check_priority
+from tiercel.control import HitCurve, Lookup, Priority, check_priority
 from tiercel.errors import TierFailedError
 from tiercel.hashing import Sequence, root_key
 from tiercel.layout import BlockGeometry, EngineBlocks
@@ -262,6 +262,11 @@ class Cache:
     def stats(self) -> StatusSnapshot:
         """What the cache holds and did, frozen; the same that `tiercel stats` and the metrics show."""
         return self._reporter.snapshot()
+
+    def hit_curve(self, capacities_blocks: Iterable[int] | None = None) -> HitCurve:
+        """The hit rate that an LRU cache of each capacity would have had; by default of 1/64 to four times this one's, which is
+        as far as it knows. Raises ValueError beyond that, or if `ghost_sample_rate` is 0."""
+        return self._assembly.control.hit_curve(capacities_blocks)
 
     def close(self) -> None:
         """Cancel open tickets, write the disk tier's checkpoint and release everything. Idempotent; bounded.

@@ -14,6 +14,7 @@ they were decided; lookup may run at any time, from any thread.
 """
 
 from tiercel.control.control import Control
+from tiercel.control.ghost import HitCurve
 from tiercel.control.operation import PENDING, Lookup, Operation
 from tiercel.control.priorities import STEPS_MAX as PRIORITY_STEPS_MAX
 from tiercel.control.priorities import Priority, check_priority
@@ -26,6 +27,7 @@ __all__ = [
     "Admission",
     "Control",
     "ControlSettings",
+    "HitCurve",
     "Lookup",
     "Operation",
     "Priority",

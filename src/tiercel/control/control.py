@@ -1,6 +1,6 @@
 """The control half in one object: index, costs, admission and plans, without bytes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from tiercel.control.admission import BUDGET, DiskAdmission
 from tiercel.control.building import Attached, PlanBuilder
 from tiercel.control.choosing import LoadChoice, QueuedBytes
+from tiercel.control.ghost import HitCurve, make_ghost, read_curve
 from tiercel.control.indexing import count_present, make_index
 from tiercel.control.operation import PENDING, Lookup, Operation
 from tiercel.control.outcomes import Outcomes
@@ -36,6 +37,7 @@ class Control:
         self.tiers = tuple(sorted(settings.capacities))
         self._numbers = {tier: number for number, tier in enumerate(self.tiers)}
         self.index = make_index(settings)
+        self._ghost = make_ghost(settings)
         self._choice = LoadChoice(settings)
         self._admission = DiskAdmission(settings)
         self._admits_by_count = self._admission.counts
@@ -68,6 +70,8 @@ class Control:
         """
         limit_blocks = None if limit_tokens is None else max(0, limit_tokens) // self._tokens_per_block
         match = self.index.match(sequence, limit_blocks=limit_blocks, now_s=now_s)
+        if self._ghost is not None:
+            self._ghost.observe(sequence, limit_blocks=limit_blocks)
         found = match.segments
         if not found:
             return Lookup(self.index, sequence, match, 0, 0, ())
@@ -170,6 +174,8 @@ class Control:
         refusals: tuple[str, ...] = ()
         stops = [(tier, end) for tier in targets if tier is not _DISK or not self._demotes]
         self._admission.see(sequence, end)
+        if self._ghost is not None:
+            self._ghost.insert(sequence, limit_blocks=end)
         if stops[-1][0] is _DISK:
             admitted, refusals = self._admitted(sequence, end, now_s)
             stops[-1] = (_DISK, admitted)
@@ -226,10 +232,16 @@ class Control:
         """Forget every block, since the weights changed. No operation may be open. Returns all slots, to be freed."""
         self.index.clear()
         self.relief.reset()
+        if self._ghost is not None:
+            self._ghost.clear()
         return tuple(
             Free(tier=tier, slots=pack_slots(np.arange(capacity, dtype=np.uint32)))
             for tier, capacity in self.settings.capacities.items()
         )
+
+    def hit_curve(self, capacities_blocks: Iterable[int] | None) -> HitCurve:
+        """The hit rate by capacity; see `Cache.hit_curve`."""
+        return read_curve(self._ghost, self.settings, capacities_blocks)
 
     def restore_blocks(
         self, tier: TierName, parents: NDArray[np.uint8], keys: NDArray[np.uint8], slots: Slots

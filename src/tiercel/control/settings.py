@@ -56,6 +56,7 @@ class ControlSettings:
     ssd_write_budget_per_day: int | None = None
     min_store_priority: int = 0
     demotion_bytes_max: int = 128 << 20
+    ghost_sample_rate: float = 0.0
 
     @property
     def demotes(self) -> bool:
