@@ -39,7 +39,7 @@ def open_tiers(directory: Path) -> None:
     options = DiskOptions(directories=[directory], fingerprint=FINGERPRINT, num_slots=2, block_bytes=100)
     tier = DiskTier.open(options)
     sys.stdout.write(f"engine {tier.engine}\n")
-    sys.stdout.writelines(f"fallback: {reason}\n" for reason in tier.fallbacks)
+    sys.stdout.writelines(f"fallback: {reason}\n" for reason in tier.fallbacks.values())
     tier.close()
     try:
         DiskTier.open(replace(options, engine="io_uring"))

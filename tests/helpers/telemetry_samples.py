@@ -2,21 +2,27 @@
 
 import msgspec
 
+from tiercel.telemetry.catalogue import COUNTED
 from tiercel.telemetry.metrics import CacheMetrics
 from tiercel.telemetry.snapshot import StatusSnapshot, TierStatus
 
 
 def sample_metrics() -> CacheMetrics:
-    """Return counts of two lookups, two moves of one route, a refusal and a recompute."""
+    """Return counts of two lookups, two moves of one route, and one of everything else."""
     metrics = CacheMetrics()
-    metrics.observe_lookup(seconds=2e-5, num_tokens=512, hits=[("host", 256), ("disk", 128)], num_pending_tokens=16)
-    metrics.observe_lookup(seconds=3e-3, num_tokens=64, hits=[])
+    hits = [("host", 16), ("disk", 8)]
+    metrics.observe_lookup(seconds=2e-5, num_tokens=520, tokens_per_block=16, hits=hits, num_pending=1, num_declined=2)
+    metrics.observe_lookup(seconds=3e-3, num_tokens=56, tokens_per_block=16, hits=[])
     for outcome in ({"ok": 8}, {"ok": 7, "corrupt": 1}):
-        metrics.observe_completion(
-            source="disk", target="host", seconds=0.02, num_bytes=4096 * outcome["ok"], blocks=outcome
-        )
-    metrics.throttled("disk_write")
-    metrics.recompute("corrupt", 3)
+        num_bytes = 4096 * outcome["ok"]
+        metrics.observe_move(route=("disk", "host"), wait_s=1e-3, seconds=0.02, num_bytes=num_bytes, blocks=outcome)
+    metrics.observe_ticket(kind="load", outcome="done", seconds=0.03)
+    metrics.observe_submission({"disk-load": 3})
+    metrics.observe_checkpoint(0.2)
+    for counter in sorted(COUNTED - {"lookups", "checkpoints"}):
+        metrics.count(counter, "some")
+    metrics.count("throttled", "disk-store")
+    metrics.count("recompute", "corrupt", 3)
     return metrics
 
 
@@ -38,7 +44,9 @@ def sample_snapshot(metrics: CacheMetrics | None = None) -> StatusSnapshot:
         write_seconds=0.004,
         evicted=7,
     )
-    disk = msgspec.structs.replace(host, name="disk", num_slots=1000, num_free=940, blocks_corrupt=1, io_errors=2)
+    disk = msgspec.structs.replace(
+        host, name="disk", num_slots=1000, num_free=940, blocks_corrupt=1, io_errors=2, journal_bytes=512
+    )
     return StatusSnapshot(
         pid=4242,
         version="0.1.0",
@@ -49,6 +57,6 @@ def sample_snapshot(metrics: CacheMetrics | None = None) -> StatusSnapshot:
         tiers=(host, disk),
         activity=(sample_metrics() if metrics is None else metrics).activity(),
         tickets={"running": 2, "done": 11},
-        queue_depths={"disk_read": 4},
+        queue_depths={"disk-load": 4},
         notes=("io_uring is not available: threads are used",),
     )

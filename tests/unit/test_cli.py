@@ -48,7 +48,7 @@ def test_stats_as_json_is_the_whole_snapshot(running: Path, capsys: Capture) -> 
     assert cli.main(["stats", str(running), "--json"]) == 0
     (snapshot,) = json.loads(capsys.readouterr().out)
     assert snapshot["tiers"][1]["num_free"] == 940
-    assert snapshot["activity"]["recompute"] == {"corrupt": 3}
+    assert snapshot["activity"]["counters"]["recompute"] == {"corrupt": 3, "some": 1}
 
 
 def test_markup_in_a_name_is_printed_as_it_is(capsys: Capture) -> None:

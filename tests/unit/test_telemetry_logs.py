@@ -84,11 +84,13 @@ def test_an_unknown_format_or_level_changes_nothing() -> None:
 
 
 def test_a_note_is_logged_once_and_kept(caplog: pytest.LogCaptureFixture) -> None:
-    notes = logs.Notes(logging.getLogger("tiercel.test"))
+    kinds: list[str] = []
+    notes = logs.Notes(logging.getLogger("tiercel.test"), kinds.append)
     with caplog.at_level(logging.WARNING, logger="tiercel.test"):
-        notes.add("threads instead of io_uring")
-        notes.add("threads instead of io_uring")
-        notes.add("small pages")
+        notes.add("threads instead of io_uring", kind="some")
+        notes.add("threads instead of io_uring", kind="some")
+        notes.add("small pages", kind="some")
+    assert kinds == ["some"] * 3, "each is counted, whether it is logged again or not"
     assert notes.texts() == ("threads instead of io_uring", "small pages")
     assert [record.message for record in caplog.records] == ["threads instead of io_uring", "small pages"]
 
@@ -96,5 +98,5 @@ def test_a_note_is_logged_once_and_kept(caplog: pytest.LogCaptureFixture) -> Non
 def test_notes_are_bounded() -> None:
     notes = logs.Notes(logging.getLogger("tiercel.test"))
     for number in range(logs.NOTES_MAX + 10):
-        notes.add(f"note {number}")
+        notes.add(f"note {number}", kind="some")
     assert len(notes.texts()) == logs.NOTES_MAX

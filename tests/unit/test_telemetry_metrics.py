@@ -2,14 +2,17 @@
 
 import threading
 import urllib.request
+from pathlib import Path
 
 import msgspec
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from tests.helpers.telemetry_samples import sample_metrics, sample_snapshot
+from tiercel.telemetry.catalogue import COUNTED, METRICS, MetricType
 from tiercel.telemetry.metrics import CacheMetrics
-from tiercel.telemetry.prometheus import PrometheusExporter
+from tiercel.telemetry.prometheus import PrometheusExporter, samples
+from tiercel.telemetry.reference import metrics_reference
 from tiercel.telemetry.snapshot import HistogramStatus, StatusSnapshot
 
 
@@ -18,8 +21,8 @@ def test_counts_are_exact_when_many_threads_count_at_once() -> None:
 
     def work() -> None:
         for _ in range(2000):
-            metrics.observe_lookup(seconds=1e-5, num_tokens=4, hits=[("host", 3)])
-            metrics.recompute("miss")
+            metrics.observe_lookup(seconds=1e-5, num_tokens=64, tokens_per_block=16, hits=[("host", 3)])
+            metrics.count("recompute", "miss")
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -28,8 +31,10 @@ def test_counts_are_exact_when_many_threads_count_at_once() -> None:
         thread.join()
     activity = metrics.activity()
     assert activity.lookups == 8000
-    assert activity.lookup_tokens == 32000
-    assert activity.hit_tokens == {"host": 24000}
+    assert activity.lookup_tokens == 8000 * 64
+    assert activity.hit_tokens == {"host": 8000 * 48}
+    assert activity.hit_blocks == {"host": 24000}
+    assert activity.lookup_hit_blocks["host"].sum == 24000
     assert activity.recompute == {"miss": 8000}
     assert activity.lookup_seconds.count == 8000
     assert activity.hit_rate == 0.75
@@ -39,8 +44,8 @@ def test_a_frozen_activity_does_not_change_when_counting_goes_on() -> None:
     metrics = sample_metrics()
     before = metrics.activity()
     encoded = msgspec.json.encode(before)
-    metrics.throttled("disk_write")
-    metrics.observe_completion(source="disk", target="host", seconds=1.0, num_bytes=1, blocks={"ok": 1})
+    metrics.count("throttled", "disk-store")
+    metrics.observe_move(route=("disk", "host"), wait_s=0.0, seconds=1.0, num_bytes=1, blocks={"ok": 1})
     assert msgspec.json.encode(before) == encoded
     assert metrics.activity() != before
 
@@ -48,17 +53,17 @@ def test_a_frozen_activity_does_not_change_when_counting_goes_on() -> None:
 def test_an_observation_on_a_bound_belongs_to_the_bucket_below_it() -> None:
     metrics = CacheMetrics()
     for seconds in (5e-6, 5.1e-6, 99.0):
-        metrics.observe_lookup(seconds=seconds, num_tokens=0, hits=[])
+        metrics.observe_lookup(seconds=seconds, num_tokens=0, tokens_per_block=16, hits=[])
     assert metrics.activity().lookup_seconds.counts[:2] == (1, 1)
     assert metrics.activity().lookup_seconds.counts[-1] == 1
 
 
 def test_a_quantile_is_the_bound_of_its_bucket() -> None:
-    histogram = HistogramStatus(bounds_s=(0.1, 1.0), counts=(5, 4, 1), sum_s=3.0)
+    histogram = HistogramStatus(bounds=(0.1, 1.0), counts=(5, 4, 1), sum=3.0)
     assert histogram.quantile(0.5) == 0.1
     assert histogram.quantile(0.9) == 1.0
     assert histogram.quantile(0.99) == float("inf")
-    assert HistogramStatus(bounds_s=(0.1,), counts=(0, 0), sum_s=0.0).quantile(0.5) is None
+    assert HistogramStatus(bounds=(0.1,), counts=(0, 0), sum=0.0).quantile(0.5) is None
 
 
 def test_prometheus_reads_every_number_of_the_snapshot() -> None:
@@ -67,7 +72,22 @@ def test_prometheus_reads_every_number_of_the_snapshot() -> None:
     for line in (
         'tiercel_lookup_tokens_total{outcome="hit",tier="host"} 256.0',
         'tiercel_lookup_tokens_total{outcome="pending",tier=""} 16.0',
-        'tiercel_lookup_tokens_total{outcome="miss",tier=""} 176.0',
+        'tiercel_lookup_tokens_total{outcome="declined",tier=""} 32.0',
+        'tiercel_lookup_tokens_total{outcome="miss",tier=""} 144.0',
+        'tiercel_lookup_blocks_total{outcome="hit",tier="disk"} 8.0',
+        'tiercel_lookup_blocks_total{outcome="miss",tier=""} 8.0',
+        'tiercel_lookups_total{outcome="partial"} 1.0',
+        'tiercel_lookup_hit_blocks_bucket{le="16",tier="host"} 1.0',
+        'tiercel_lookup_hit_ratio_bucket{le="0"} 1.0',
+        'tiercel_lookup_hit_ratio_bucket{le="0.9"} 2.0',
+        'tiercel_transfer_wait_seconds_sum{source="disk",target="host"} 0.002',
+        'tiercel_transfer_size_bytes_bucket{le="65536",source="disk",target="host"} 2.0',
+        'tiercel_ticket_seconds_count{kind="load",outcome="done"} 1.0',
+        'tiercel_submission_queue_depth_bucket{le="4",queue="disk-load"} 1.0',
+        "tiercel_checkpoint_seconds_count 1.0",
+        'tiercel_checkpoints_total{outcome="ok"} 1.0',
+        'tiercel_journal_bytes{tier="disk"} 512.0',
+        'tiercel_demoted_blocks_total{tier="some"} 1.0',
         'tiercel_lookup_seconds_bucket{le="2.5e-05"} 1.0',
         'tiercel_lookup_seconds_bucket{le="+Inf"} 2.0',
         "tiercel_lookup_seconds_count 2.0",
@@ -80,9 +100,9 @@ def test_prometheus_reads_every_number_of_the_snapshot() -> None:
         'tiercel_evicted_blocks_total{tier="host"} 7.0',
         'tiercel_corrupt_blocks_total{tier="disk"} 1.0',
         'tiercel_io_errors_total{tier="disk"} 2.0',
-        'tiercel_throttled_total{queue="disk_write"} 1.0',
+        'tiercel_throttled_total{queue="disk-store"} 1.0',
         'tiercel_recompute_total{reason="corrupt"} 3.0',
-        'tiercel_queue_depth{queue="disk_read"} 4.0',
+        'tiercel_queue_depth{queue="disk-load"} 4.0',
         'tiercel_tickets{state="running"} 2.0',
     ):
         assert line in text.splitlines(), f"{line}\n--- not in ---\n{text}"
@@ -113,3 +133,36 @@ def test_two_caches_in_one_process_do_not_clash_and_registering_takes_no_snapsho
     assert b"tiercel_tickets" in generate_latest(shared)
     exporter.close()
     assert b"tiercel_tickets" not in generate_latest(shared)
+
+
+def served_names(text: str) -> set[str]:
+    """Names of the families that an exposition declares, as they stand in the catalogue."""
+    found = set()
+    for line in text.splitlines():
+        if line.startswith("# TYPE "):
+            name, kind = line.split()[2:]
+            found.add(name if kind != "counter" or name.endswith("_total") else f"{name}_total")
+    return found
+
+
+def test_every_metric_of_the_catalogue_is_served_with_samples_and_no_other() -> None:
+    snapshot = sample_snapshot()
+    text = generate_latest(PrometheusExporter(lambda: snapshot).registry).decode()
+    assert served_names(text) == set(METRICS)
+    assert {name for name, _, _ in samples(snapshot)} == set(METRICS), "a metric without a sample proves nothing"
+    for name, labels, _ in samples(snapshot):
+        assert len(labels) == len(METRICS[name].labels), name
+
+
+def test_names_follow_the_conventions() -> None:
+    for name, metric in METRICS.items():
+        assert name.startswith("tiercel_"), name
+        assert name.endswith("_total") == (metric.type is MetricType.COUNTER), name
+        if metric.unit in ("seconds", "bytes", "ratio"):
+            assert name.removesuffix("_total").endswith(metric.unit), name
+    assert {f"tiercel_{name}_total" for name in COUNTED} <= set(METRICS)
+
+
+def test_the_metrics_page_is_written_from_the_catalogue() -> None:
+    page = Path(__file__).parents[2] / "docs" / "metrics.md"
+    assert page.read_text() == metrics_reference(), "run: python -m tiercel.telemetry.reference > docs/metrics.md"

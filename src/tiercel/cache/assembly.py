@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ from tiercel import hashing
 from tiercel.config import CacheConfig, ModelConfig, ResolvedConfig, check_resources
 from tiercel.config.sizes import parse_size
 from tiercel.control import DEMOTION_START, Admission, Control, ControlSettings
+from tiercel.errors import TierFailedError
 from tiercel.layout import BlockGeometry
 from tiercel.plan import LoadPolicy
 from tiercel.telemetry.logs import Notes
+from tiercel.telemetry.metrics import CacheMetrics
 from tiercel.tiers.base import Tier, TierName
 from tiercel.tiers.disk import DiskTier
 from tiercel.tiers.disk_options import DiskOptions
@@ -42,7 +45,9 @@ class Assembly:
     tiers: dict[TierName, Tier]
     transfer_settings: TransferSettings
     notes: Notes
+    metrics: CacheMetrics
     disk: DiskTier | None
+    record_bytes_max: int
 
     @property
     def disk_folder(self) -> Path | None:
@@ -51,9 +56,26 @@ class Assembly:
 
     def checkpoint(self) -> None:
         """Write the disk tier's checkpoint in the index's order of use. Raises OSError; the journal then stays as it was."""
-        if self.disk is not None:
+        if self.disk is None:
+            return
+        started = time.monotonic()
+        try:
             _, _, slots = self.control.export_blocks(TierName.DISK)
             self.disk.checkpoint(slots)
+        except OSError:
+            self.metrics.count("checkpoints", "failed")
+            raise
+        self.metrics.observe_checkpoint(time.monotonic() - started)
+
+    def empty_durably(self) -> None:
+        """Write the checkpoint of an index that was just emptied. Raises TierFailedError: what was stored may come back."""
+        try:
+            self.checkpoint()
+        except OSError as error:
+            raise TierFailedError(
+                f"the disk tier could not be emptied durably ({error}); free space or mend the disk and reset again "
+                f"before anything is stored"
+            ) from error
 
     @property
     def checkpoint_is_due(self) -> bool:
@@ -67,7 +89,8 @@ class Assembly:
         try:
             self.checkpoint()
         except OSError as error:
-            self.notes.add(f"the disk tier's checkpoint failed, so recovery will take longer: {error}")
+            text = f"the disk tier's checkpoint failed, so recovery will take longer: {error}"
+            self.notes.add(text, kind="checkpoint")
 
     def close(self, *, drained: bool) -> None:
         """Release tiers, fastest first. drained: no transfer is in progress; otherwise tiers are left to the process's end."""
@@ -98,7 +121,8 @@ def assemble(model: ModelConfig, config: CacheConfig, progress: Progress | None 
     geometry = BlockGeometry.from_model(model, tokens_per_block=config.tokens_per_block)
     fingerprint = hashing.fingerprint(geometry.fingerprint_parts())
     resolved = check_resources(model, config, fingerprint=fingerprint)
-    notes = Notes(logging.getLogger("tiercel"))
+    metrics = CacheMetrics()
+    notes = Notes(logging.getLogger("tiercel"), lambda kind: metrics.count("fallbacks", kind))
     with ExitStack() as opened:
         disk = _open_disk(resolved, fingerprint, notes) if config.enable_ssd else None
         tiers: dict[TierName, Tier] = {}
@@ -125,7 +149,9 @@ def assemble(model: ModelConfig, config: CacheConfig, progress: Progress | None 
             queue_depth_max=config.transfer_queue_depth_max, chunk_bytes=resolved.transfer_chunk_bytes
         ),
         notes=notes,
+        metrics=metrics,
         disk=disk,
+        record_bytes_max=resolved.record_bytes_max,
     )
 
 
@@ -155,14 +181,11 @@ def _control_settings(
 
 def _note_adjusted(settings: ControlSettings, config: CacheConfig, notes: Notes) -> None:
     """Say which settings work otherwise than they read."""
-    if settings.ssd_admission is Admission.ON_EVICT and config.enable_ssd and not settings.demotes:
-        notes.add(
-            "ssd_admission = on_evict needs a host tier to be evicted from; without one every block is written to disk"
-        )
     if settings.demotes and settings.evict_start_threshold > DEMOTION_START:
         notes.add(
             f"ssd_admission = on_evict needs room ahead of need: the host tier's high watermark is {DEMOTION_START}, "
-            f"not evict_start_threshold = {settings.evict_start_threshold:g}"
+            f"not evict_start_threshold = {settings.evict_start_threshold:g}",
+            kind="watermark",
         )
 
 
@@ -181,8 +204,8 @@ def _open_disk(resolved: ResolvedConfig, fingerprint: bytes, notes: Notes) -> Di
             checkpoint_bytes=resolved.journal_checkpoint_bytes,
         )
     )
-    for reason in disk.fallbacks:
-        notes.add(reason)
+    for kind, reason in disk.fallbacks.items():
+        notes.add(reason, kind=kind)
     return disk
 
 
@@ -197,7 +220,8 @@ def _open_host(resolved: ResolvedConfig, notes: Notes, progress: Progress | None
     if config.cpu_hugepages and not host.arena.huge:
         notes.add(
             "the host tier got no huge pages: reserve some (vm.nr_hugepages) or allow them for shared memory "
-            "(/sys/kernel/mm/transparent_hugepage/shmem_enabled = advise)"
+            "(/sys/kernel/mm/transparent_hugepage/shmem_enabled = advise)",
+            kind="hugepages",
         )
     try:
         threads = max(1, os.cpu_count() or 1)

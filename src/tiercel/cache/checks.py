@@ -41,6 +41,24 @@ class ArgumentChecks:
         if theirs is not self._geometry and theirs != self._geometry:
             raise ValueError(f"the engine's memory is described for {theirs}; describe it with this cache's geometry")
 
+    def target(self, target: EngineBlocks, num_blocks: int) -> None:
+        """Raise for blocks that so many cannot be loaded into."""
+        self.memory(target)
+        if target.num_blocks < num_blocks:
+            raise ValueError(f"{num_blocks} blocks are to be loaded into {target.num_blocks}")
+        if not target.memory.writable:
+            raise ValueError("the target is read-only, or a broadcast array: give memory that can be loaded into")
+        if not target.are_distinct:
+            raise ValueError("the target names a block twice; each block is loaded into a place of its own")
+
+    def source(self, source: EngineBlocks, first_block: int) -> None:
+        """Raise for blocks that cannot be stored as those from `first_block` on."""
+        if first_block < 0:
+            raise ValueError(f"first_block = {first_block}: must not be negative")
+        self.memory(source)
+        if not source.memory.holds_whole_blocks:
+            raise ValueError("the source holds only some of the heads: a block is stored whole or not at all")
+
     def timeout(self, timeout_s: float | None) -> float:
         """Return the deadline to use. Raises ValueError unless it is positive and at most a day."""
         if timeout_s is None:

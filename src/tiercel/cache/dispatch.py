@@ -11,12 +11,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from tiercel.cache.operations import OperationTable
-from tiercel.cache.running import Resolution, resolve_all
+from tiercel.cache.running import Hooks, Resolution, resolve_all
 from tiercel.cache.tickets import Ticket
 from tiercel.control import PRIORITY_STEPS_MAX, Control, Lookup, Priority
 from tiercel.errors import CacheClosedError, DeadlineError, ThrottledError
 from tiercel.hashing import Sequence as TokenSequence
-from tiercel.plan import Completion, Move
 from tiercel.tiers.base import BlockMemory, Tier, TierName
 from tiercel.transfer import LaneName, TransferSettings
 
@@ -38,34 +37,18 @@ class Dispatcher:
         control: Control,
         tiers: Mapping[TierName, Tier],
         settings: TransferSettings,
-        *,
-        on_completion: Callable[[Move, Completion], None],
-        on_throttled: Callable[[str], None],
-        on_pressure: Callable[[], None],
+        hooks: Hooks,
     ) -> None:
-        """Start the threads.
-
-        Args:
-            on_completion: told of every move that ended, from a worker's thread, after the index knows.
-            on_throttled: told the name of a queue that was full, or of what held blocks back from a tier.
-            on_pressure: told, under the lock, that `relieve` would find something to do.
-        """
+        """Start the threads."""
         self._control = control
-        self._on_throttled = on_throttled
+        self._on_throttled = hooks.on_throttled
         self._numbers = itertools.count(1)
         self._refusal: str | None = None
         self._resetting = False
         self._reset_lock = threading.Lock()
         self._load_lanes = [LaneName(tier, True) for tier in sorted(tiers)]
         self._store_lanes = [LaneName(tier, False) for tier in sorted(tiers)]
-        self._table = OperationTable(
-            control,
-            tiers,
-            settings,
-            on_completion=on_completion,
-            on_throttled=on_throttled,
-            on_pressure=on_pressure,
-        )
+        self._table = OperationTable(control, tiers, settings, hooks)
         self.transfer = self._table.transfer
 
     @property

@@ -28,15 +28,17 @@ from tiercel.cache.assembly import Assembly, Progress, assemble
 from tiercel.cache.checks import ArgumentChecks
 from tiercel.cache.dispatch import Dispatcher
 from tiercel.cache.forks import refuse_in_forked_children
+from tiercel.cache.observing import Observer
 from tiercel.cache.reporting import Reporter
+from tiercel.cache.running import Hooks
 from tiercel.cache.tickets import Ticket
 from tiercel.cache.upkeep import Upkeep
 from tiercel.config import CacheConfig, ModelConfig
 from tiercel.control import HitCurve, Lookup, Priority, check_priority
-from tiercel.errors import TierFailedError
 from tiercel.hashing import Sequence, root_key
 from tiercel.layout import BlockGeometry, EngineBlocks
-from tiercel.plan import Completion, Move
+from tiercel.plan import Move
+from tiercel.telemetry.logs import bind_request_id
 from tiercel.telemetry.snapshot import StatusSnapshot
 from tiercel.tiers.base import TierName
 
@@ -52,16 +54,17 @@ class Cache:
         """Use `Cache.open`."""
         self.geometry: BlockGeometry = assembly.geometry
         self._assembly = assembly
+        self._observer = Observer(assembly)
         self._reporter = Reporter(assembly)
-        self._upkeep = Upkeep((self._relieve, assembly.checkpoint_if_due))
-        self._dispatcher = Dispatcher(
-            assembly.control,
-            assembly.tiers,
-            assembly.transfer_settings,
-            on_completion=self._after_move,
-            on_throttled=self._reporter.throttled,
+        timeout_s = assembly.config.transfer_timeout_s
+        self._upkeep = Upkeep((lambda: self._dispatcher.relieve(timeout_s), assembly.checkpoint_if_due))
+        hooks = Hooks(
+            on_move=self._observer.observe_move,
+            after_move=self._after_move,
+            on_throttled=self._observer.throttled,
             on_pressure=self._upkeep.wake,
         )
+        self._dispatcher = Dispatcher(assembly.control, assembly.tiers, assembly.transfer_settings, hooks)
         self._checks = ArgumentChecks(assembly)
         self._root_key = lru_cache(maxsize=_NAMESPACES_KEPT)(root_key)
         self._process = os.getpid()
@@ -71,6 +74,7 @@ class Cache:
         refuse_in_forked_children(self._dispatcher)
         try:
             self._upkeep.start()
+            self._observer.start()
             self._reporter.start(
                 self._dispatcher.transfer.queue_depths, lambda: {"running": self._dispatcher.num_running}
             )
@@ -78,13 +82,9 @@ class Cache:
             self.close()
             raise
 
-    def _after_move(self, move: Move, completion: Completion) -> None:
-        self._reporter.observe_completion(move, completion)
+    def _after_move(self, move: Move) -> None:
         if move.target is TierName.DISK and self._assembly.checkpoint_is_due:
             self._upkeep.wake()
-
-    def _relieve(self) -> None:
-        self._dispatcher.relieve(self._assembly.config.transfer_timeout_s)
 
     @classmethod
     def open(cls, model: ModelConfig, config: CacheConfig, *, progress: Progress | None = None) -> "Cache":
@@ -113,12 +113,13 @@ class Cache:
         root = self._root_key(self._assembly.fingerprint, namespace)
         return Sequence(root, self.geometry.tokens_per_block, tokens, origin=self._checks.origin)
 
-    def lookup(self, sequence: Sequence, *, limit_tokens: int | None = None) -> Lookup:
+    def lookup(self, sequence: Sequence, *, limit_tokens: int | None = None, request_id: str | None = None) -> Lookup:
         """Find the leading blocks that are stored and decide how many of them are worth loading.
 
         Args:
             sequence: one of this cache's sequences.
             limit_tokens: load at most this many tokens; an engine computes at least a prompt's last token itself.
+            request_id: what to log, record and trace it under; by default what `bind_request_id` bound. So in the other calls.
 
         Returns:
             What was found. It pins those blocks until it is launched, released or destroyed.
@@ -129,7 +130,7 @@ class Cache:
         lookup = self._assembly.control.lookup(
             sequence, now_s=started, limit_tokens=limit_tokens, queued_bytes=self._dispatcher.transfer.queued_bytes
         )
-        self._reporter.observe_lookup(lookup, time.monotonic() - started)
+        self._observer.observe_lookup(lookup, time.monotonic() - started, request_id)
         return lookup
 
     def load(
@@ -139,6 +140,7 @@ class Cache:
         *,
         limit_tokens: int | None = None,
         timeout_s: float | None = None,
+        request_id: str | None = None,
     ) -> Ticket:
         """Bring stored blocks into the engine's memory: block i of the sequence to block i of `target`.
 
@@ -154,7 +156,7 @@ class Cache:
             ValueError: `target` is too small, read-only, of another geometry or names a block twice, the lookup is another
                 cache's, or the timeout is not positive.
         """
-        with self._looked_up(what, limit_tokens) as lookup:
+        with bind_request_id(request_id), self._looked_up(what, limit_tokens) as lookup:
             return self.launch([(lookup, target)], timeout_s=timeout_s)[0]
 
     def launch(self, batch: Iterable[tuple[Lookup, EngineBlocks]], *, timeout_s: float | None = None) -> list[Ticket]:
@@ -162,22 +164,25 @@ class Cache:
         self._dispatcher.check_open()
         loads = list(batch)
         for lookup, target in loads:
-            self._checks.memory(target)
-            if target.num_blocks < lookup.num_blocks:
-                raise ValueError(f"{lookup.num_blocks} blocks are to be loaded into {target.num_blocks}")
-            if not target.memory.writable:
-                raise ValueError("the target is read-only, or a broadcast array: give memory that can be loaded into")
-            if not target.are_distinct:
-                raise ValueError("the target names a block twice; each block is loaded into a place of its own")
-        return self._dispatcher.load(loads, self._checks.timeout(timeout_s))
+            self._checks.target(target, lookup.num_blocks)
+        with self._observer.launching(self._dispatcher.transfer.queue_depths):
+            tickets = self._dispatcher.load(loads, self._checks.timeout(timeout_s))
+        return [self._observer.launched(ticket) for ticket in tickets]
 
     def prefetch(
-        self, what: Lookup | Sequence, *, limit_tokens: int | None = None, timeout_s: float | None = None
+        self,
+        what: Lookup | Sequence,
+        *,
+        limit_tokens: int | None = None,
+        timeout_s: float | None = None,
+        request_id: str | None = None,
     ) -> Ticket:
         """Bring stored blocks from slower tiers into the fastest one. Arguments and errors as in `load`."""
         self._dispatcher.check_open()
-        with self._looked_up(what, limit_tokens) as lookup:
-            return self._dispatcher.prefetch(lookup, self._checks.timeout(timeout_s))
+        with bind_request_id(request_id), self._looked_up(what, limit_tokens) as lookup:
+            with self._observer.launching(self._dispatcher.transfer.queue_depths):
+                ticket = self._dispatcher.prefetch(lookup, self._checks.timeout(timeout_s))
+            return self._observer.launched(ticket)
 
     def store(
         self,
@@ -187,6 +192,7 @@ class Cache:
         first_block: int = 0,
         priority: Priority = 0,
         timeout_s: float | None = None,
+        request_id: str | None = None,
     ) -> Ticket:
         """Store the sequence's full blocks that are not stored yet: block first_block + i from block i of `source`.
 
@@ -194,27 +200,27 @@ class Cache:
         written again, `Ticket.wait` when every tier has its copy.
 
         Args:
-            source: the engine's blocks from `first_block` on; blocks behind the sequence's last full one are left alone.
-            first_block: index in the sequence of the source's first block. Blocks before it that were evicted meanwhile
-                leave a gap behind which nothing can be stored; give the sequence from block 0 where the engine has it.
+            source: the engine's blocks from `first_block` on; what lies behind the last full one is left alone.
+            first_block: the source's first block in the sequence. Behind blocks that were evicted meanwhile nothing can be
+                stored; give the sequence from block 0 where the engine has it.
             priority: 0 to 100, one for all blocks or int[num_blocks of source]. Blocks of lower priority are evicted first;
                 the first one below `min_store_priority` and all behind it are not stored and end as MISSING.
 
         Raises:
             ThrottledError: too many moves are waiting; nothing was started.
-            TypeError: an argument is of another kind.
             ValueError: `source` is of another geometry or holds only some of the heads, the sequence is another cache's,
                 `first_block` is negative, `priority` does not fit, or the timeout is not positive.
         """
         self._dispatcher.check_open()
-        if first_block < 0:
-            raise ValueError(f"first_block = {first_block}: must not be negative")
         self._checks.sequence(sequence)
-        self._checks.memory(source)
-        if not source.memory.holds_whole_blocks:
-            raise ValueError("the source holds only some of the heads: a block is stored whole or not at all")
+        self._checks.source(source, first_block)
         check_priority(priority, source.num_blocks)
-        return self._dispatcher.store(sequence, source, first_block, self._checks.timeout(timeout_s), priority)
+        timeout_s = self._checks.timeout(timeout_s)
+        with bind_request_id(request_id):
+            with self._observer.launching(self._dispatcher.transfer.queue_depths):
+                ticket = self._dispatcher.store(sequence, source, first_block, timeout_s, priority)
+            self._observer.record_store(sequence, first_block, ticket.num_blocks)
+            return self._observer.launched(ticket)
 
     @contextmanager
     def _looked_up(self, what: Lookup | Sequence, limit_tokens: int | None) -> Iterator[Lookup]:
@@ -232,12 +238,12 @@ class Cache:
             raise
 
     def observe_prefill(self, *, cached_tokens: int, computed_tokens: int, seconds: float) -> None:
-        """Tell how long the engine took to compute tokens behind a cached prefix; `load_policy: auto` learns from it."""
+        """Tell how long the engine took to compute tokens behind a prefix; `load_policy: auto` learns from it."""
         self._assembly.control.prefill.observe(cached_tokens, computed_tokens, seconds)
 
     def observe_recompute(self, reason: str) -> None:
         """Tell that an error of ours became recompute, and which; status and metrics count it."""
-        self._reporter.recompute(reason)
+        self._observer.recompute(reason)
 
     def reset(self) -> None:
         """Forget every block in every tier, durably, because the weights changed. Open tickets are cancelled; what other threads
@@ -248,31 +254,21 @@ class Cache:
             TierFailedError: the disk tier could not be emptied durably; call again before storing anything.
         """
         self._dispatcher.check_open()
-        self._dispatcher.reset(_RESET_TIMEOUT_S, self._empty_durably)
-
-    def _empty_durably(self) -> None:
-        try:
-            self._assembly.checkpoint()
-        except OSError as error:
-            raise TierFailedError(
-                f"the disk tier could not be emptied durably ({error}); free space or mend the disk and reset again "
-                f"before anything is stored"
-            ) from error
+        self._dispatcher.reset(_RESET_TIMEOUT_S, self._assembly.empty_durably)
 
     def stats(self) -> StatusSnapshot:
         """What the cache holds and did, frozen; the same that `tiercel stats` and the metrics show."""
         return self._reporter.snapshot()
 
     def hit_curve(self, capacities_blocks: Iterable[int] | None = None) -> HitCurve:
-        """The hit rate that an LRU cache of each capacity would have had; by default of 1/64 to four times this one's, which is
-        as far as it knows. Raises ValueError beyond that, or if `ghost_sample_rate` is 0."""
+        """The hit rate that an LRU cache of each capacity would have had, from 1/64 to four times this one's. Raises ValueError
+        beyond that, or if `ghost_sample_rate` is 0."""
         return self._assembly.control.hit_curve(capacities_blocks)
 
     def close(self) -> None:
         """Cancel open tickets, write the disk tier's checkpoint and release everything. Idempotent; bounded.
 
-        In a process forked from the one that opened the cache, which still uses it, this does nothing, and every other call
-        raises CacheClosedError.
+        In a process forked from the one that opened the cache this does nothing; every other call raises CacheClosedError.
         """
         if os.getpid() != self._process:
             return
@@ -285,6 +281,7 @@ class Cache:
         drained = self._dispatcher.close()
         try:
             self._reporter.close()
+            self._observer.close()
         finally:
             self._assembly.close(drained=drained)
 

@@ -1,12 +1,13 @@
 """Operations from their plan to their last completion: tickets, deadlines, who waits for whom. Used by `dispatch` only."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from tiercel.cache.running import Resolution, Running, resolve_all
+from tiercel.cache.running import Hooks, Resolution, Running, resolve_all
 from tiercel.cache.tickets import Outcome, Ticket, TransferResult
 from tiercel.control import Control, Operation
-from tiercel.plan import Completion, Free, Move, OperationKind, unpack_slots
+from tiercel.plan import Completion, Free, OperationKind, unpack_slots
+from tiercel.telemetry.logs import bind_request_id
 from tiercel.tiers.base import BlockMemory, Tier, TierName
 from tiercel.transfer import Deadlines, TransferEngine, TransferSettings
 
@@ -25,17 +26,12 @@ class OperationTable:
         control: Control,
         tiers: Mapping[TierName, Tier],
         settings: TransferSettings,
-        *,
-        on_completion: Callable[[Move, Completion], None],
-        on_throttled: Callable[[str], None],
-        on_pressure: Callable[[], None],
+        hooks: Hooks,
     ) -> None:
         """Start the threads; as `Dispatcher`."""
         self._control = control
         self._tiers = dict(tiers)
-        self._on_completion = on_completion
-        self._on_throttled = on_throttled
-        self._on_pressure = on_pressure
+        self._hooks = hooks
         self.lock = threading.Lock()
         self._running: dict[int, Running] = {}
         self._deadlines = Deadlines(self._expire)
@@ -71,13 +67,13 @@ class OperationTable:
                 self._end(running)
             raise
         for name in operation.refusals:
-            self._on_throttled(name)
+            self._hooks.on_throttled(name)
         if running.source_moves == 0 and plan.kind is _STORE:
             ticket.free_source()
         if running.ended:
             ended.append(self._end(running))
         elif self._control.relief.is_due():
-            self._on_pressure()
+            self._hooks.on_pressure()
         return ticket
 
     def _complete(self, completion: Completion) -> None:
@@ -95,8 +91,9 @@ class OperationTable:
                 self._retire(running, ended)
         if source_free:
             running.ticket.free_source()
+        self._hooks.on_move(running.ticket, move, completion)
         resolve_all(ended)
-        self._on_completion(move, completion)
+        self._hooks.after_move(move)
 
     def _retire(self, running: Running, ended: list[Resolution]) -> None:
         """End an operation whose moves have all ended, and those that only waited for its blocks. Called under the lock."""
@@ -119,7 +116,7 @@ class OperationTable:
         if demotion:
             self._control.relief.end(operation)
         if demotion or self._control.relief.is_due():
-            self._on_pressure()
+            self._hooks.on_pressure()
         return running.ticket, self._result(running)
 
     def _result(self, running: Running) -> TransferResult:
@@ -143,7 +140,8 @@ class OperationTable:
             if running is None:
                 return
             running.outcome = outcome
-        self.transfer.cancel(number)
+        with bind_request_id(running.ticket.request_id):
+            self.transfer.cancel(number)
         with self.lock:
             ended = [(running.ticket, self._result(running))]
             if running.open_moves == 0 and number in self._running:

@@ -1,32 +1,24 @@
-"""What the facade tells the outside: counters for each lookup and move, and the status snapshot made from all parts."""
+"""What the facade tells the outside: the status snapshot made from all parts, on a socket and to Prometheus."""
 
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from tiercel import __version__
 from tiercel.cache.assembly import Assembly
+from tiercel.cache.observing import TIER_NAMES
 from tiercel.config.messages import problem
-from tiercel.control import Lookup
-from tiercel.plan import Completion, Move
-from tiercel.telemetry.metrics import CacheMetrics
 from tiercel.telemetry.snapshot import StatusSnapshot, TierStatus
 from tiercel.telemetry.status import SOCKET_NAME, StatusServer
-from tiercel.tiers.base import BlockStatus, TierName
-
-_TIER_NAMES = tuple(tier.name.lower() for tier in TierName)
-_STATUS_NAMES = {status: status.name.lower() for status in BlockStatus}
+from tiercel.tiers.base import TierName
 
 
 class Reporter:
-    """Counts what a cache does and serves its status. Thread-safe."""
+    """Serves a cache's status. Thread-safe."""
 
     def __init__(self, assembly: Assembly) -> None:
         self._assembly = assembly
-        self._metrics = CacheMetrics()
         self._started_at = time.time()
         self._status: StatusServer | None = None
         self._stop_http: Callable[[], None] | None = None
@@ -68,35 +60,6 @@ class Reporter:
                 raise problem("metrics_port", config.metrics_port, reason, "take a free port, or 0 for any") from error
             self._stop_http = exporter.close
 
-    def observe_lookup(self, lookup: Lookup, seconds: float) -> None:
-        """Count a lookup."""
-        tokens_per_block = lookup.sequence.tokens_per_block
-        self._metrics.observe_lookup(
-            seconds=seconds,
-            num_tokens=lookup.sequence.num_tokens,
-            hits=[(_TIER_NAMES[s.tier], s.num_blocks * tokens_per_block) for s in lookup.segments],
-            num_pending_tokens=lookup.num_pending * tokens_per_block,
-        )
-
-    def observe_completion(self, move: Move, completion: Completion) -> None:
-        """Count a move that ended."""
-        statuses, counts = np.unique(np.frombuffer(completion.statuses, np.uint8), return_counts=True)
-        self._metrics.observe_completion(
-            source=_TIER_NAMES[move.source],
-            target=_TIER_NAMES[move.target],
-            seconds=completion.queued_s + completion.busy_s,
-            num_bytes=completion.num_bytes,
-            blocks={_STATUS_NAMES[BlockStatus(s)]: int(n) for s, n in zip(statuses, counts, strict=True)},
-        )
-
-    def throttled(self, queue: str) -> None:
-        """Count a refusal by a full queue."""
-        self._metrics.throttled(queue)
-
-    def recompute(self, reason: str) -> None:
-        """Count what a connector gave back to its engine."""
-        self._metrics.recompute(reason)
-
     def snapshot(self) -> StatusSnapshot:
         """The cache as of now."""
         assembly = self._assembly
@@ -108,7 +71,7 @@ class Reporter:
             started_at=self._started_at,
             uptime_s=time.time() - self._started_at,
             tiers=tuple(self._tier_status(tier) for tier in assembly.control.tiers),
-            activity=self._metrics.activity(),
+            activity=assembly.metrics.activity(),
             tickets=self._tickets(),
             queue_depths=self._depths(),
             notes=(*assembly.notes.texts(), *self._outages()),
@@ -120,8 +83,9 @@ class Reporter:
 
     def _tier_status(self, tier: TierName) -> TierStatus:
         index, moved = self._assembly.control.stats(tier), self._assembly.tiers[tier].stats()
+        disk = self._assembly.disk
         return TierStatus(
-            name=_TIER_NAMES[tier],
+            name=TIER_NAMES[tier],
             num_slots=index.num_slots,
             num_free=index.num_free,
             num_ready=index.num_ready,
@@ -137,6 +101,7 @@ class Reporter:
             blocks_corrupt=moved.blocks_corrupt,
             io_errors=moved.io_errors,
             evicted=index.num_evicted,
+            journal_bytes=disk.journal_bytes if disk is not None and tier is TierName.DISK else 0,
         )
 
     def close(self) -> None:

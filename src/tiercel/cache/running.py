@@ -1,13 +1,13 @@
 """Operations under way: what the dispatcher keeps of each, and the result that its ticket is resolved with."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from tiercel.cache.tickets import Outcome, Ticket, TransferResult
 from tiercel.control import PENDING, Operation
-from tiercel.plan import OperationKind
+from tiercel.plan import Completion, Move, OperationKind
 from tiercel.tiers.base import BlockStatus
 
 _LOAD = OperationKind.LOAD
@@ -21,6 +21,23 @@ def resolve_all(ended: Sequence[Resolution]) -> None:
     """Resolve tickets. Called without any lock."""
     for ticket, result in ended:
         ticket.resolve(result)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """Who is told of what happens to operations.
+
+    Attributes:
+        on_move: told of every move that ended, from a worker's thread, when the index knows and before the ticket resolves.
+        after_move: told of it after that.
+        on_throttled: told the name of a queue that was full, or of what held blocks back from a tier.
+        on_pressure: told, under the lock, that the dispatcher's `relieve` would find something to do.
+    """
+
+    on_move: Callable[[Ticket, Move, Completion], None]
+    after_move: Callable[[Move], None]
+    on_throttled: Callable[[str], None]
+    on_pressure: Callable[[], None]
 
 
 @dataclass(slots=True, eq=False)

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from tiercel.errors import DeadlineError
 from tiercel.plan import OperationKind
+from tiercel.telemetry.logs import current_request_id
+from tiercel.telemetry.tracing import EndedMove
 from tiercel.tiers.base import BlockStatus, TierName
 
 _logger = logging.getLogger(__name__)
@@ -78,6 +80,10 @@ class Ticket:
         self.number = number
         self.kind = kind
         self.num_blocks = num_blocks
+        self.request_id = current_request_id()
+        """What was bound with `bind_request_id` when the ticket was made."""
+        self.ended_moves: list[EndedMove] = []
+        """What spans tell of the moves; kept only while spans are wanted."""
         self._cancel = cancel
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)

@@ -13,6 +13,7 @@ app = App(
     result_action="return_value",
 )
 config = App(name="config", help="Explain settings, and print their schema.")
+record = App(name="record", help="Look at recordings of lookups and stores.")
 
 # Named by path and with their help here, so that `tiercel --help` imports none of them.
 app.command("tiercel.cli.stats:stats", help="Show how a running cache is doing, or what a cold cache directory holds.")
@@ -24,3 +25,5 @@ app.command(version.print_version, name="version")
 config.command("tiercel.cli.config:explain", help="Show every setting with its value, its source and its meaning.")
 config.command("tiercel.cli.config:schema", help="Print the JSON Schema of settings files.")
 app.command(config)
+record.command("tiercel.cli.record:info", help="Show what a recording holds: events, span and hit rate.")
+app.command(record)

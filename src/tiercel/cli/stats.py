@@ -17,8 +17,19 @@ from tiercel.cli.render import (
     seconds_text,
 )
 from tiercel.errors import StatusError
-from tiercel.telemetry.snapshot import Activity, StatusSnapshot, TierStatus, TransferStatus
+from tiercel.telemetry.snapshot import Activity, HistogramStatus, StatusSnapshot, TierStatus, TransferStatus
 from tiercel.telemetry.status import SOCKET_NAME, read_status, runtime_directory
+
+_COUNTERS = {
+    "throttled": "throttled",
+    "recompute": "recompute",
+    "errors": "errors",
+    "fallbacks": "fallbacks",
+    "demoted_blocks": "demoted blocks",
+    "checkpoints": "checkpoints",
+    "recorder_events": "recorded events",
+}
+_ALWAYS_SHOWN = ("throttled", "recompute")
 
 
 def stats(target: str | None = None, /, *, json: Annotated[bool, Parameter(negative="")] = False) -> None:
@@ -129,18 +140,28 @@ def _print_activity(activity: Activity) -> None:
     rate = activity.hit_rate
     hits = "no lookup yet" if rate is None else f"{rate:.1%} of {activity.lookup_tokens} tokens were stored"
     print_line(f"lookups: {activity.lookups}, {hits} ({counts_text(activity.hit_tokens)})")
-    median, tail = activity.lookup_seconds.quantile(0.5), activity.lookup_seconds.quantile(0.99)
-    if median is not None and tail is not None:
-        print_line(f"lookup time: half within {seconds_text(median)}, 99 % within {seconds_text(tail)}")
+    if activity.declined_tokens or activity.pending_tokens:
+        print_line(
+            f"not loaded: {activity.declined_tokens} tokens cheaper to recompute, {activity.pending_tokens} being stored"
+        )
+    _print_times("lookup time", activity.lookup_seconds)
+    for ticket in activity.tickets:
+        _print_times(f"{ticket.kind}, {ticket.outcome}: {ticket.seconds.count}", ticket.seconds)
     if activity.transfers:
-        columns = ("from", "to", "blocks", "bytes", "moves", "mean")
+        columns = ("from", "to", "blocks", "bytes", "moves", "waited", "moved in")
         print_table("", columns, map(_transfer_row, activity.transfers))
-    print_line(f"throttled: {counts_text(activity.throttled)}")
-    print_line(f"recompute: {counts_text(activity.recompute)}")
+    for name, label in _COUNTERS.items():
+        if name in _ALWAYS_SHOWN or activity.counters[name]:
+            print_line(f"{label}: {counts_text(activity.counters[name])}")
+
+
+def _print_times(label: str, seconds: HistogramStatus) -> None:
+    median, tail = seconds.quantile(0.5), seconds.quantile(0.99)
+    if median is not None and tail is not None:
+        print_line(f"{label}: half within {seconds_text(median)}, 99 % within {seconds_text(tail)}")
 
 
 def _transfer_row(transfer: TransferStatus) -> tuple[str, ...]:
-    moves = transfer.seconds.count
-    mean = seconds_text(transfer.seconds.sum_s / moves) if moves else "-"
-    blocks = counts_text(transfer.blocks)
-    return (transfer.source, transfer.target, blocks, bytes_text(transfer.num_bytes), str(moves), mean)
+    moves, blocks = transfer.seconds.count, counts_text(transfer.blocks)
+    means = [seconds_text(mean) if mean is not None else "-" for mean in (transfer.wait.mean, transfer.seconds.mean)]
+    return (transfer.source, transfer.target, blocks, bytes_text(transfer.num_bytes), str(moves), *means)

@@ -64,6 +64,7 @@ class ResolvedConfig:
         num_ssd_blocks: slots of the disk tier over all directories, 0 when it is off.
         transfer_chunk_bytes: that setting in bytes.
         journal_checkpoint_bytes: that setting in bytes.
+        record_bytes_max: that setting in bytes.
     """
 
     config: "CacheConfig"
@@ -74,6 +75,7 @@ class ResolvedConfig:
     num_ssd_blocks: int
     transfer_chunk_bytes: int
     journal_checkpoint_bytes: int
+    record_bytes_max: int
 
     @property
     def host_bytes(self) -> int:
@@ -129,6 +131,7 @@ def resolve_sizes(config: "CacheConfig", model: ModelConfig, room: Room | None =
         num_ssd_blocks=disk,
         transfer_chunk_bytes=_bytes("transfer_chunk_bytes", config.transfer_chunk_bytes),
         journal_checkpoint_bytes=checkpoint_bytes,
+        record_bytes_max=_bytes("record_bytes_max", config.record_bytes_max),
     )
 
 

@@ -9,9 +9,8 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
+from contextvars import ContextVar, Token
 from threading import Lock
 from typing import IO, Any, Literal
 
@@ -25,14 +24,37 @@ _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asc
 _HANDLER_NAME = "tiercel"
 
 
-@contextmanager
-def bind_request_id(request_id: str) -> Iterator[None]:
-    """Add `request_id` to every line logged inside the block by this thread or task."""
-    token = _request_id.set(request_id)
-    try:
-        yield
-    finally:
-        _request_id.reset(token)
+class bind_request_id:  # noqa: N801 (used like a function)
+    """Add a request id to every line logged inside a `with` block by this thread or task, and by Tiercel's threads for what
+    was started there. None leaves what is bound.
+
+    A class, since a generator's context manager costs several times as much, and this is entered for every operation.
+    """
+
+    __slots__ = ("_request_id", "_token")
+
+    def __init__(self, request_id: str | None) -> None:
+        self._request_id = request_id
+        self._token: Token[str | None] | None = None
+
+    def __enter__(self) -> None:
+        if self._request_id is not None:
+            self._token = _request_id.set(self._request_id)
+
+    def __exit__(self, *_: object) -> None:
+        if self._token is not None:
+            _request_id.reset(self._token)
+            self._token = None
+
+
+def current_request_id() -> str | None:
+    """Return what `bind_request_id` bound here, if anything."""
+    return _request_id.get()
+
+
+def adopt_request_id(request_id: str | None) -> None:
+    """Log what this thread does from now on under `request_id`. For worker threads that serve one request after another."""
+    _request_id.set(request_id)
 
 
 def configure(level: int | str = "INFO", log_format: LogFormat = "human", *, stream: IO[str] | None = None) -> None:
@@ -104,21 +126,32 @@ class HumanFormatter(logging.Formatter):
 class Notes:
     """Silent fallbacks of one cache, in words: each is logged once as a warning and kept for the status.
 
+    Args:
+        count: told the kind of every fallback, also of one that was noted before.
+
     Thread-safe.
     """
 
-    def __init__(self, logger: logging.Logger) -> None:
+    def __init__(self, logger: logging.Logger, count: Callable[[str], None] | None = None) -> None:
         self._logger = logger
+        self._count = count
         self._lock = Lock()
         self._texts: dict[str, None] = {}
 
-    def add(self, text: str) -> None:
-        """Log and keep a note, unless the same one was added before."""
+    def add(self, text: str, *, kind: str) -> None:
+        """Count a fallback; log and keep its text, unless the same one was added before.
+
+        Args:
+            text: what is slower or less safe than asked, and the remedy.
+            kind: a short name that does not change, for the counter.
+        """
+        if self._count is not None:
+            self._count(kind)
         with self._lock:
             if text in self._texts or len(self._texts) >= NOTES_MAX:
                 return
             self._texts[text] = None
-        self._logger.warning(text)
+        self._logger.warning(text, extra={"event": "fallback", "kind": kind})
 
     def texts(self) -> tuple[str, ...]:
         """Return the notes so far, oldest first."""

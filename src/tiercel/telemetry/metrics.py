@@ -1,137 +1,216 @@
 """Counting what a cache does, in plain integers under one lock: a call costs well under two microseconds.
 
 The facade's reporter calls `CacheMetrics`; `activity()` freezes the counts for the snapshot that `prometheus` and `status`
-serve. What can be read off at any moment (tiers, queues, tickets) is not counted here: the reporter puts it into the
+serve. What can be read off at any moment (tiers, queues, running tickets) is not counted here: the reporter puts it into the
 snapshot.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from threading import Lock
 
-from tiercel.telemetry.snapshot import Activity, HistogramStatus, TransferStatus
+from tiercel.telemetry.catalogue import COUNTED
+from tiercel.telemetry.snapshot import Activity, HistogramStatus, TicketStatus, TransferStatus
 
 LOOKUP_BOUNDS_S = (5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 1e-2, 0.1, 1.0)
 """Upper bounds of the lookup histogram: from a short prompt's hit to something badly wrong."""
 
 TRANSFER_BOUNDS_S = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-"""Upper bounds of the transfer histograms: from a few blocks of host memory to a long prompt from a slow disk."""
+"""Upper bounds of the transfer and ticket histograms: from a few blocks of host memory to a long prompt from a slow disk."""
+
+CHECKPOINT_BOUNDS_S = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0)
+HIT_BLOCKS_BOUNDS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0)
+HIT_RATIO_BOUNDS = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
+QUEUE_BOUNDS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
+MOVE_BOUNDS_BYTES = tuple(float(64 << (10 + 2 * step)) for step in range(9))
+"""64 KiB to 4 GiB."""
 
 
 class Histogram:
     """Counts per bucket. Not thread-safe: the owner's lock guards it."""
 
-    __slots__ = ("_bounds_s", "_counts", "_sum_s")
+    __slots__ = ("_bounds", "_counts", "_total")
 
-    def __init__(self, bounds_s: tuple[float, ...]) -> None:
-        self._bounds_s = bounds_s
-        self._counts = [0] * (len(bounds_s) + 1)
-        self._sum_s = 0.0
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._total = 0.0
 
-    def observe(self, seconds: float) -> None:
+    def observe(self, value: float) -> None:
         """Count one observation in the first bucket whose bound is not below it."""
-        self._counts[bisect_left(self._bounds_s, seconds)] += 1
-        self._sum_s += seconds
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._total += value
 
     def freeze(self) -> HistogramStatus:
         """Return the counts so far."""
-        return HistogramStatus(bounds_s=self._bounds_s, counts=tuple(self._counts), sum_s=self._sum_s)
+        return HistogramStatus(bounds=self._bounds, counts=tuple(self._counts), sum=self._total)
 
 
 class _Route:
     """Counts of one (source, target) pair."""
 
-    __slots__ = ("blocks", "num_bytes", "seconds")
+    __slots__ = ("blocks", "num_bytes", "seconds", "size", "wait")
 
     def __init__(self) -> None:
         self.blocks: dict[str, int] = {}
         self.num_bytes = 0
+        self.wait = Histogram(TRANSFER_BOUNDS_S)
         self.seconds = Histogram(TRANSFER_BOUNDS_S)
+        self.size = Histogram(MOVE_BOUNDS_BYTES)
+
+    def freeze(self, source: str, target: str) -> TransferStatus:
+        return TransferStatus(
+            source=source,
+            target=target,
+            blocks=dict(self.blocks),
+            num_bytes=self.num_bytes,
+            wait=self.wait.freeze(),
+            seconds=self.seconds.freeze(),
+            size=self.size.freeze(),
+        )
 
 
 class CacheMetrics:
-    """The counts of one cache. Thread-safe; never raises, never blocks on I/O."""
+    """The counts of one cache. Thread-safe; never raises for what it counts, never blocks on I/O."""
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._lookups = 0
         self._lookup_tokens = 0
-        self._pending_tokens = 0
-        self._hit_tokens: dict[str, int] = {}
+        self._lookup_blocks = 0
+        self._outcomes = [0, 0, 0]
+        self._pending_blocks = 0
+        self._declined_blocks = 0
+        self._hits: dict[str, Histogram] = {}
+        self._hit_ratio = Histogram(HIT_RATIO_BOUNDS)
         self._lookup_seconds = Histogram(LOOKUP_BOUNDS_S)
+        self._tokens_per_block = 0
         self._routes: dict[tuple[str, str], _Route] = {}
-        self._throttled: dict[str, int] = {}
-        self._recompute: dict[str, int] = {}
+        self._tickets: dict[tuple[str, str], Histogram] = {}
+        self._submissions: dict[str, Histogram] = {}
+        self._checkpoint_seconds = Histogram(CHECKPOINT_BOUNDS_S)
+        self._counters: dict[str, dict[str, int]] = {name: {} for name in sorted(COUNTED - {"lookups"})}
 
     def observe_lookup(
-        self, *, seconds: float, num_tokens: int, hits: Iterable[tuple[str, int]], num_pending_tokens: int = 0
+        self,
+        *,
+        seconds: float,
+        num_tokens: int,
+        tokens_per_block: int,
+        hits: Sequence[tuple[str, int]],
+        num_pending: int = 0,
+        num_declined: int = 0,
     ) -> None:
         """Count one lookup.
 
         Args:
             seconds: what the call took.
             num_tokens: tokens asked for.
-            hits: (tier name, tokens that it would serve), a tier may appear more than once.
-            num_pending_tokens: tokens behind the hit that are being written.
+            tokens_per_block: tokens of a full block, the same in every call.
+            hits: (tier name, blocks that it would serve), a tier at most once.
+            num_pending: blocks behind the hit that are being written.
+            num_declined: blocks behind the hit that are stored but cheaper to recompute.
         """
+        num_blocks = num_tokens // tokens_per_block
+        stored = num_declined
         with self._lock:
-            self._lookups += 1
             self._lookup_tokens += num_tokens
-            self._pending_tokens += num_pending_tokens
-            for tier, tokens in hits:
-                self._hit_tokens[tier] = self._hit_tokens.get(tier, 0) + tokens
+            self._lookup_blocks += num_blocks
+            self._tokens_per_block = tokens_per_block
+            if num_pending:
+                self._pending_blocks += num_pending
+            if num_declined:
+                self._declined_blocks += num_declined
+            for tier, blocks in hits:
+                stored += blocks
+                try:
+                    self._hits[tier].observe(blocks)
+                except KeyError:
+                    self._hits[tier] = Histogram(HIT_BLOCKS_BOUNDS)
+                    self._hits[tier].observe(blocks)
+            if num_blocks:
+                self._hit_ratio.observe(stored / num_blocks)
+            self._outcomes[0 if not stored else 1 if stored < num_blocks else 2] += 1
             self._lookup_seconds.observe(seconds)
 
-    def observe_completion(
-        self, *, source: str, target: str, seconds: float, num_bytes: int, blocks: Mapping[str, int]
+    def observe_move(
+        self, *, route: tuple[str, str], wait_s: float, seconds: float, num_bytes: int, blocks: Mapping[str, int]
     ) -> None:
         """Count one move that ended.
 
         Args:
-            source: name of the tier or memory read, `target` the one written.
-            seconds: from the start of the move to its end.
+            route: names of the tier or memory read and of the one written.
+            wait_s: from the launch of its ticket to its start.
+            seconds: with the tier.
             num_bytes: payload bytes of the blocks that ended ok.
             blocks: number of blocks by outcome.
         """
         with self._lock:
-            route = self._routes.get((source, target))
-            if route is None:
-                route = self._routes[(source, target)] = _Route()
+            counts = self._routes.get(route)
+            if counts is None:
+                counts = self._routes[route] = _Route()
             for status, count in blocks.items():
-                route.blocks[status] = route.blocks.get(status, 0) + count
-            route.num_bytes += num_bytes
-            route.seconds.observe(seconds)
+                counts.blocks[status] = counts.blocks.get(status, 0) + count
+            counts.num_bytes += num_bytes
+            counts.wait.observe(wait_s)
+            counts.seconds.observe(seconds)
+            counts.size.observe(num_bytes)
 
-    def throttled(self, queue: str) -> None:
-        """Count a refusal: the named queue or tier was full."""
+    def observe_ticket(self, *, kind: str, outcome: str, seconds: float) -> None:
+        """Count a ticket that resolved, `seconds` after its launch."""
         with self._lock:
-            self._throttled[queue] = self._throttled.get(queue, 0) + 1
+            histogram = self._tickets.get((kind, outcome))
+            if histogram is None:
+                histogram = self._tickets[(kind, outcome)] = Histogram(TRANSFER_BOUNDS_S)
+            histogram.observe(seconds)
 
-    def recompute(self, reason: str, count: int = 1) -> None:
-        """Count what was given back to the engine to compute, and why."""
+    def observe_submission(self, depths: Mapping[str, int]) -> None:
+        """Count the moves that a new operation finds before it in each queue."""
         with self._lock:
-            self._recompute[reason] = self._recompute.get(reason, 0) + count
+            for queue, depth in depths.items():
+                histogram = self._submissions.get(queue)
+                if histogram is None:
+                    histogram = self._submissions[queue] = Histogram(QUEUE_BOUNDS)
+                histogram.observe(depth)
+
+    def observe_checkpoint(self, seconds: float) -> None:
+        """Count a checkpoint that was written."""
+        with self._lock:
+            self._checkpoint_seconds.observe(seconds)
+        self.count("checkpoints", "ok")
+
+    def count(self, counter: str, label: str, num: int = 1) -> None:
+        """Add to one of the counters of `catalogue.COUNTED`, under the value of its label."""
+        with self._lock:
+            values = self._counters[counter]
+            values[label] = values.get(label, 0) + num
 
     def activity(self) -> Activity:
         """Freeze the counts so far."""
         with self._lock:
-            transfers = tuple(
-                TransferStatus(
-                    source=source,
-                    target=target,
-                    blocks=dict(route.blocks),
-                    num_bytes=route.num_bytes,
-                    seconds=route.seconds.freeze(),
-                )
-                for (source, target), route in sorted(self._routes.items())
-            )
+            per_block = self._tokens_per_block
+            hits = {tier: histogram.freeze() for tier, histogram in self._hits.items()}
             return Activity(
-                lookups=self._lookups,
+                lookups=sum(self._outcomes),
                 lookup_tokens=self._lookup_tokens,
-                hit_tokens=dict(self._hit_tokens),
-                pending_tokens=self._pending_tokens,
+                lookup_blocks=self._lookup_blocks,
+                hit_tokens={tier: int(histogram.sum) * per_block for tier, histogram in hits.items()},
+                hit_blocks={tier: int(histogram.sum) for tier, histogram in hits.items()},
+                pending_tokens=self._pending_blocks * per_block,
+                pending_blocks=self._pending_blocks,
+                declined_tokens=self._declined_blocks * per_block,
+                declined_blocks=self._declined_blocks,
                 lookup_seconds=self._lookup_seconds.freeze(),
-                transfers=transfers,
-                throttled=dict(self._throttled),
-                recompute=dict(self._recompute),
+                lookup_hit_ratio=self._hit_ratio.freeze(),
+                lookup_hit_blocks=hits,
+                transfers=tuple(route.freeze(*names) for names, route in sorted(self._routes.items())),
+                tickets=tuple(
+                    TicketStatus(kind=kind, outcome=outcome, seconds=histogram.freeze())
+                    for (kind, outcome), histogram in sorted(self._tickets.items())
+                ),
+                submission_depths={queue: h.freeze() for queue, h in self._submissions.items()},
+                checkpoint_seconds=self._checkpoint_seconds.freeze(),
+                counters={
+                    "lookups": dict(zip(("miss", "partial", "full"), self._outcomes, strict=True)),
+                    **{name: dict(values) for name, values in self._counters.items()},
+                },
             )

@@ -4,13 +4,19 @@ Each `PrometheusExporter` has a registry of its own, so that several caches in o
 has a registry already registers `SnapshotCollector` there. Imported only when metrics are served.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from tiercel.telemetry import catalogue
+from tiercel.telemetry.catalogue import METRICS, MetricType
 from tiercel.telemetry.snapshot import Activity, HistogramStatus, StatusSnapshot, TierStatus
+
+Sample = tuple[str, tuple[str, ...], float | HistogramStatus]
+"""(name of the metric, values of its labels in the catalogue's order, value)."""
 
 
 class SnapshotCollector(Collector):
@@ -28,15 +34,18 @@ class SnapshotCollector(Collector):
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every metric of the cache as of now."""
+        """Yield every metric of the catalogue as of now."""
         snapshot = self._snapshot()
-        yield from _lookup_metrics(snapshot.activity)
-        yield from _transfer_metrics(snapshot.activity)
-        yield from _tier_metrics(snapshot.tiers)
-        yield _counter("throttled", "Refusals because a queue or tier was full.", "queue", snapshot.activity.throttled)
-        yield _counter("recompute", "Work given back to the engine.", "reason", snapshot.activity.recompute)
-        yield _gauge("queue_depth", "Moves waiting in a queue.", "queue", snapshot.queue_depths)
-        yield _gauge("tickets", "Tickets by state.", "state", snapshot.tickets)
+        families = {name: _family(metric) for name, metric in METRICS.items()}
+        for name, labels, value in samples(snapshot):
+            family = families[name]
+            if isinstance(value, HistogramStatus):
+                assert isinstance(family, HistogramMetricFamily), f"{name} is no histogram"
+                family.add_metric(labels, _buckets(value), value.sum)
+            else:
+                assert isinstance(family, CounterMetricFamily | GaugeMetricFamily), f"{name} is a histogram"
+                family.add_metric(labels, value)
+        yield from families.values()
 
 
 class PrometheusExporter:
@@ -90,69 +99,85 @@ class PrometheusExporter:
             self._collector = None
 
 
-def _counter(name: str, text: str, label: str, values: dict[str, int]) -> Metric:
-    family = CounterMetricFamily(f"tiercel_{name}", text, labels=[label])
-    for key, value in values.items():
-        family.add_metric([key], value)
-    return family
-
-
-def _gauge(name: str, text: str, label: str, values: dict[str, int]) -> Metric:
-    family = GaugeMetricFamily(f"tiercel_{name}", text, labels=[label])
-    for key, value in values.items():
-        family.add_metric([key], value)
-    return family
+def _family(metric: catalogue.Metric) -> Metric:
+    match metric.type:
+        case MetricType.COUNTER:
+            return CounterMetricFamily(metric.name, metric.meaning, labels=metric.labels)
+        case MetricType.GAUGE:
+            return GaugeMetricFamily(metric.name, metric.meaning, labels=metric.labels)
+        case MetricType.HISTOGRAM:
+            return HistogramMetricFamily(metric.name, metric.meaning, labels=metric.labels)
 
 
 def _buckets(histogram: HistogramStatus) -> list[tuple[str, float]]:
     """Return cumulative counts by upper bound, as Prometheus wants them."""
-    total = 0
-    buckets: list[tuple[str, float]] = []
-    for bound, count in zip((*map(repr, histogram.bounds_s), "+Inf"), histogram.counts, strict=True):
-        total += count
-        buckets.append((bound, total))
-    return buckets
+    bounds = (*(f"{bound:g}" for bound in histogram.bounds), "+Inf")
+    return list(zip(bounds, itertools.accumulate(histogram.counts), strict=True))
 
 
-def _lookup_metrics(activity: Activity) -> Iterator[Metric]:
-    tokens = CounterMetricFamily("tiercel_lookup_tokens", "Tokens looked up, by outcome.", labels=["outcome", "tier"])
-    for tier, count in activity.hit_tokens.items():
-        tokens.add_metric(["hit", tier], count)
-    misses = activity.lookup_tokens - activity.pending_tokens - sum(activity.hit_tokens.values())
-    tokens.add_metric(["pending", ""], activity.pending_tokens)
-    tokens.add_metric(["miss", ""], misses)
-    yield tokens
-    seconds = HistogramMetricFamily("tiercel_lookup_seconds", "Duration of a lookup.")
-    seconds.add_metric([], _buckets(activity.lookup_seconds), activity.lookup_seconds.sum_s)
-    yield seconds
+def samples(snapshot: StatusSnapshot) -> Iterator[Sample]:
+    """Yield every number of a snapshot as (name of the metric, values of its labels, value)."""
+    yield "tiercel_info", (snapshot.version, snapshot.model, snapshot.fingerprint), 1
+    yield "tiercel_start_time_seconds", (), snapshot.started_at
+    yield from _lookup_samples(snapshot.activity)
+    yield from _transfer_samples(snapshot.activity)
+    for tier in snapshot.tiers:
+        yield from _tier_samples(tier)
+    for name, values in snapshot.activity.counters.items():
+        for label, value in values.items():
+            yield f"tiercel_{name}_total", (label,), value
+    yield "tiercel_checkpoint_seconds", (), snapshot.activity.checkpoint_seconds
+    for queue, depth in snapshot.queue_depths.items():
+        yield "tiercel_queue_depth", (queue,), depth
+    for state, count in snapshot.tickets.items():
+        yield "tiercel_tickets", (state,), count
 
 
-def _transfer_metrics(activity: Activity) -> Iterator[Metric]:
-    pair = ["source", "target"]
-    seconds = HistogramMetricFamily("tiercel_transfer_seconds", "Duration of a move.", labels=pair)
-    num_bytes = CounterMetricFamily("tiercel_transfer_bytes", "Payload bytes moved.", labels=pair)
-    blocks = CounterMetricFamily("tiercel_transfer_blocks", "Blocks moved, by outcome.", labels=[*pair, "status"])
+def _lookup_samples(activity: Activity) -> Iterator[Sample]:
+    tokens = (activity.lookup_tokens, activity.pending_tokens, activity.declined_tokens, activity.hit_tokens)
+    blocks = (activity.lookup_blocks, activity.pending_blocks, activity.declined_blocks, activity.hit_blocks)
+    for unit, (total, pending, declined, hits) in (("tokens", tokens), ("blocks", blocks)):
+        name = f"tiercel_lookup_{unit}_total"
+        for tier, count in hits.items():
+            yield name, ("hit", tier), count
+        yield name, ("pending", ""), pending
+        yield name, ("declined", ""), declined
+        yield name, ("miss", ""), total - pending - declined - sum(hits.values())
+    yield "tiercel_lookup_seconds", (), activity.lookup_seconds
+    yield "tiercel_lookup_hit_ratio", (), activity.lookup_hit_ratio
+    for tier, histogram in activity.lookup_hit_blocks.items():
+        yield "tiercel_lookup_hit_blocks", (tier,), histogram
+
+
+def _transfer_samples(activity: Activity) -> Iterator[Sample]:
     for transfer in activity.transfers:
-        labels = [transfer.source, transfer.target]
-        seconds.add_metric(labels, _buckets(transfer.seconds), transfer.seconds.sum_s)
-        num_bytes.add_metric(labels, transfer.num_bytes)
+        route = (transfer.source, transfer.target)
+        yield "tiercel_transfer_wait_seconds", route, transfer.wait
+        yield "tiercel_transfer_seconds", route, transfer.seconds
+        yield "tiercel_transfer_size_bytes", route, transfer.size
+        yield "tiercel_transfer_bytes_total", route, transfer.num_bytes
         for status, count in transfer.blocks.items():
-            blocks.add_metric([*labels, status], count)
-    yield from (seconds, num_bytes, blocks)
+            yield "tiercel_transfer_blocks_total", (*route, status), count
+    for ticket in activity.tickets:
+        yield "tiercel_ticket_seconds", (ticket.kind, ticket.outcome), ticket.seconds
+    for queue, histogram in activity.submission_depths.items():
+        yield "tiercel_submission_queue_depth", (queue,), histogram
 
 
-def _tier_metrics(tiers: tuple[TierStatus, ...]) -> Iterator[Metric]:
-    blocks = GaugeMetricFamily("tiercel_tier_blocks", "Slots of a tier by state.", labels=["tier", "state"])
-    for tier in tiers:
-        counts = (("free", tier.num_free), ("ready", tier.num_ready), ("writing", tier.num_writing))
-        for state, count in counts:
-            blocks.add_metric([tier.name, state], count)
-    yield blocks
-    yield _gauge(
-        "tier_pinned_blocks", "Slots held by a lookup.", "tier", {tier.name: tier.num_pinned for tier in tiers}
-    )
-    yield _gauge("tier_capacity_blocks", "Slots of a tier.", "tier", {tier.name: tier.num_slots for tier in tiers})
-    yield _counter("evicted_blocks", "Blocks evicted.", "tier", {tier.name: tier.evicted for tier in tiers})
-    corrupt = {tier.name: tier.blocks_corrupt for tier in tiers}
-    yield _counter("corrupt_blocks", "Blocks whose checksum did not match; never served.", "tier", corrupt)
-    yield _counter("io_errors", "Reads and writes that failed.", "tier", {tier.name: tier.io_errors for tier in tiers})
+def _tier_samples(tier: TierStatus) -> Iterator[Sample]:
+    for state, count in (("free", tier.num_free), ("ready", tier.num_ready), ("writing", tier.num_writing)):
+        yield "tiercel_tier_blocks", (tier.name, state), count
+    for name, value in (
+        ("tier_pinned_blocks", tier.num_pinned),
+        ("tier_capacity_blocks", tier.num_slots),
+        ("tier_block_bytes", tier.block_bytes),
+        ("tier_read_bytes_total", tier.bytes_read),
+        ("tier_written_bytes_total", tier.bytes_written),
+        ("tier_read_seconds_total", tier.read_seconds),
+        ("tier_write_seconds_total", tier.write_seconds),
+        ("evicted_blocks_total", tier.evicted),
+        ("corrupt_blocks_total", tier.blocks_corrupt),
+        ("io_errors_total", tier.io_errors),
+        ("journal_bytes", tier.journal_bytes),
+    ):
+        yield f"tiercel_{name}", (tier.name,), value

@@ -10,7 +10,7 @@ import msgspec
 class TierStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One tier: what it holds now, and what it did since it was opened.
 
-    Bytes are payload bytes of blocks that ended ok.
+    Bytes are payload bytes of blocks that ended ok; `journal_bytes` is what the journal has grown by since its checkpoint.
     """
 
     name: str
@@ -29,25 +29,31 @@ class TierStatus(msgspec.Struct, frozen=True, kw_only=True):
     blocks_corrupt: int = 0
     io_errors: int = 0
     evicted: int = 0
+    journal_bytes: int = 0
 
 
 class HistogramStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Counts of observations per bucket, not cumulative; the last bucket has no upper bound.
 
     Attributes:
-        bounds_s: upper bounds of all buckets but the last, ascending.
+        bounds: upper bounds of all buckets but the last, ascending; inclusive.
         counts: observations per bucket, one more than there are bounds.
-        sum_s: sum of all observations.
+        sum: sum of all observations.
     """
 
-    bounds_s: tuple[float, ...]
+    bounds: tuple[float, ...]
     counts: tuple[int, ...]
-    sum_s: float
+    sum: float
 
     @property
     def count(self) -> int:
         """Number of observations."""
         return sum(self.counts)
+
+    @property
+    def mean(self) -> float | None:
+        """Mean of all observations; None without any."""
+        return self.sum / self.count if self.count else None
 
     def quantile(self, fraction: float) -> float | None:
         """Return the upper bound of the bucket that holds the given quantile; None without observations.
@@ -56,7 +62,7 @@ class HistogramStatus(msgspec.Struct, frozen=True, kw_only=True):
         """
         rank = fraction * self.count
         seen = 0
-        for bound, count in zip((*self.bounds_s, float("inf")), self.counts, strict=True):
+        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
             seen += count
             if seen and seen >= rank:
                 return bound
@@ -64,12 +70,29 @@ class HistogramStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TransferStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What was moved from one place to another. `blocks` counts by outcome ("ok", "corrupt", ...)."""
+    """What was moved from one place to another.
+
+    Attributes:
+        blocks: blocks by outcome ("ok", "corrupt", ...).
+        wait: seconds from the launch of a move's ticket to the move's start.
+        seconds: seconds that a move spent with its tier.
+        size: payload bytes of a move.
+    """
 
     source: str
     target: str
     blocks: dict[str, int]
     num_bytes: int
+    wait: HistogramStatus
+    seconds: HistogramStatus
+    size: HistogramStatus
+
+
+class TicketStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Tickets of one kind that ended in one way: seconds from launch to outcome."""
+
+    kind: str
+    outcome: str
     seconds: HistogramStatus
 
 
@@ -77,25 +100,47 @@ class Activity(msgspec.Struct, frozen=True, kw_only=True):
     """What happened since the cache was opened, as counted by `metrics.CacheMetrics`.
 
     Attributes:
-        hit_tokens: tokens found ready, by the tier that would serve them.
+        hit_tokens: tokens found ready, by the tier that would serve them; `hit_blocks` the same in blocks.
         pending_tokens: tokens found behind a hit that were still being written.
-        throttled: refusals by the queue or tier that was full.
-        recompute: blocks or requests given back to the engine, by reason.
+        declined_tokens: tokens found stored that are cheaper to recompute than to load.
+        lookup_hit_ratio: share of a lookup's full blocks that are stored.
+        lookup_hit_blocks: blocks per lookup that hit a tier, by tier.
+        submission_depths: moves that a new operation found before it, by queue.
+        counters: the counters of one label, by name and by the label's value; `catalogue.COUNTED` names them.
     """
 
     lookups: int
     lookup_tokens: int
+    lookup_blocks: int
     hit_tokens: dict[str, int]
+    hit_blocks: dict[str, int]
     pending_tokens: int
+    pending_blocks: int
+    declined_tokens: int
+    declined_blocks: int
     lookup_seconds: HistogramStatus
+    lookup_hit_ratio: HistogramStatus
+    lookup_hit_blocks: dict[str, HistogramStatus]
     transfers: tuple[TransferStatus, ...]
-    throttled: dict[str, int]
-    recompute: dict[str, int]
+    tickets: tuple[TicketStatus, ...]
+    submission_depths: dict[str, HistogramStatus]
+    checkpoint_seconds: HistogramStatus
+    counters: dict[str, dict[str, int]]
 
     @property
     def hit_rate(self) -> float | None:
-        """Share of looked-up tokens that were stored; None before the first lookup."""
+        """Share of looked-up tokens that were stored and worth loading; None before the first lookup."""
         return sum(self.hit_tokens.values()) / self.lookup_tokens if self.lookup_tokens else None
+
+    @property
+    def throttled(self) -> dict[str, int]:
+        """Refusals by the queue or tier that was full."""
+        return self.counters["throttled"]
+
+    @property
+    def recompute(self) -> dict[str, int]:
+        """Blocks or requests given back to the engine, by reason."""
+        return self.counters["recompute"]
 
 
 class StatusSnapshot(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ import queue
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 
 from tiercel.tiers.memory import ContiguousMemory, allocate_memory, page_aligned_bytes
 
@@ -48,15 +49,16 @@ class BouncePool:
         with self._lane() as halves:
             chunks = [(at, min(num_blocks, at + self.half_blocks)) for at in range(0, num_blocks, self.half_blocks)]
             ahead: Future[None] | None = None
+            run = copy_context().run  # what `first` logs belongs to the caller's request
             try:
                 for number, chunk in enumerate(chunks):
                     half = halves[number % 2]
                     if ahead is None:
-                        ahead = self._pool.submit(first, chunk, half)
+                        ahead = self._pool.submit(run, first, chunk, half)
                     ahead.result()
                     following = number + 1
                     if following < len(chunks):
-                        ahead = self._pool.submit(first, chunks[following], halves[following % 2])
+                        ahead = self._pool.submit(run, first, chunks[following], halves[following % 2])
                     second(chunk, half)
             finally:
                 if ahead is not None:

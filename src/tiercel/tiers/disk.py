@@ -136,10 +136,20 @@ class DiskTier:
         return self._folders.folders[0]
 
     @property
-    def fallbacks(self) -> tuple[str, ...]:
-        """What is slower than it could be, and why, in words."""
-        reasons = (self._files.engine_reason, self._files.direct_reason, self._files.allocation_reason)
-        return tuple(reason for reason in reasons if reason)
+    def fallbacks(self) -> dict[str, str]:
+        """What is slower than it could be, by kind, and why, in words."""
+        files = self._files
+        reasons = {
+            "io_engine": files.engine_reason,
+            "direct_io": files.direct_reason,
+            "allocation": files.allocation_reason,
+        }
+        return {kind: reason for kind, reason in reasons.items() if reason}
+
+    @property
+    def journal_bytes(self) -> int:
+        """What the journal has grown by since its last checkpoint."""
+        return self._records.journal_bytes
 
     @property
     def recovered(self) -> RecoveredBlocks:

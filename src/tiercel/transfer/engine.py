@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from tiercel.errors import CacheClosedError, ThrottledError, TierFailedError
 from tiercel.plan import Completion, Move, Plan, unpack_keys, unpack_slots
+from tiercel.telemetry.logs import adopt_request_id
 from tiercel.tiers.base import BlockLabels, BlockMemory, BlockStatus, Tier, TierName
 from tiercel.tiers.host import HostTier
 from tiercel.transfer.guard import Guard, GuardedMemory, RevokedError
@@ -146,6 +147,7 @@ class TransferEngine:
                     return
                 chunk = lane.waiting.popleft()
                 lane.num_running += 1
+            adopt_request_id(chunk.job.request_id)
             if not lane.name.loading:
                 self._let_loads_pass(lane.name.tier)
             try:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiercel.plan import NO_MOVE, Completion, Move, Plan
+from tiercel.telemetry.logs import current_request_id
 from tiercel.tiers.base import BlockStatus
 from tiercel.transfer.guard import Guard, GuardedMemory
 
@@ -31,6 +32,7 @@ class Job:
     Attributes:
         cancelled: whether what has not started is to end as `CANCELLED`.
         num_unreported: moves whose completion has not been taken yet.
+        request_id: what the job's lines are logged under, on whatever thread.
     """
 
     def __init__(self, plan: Plan, memory: GuardedMemory | None, guard: Guard, launched_at: float) -> None:
@@ -38,6 +40,7 @@ class Job:
         self.memory = memory
         self.guard = guard
         self.cancelled = False
+        self.request_id = current_request_id()
         self.num_unreported = len(plan.moves)
         self._launched_at = launched_at
         self._statuses: list[NDArray[np.uint8]] = [np.empty(m.num_blocks, np.uint8) for m in plan.moves]

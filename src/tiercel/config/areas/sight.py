@@ -22,3 +22,20 @@ class SightSettings:
         bounds=(0, 65535),
         measure="Nothing; take a free port.",
     )
+    trace_spans: bool = setting(
+        False,
+        "Make OpenTelemetry spans of what the cache does.",
+        kind=Kind.FLAG,
+        measure="Lookup time with and without.",
+    )
+    record_path: str | None = setting(
+        None, "File that lookups and stores are recorded to, keys only.", kind=Kind.TEXT, measure="Room on its disk."
+    )
+    record_bytes_max: int | str = setting(
+        "1GiB",
+        "Size of the recording: at half of it the file becomes FILE.1, and a new one begins.",
+        kind=Kind.SIZE,
+        unit="bytes",
+        bounds=(2**16, 2**40),
+        measure="Bytes that an hour of your traffic takes.",
+    )
