@@ -1,163 +1,150 @@
-"""Disk tier against fio: the same file, block size, queue depth and order, in interleaved rounds of one run.
+"""The disk tier against fio: same file, block size, depth and order, on written data, in pairs that take turns.
 
-Tiercel's side is `DiskTier.read` and `write` in calls of 128 MiB, checksums included. The file is written before it is
-read. Each row is the median over rounds of Tiercel's rate divided by fio's in the same round.
+    block files     calls of one transfer chunk (32 MiB), two at a time, as a transfer lane makes them; checksums included
+    end to end      host tier to disk tier and back, through the transfer engine, journal included
+    reads beside    one block at a time, 2 ms apart, while the lanes write: p99, with reads put first and without
 
-    python benchmarks/disk.py --dir /mnt/nvme [--random] [--bytes 1073741824]
+A rate's row is the median over pairs of Tiercel's rate divided by fio's run next to it: a shared disk's speed drifts by two
+times. Each run starts after a pause, because fio's own start is one, and a disk with a rate limit gains from it.
+
+    python benchmarks/disk.py --dir /mnt/nvme [--bytes 4294967296] [--repeats 9]
 """
 
 import argparse
-import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from _disk_sides import EndToEnd, Files, cpu_s_of
+from _fio import read_latencies_beside_writes, run_fio
 from _harness import Row, report
 
-from tiercel.tiers.base import BlockLabels, BlockStatus, Slots
-from tiercel.tiers.disk import DiskTier
-from tiercel.tiers.disk_options import DiskOptions
-from tiercel.tiers.memory import ContiguousMemory, allocate_memory, bytes_view
-
-BLOCK_SIZES = {4 << 20: 0.95, 1 << 20: 0.95, 256 << 10: 0.90, 64 << 10: None}
-CALL_BYTES = 128 << 20
+BOUNDS = {64 << 10: None, 256 << 10: 0.90, 1 << 20: 0.95, 4 << 20: 0.95, 8 << 20: 0.95}
+MIXED = (64 << 10, 1 << 20, 8 << 20)
+PAUSE_S = 0.3
+END_TO_END_BLOCK_BYTES = 1 << 20
+LATENCY_BLOCK_BYTES = 1 << 20
+LATENCY_SECONDS = 2
+LATENCY_PAUSE_S = 0.002
 QUEUE_DEPTH = 32
-FINGERPRINT = b"benchmark".ljust(32, b"\0")
 
 
 @dataclass(kw_only=True)
-class Rates:
-    """Bytes per second of each round."""
+class Pairs:
+    """One workload's pairs: rates in bytes a second, CPU in seconds a GiB."""
 
-    tiercel: list[float] = field(default_factory=list)
+    ours: list[float] = field(default_factory=list)
     fio: list[float] = field(default_factory=list)
+    ours_cpu: list[float] = field(default_factory=list)
+    fio_cpu: list[float] = field(default_factory=list)
+
+    def rows(self, name: str, bound: float | None) -> list[Row]:
+        ratios = [ours / fio for ours, fio in zip(self.ours, self.fio, strict=True)]
+        return [
+            median_row(f"{name}: Tiercel / fio", ratios, "", bound, higher_is_better=True),
+            median_row(f"{name}: Tiercel", [rate / 1e9 for rate in self.ours], "GB/s"),
+            median_row(f"{name}: fio", [rate / 1e9 for rate in self.fio], "GB/s"),
+            median_row(f"{name}: Tiercel, CPU", self.ours_cpu, "s/GiB"),
+            median_row(f"{name}: fio, CPU", self.fio_cpu, "s/GiB"),
+        ]
 
 
 def main() -> int:
     arguments = parse_arguments()
     rows: list[Row] = []
-    for block_bytes, bound in BLOCK_SIZES.items():
-        with tempfile.TemporaryDirectory(prefix="tiercel-benchmark-", dir=arguments.dir) as directory:
-            rates = measure_block_size(Path(directory), block_bytes, arguments)
-        for direction, measured in rates.items():
-            name = f"{direction} {block_bytes >> 10} KiB"
-            rows.append(ratio_row(f"{name}: Tiercel / fio", measured, bound))
-            rows.append(rate_row(f"{name}: Tiercel", measured.tiercel))
-            rows.append(rate_row(f"{name}: fio", measured.fio))
+    with tempfile.TemporaryDirectory(prefix="tiercel-benchmark-", dir=arguments.dir) as directory:
+        for block_bytes, bound in BOUNDS.items():
+            files = Files(
+                Path(directory, "blocks"), block_bytes=block_bytes, num_bytes=arguments.bytes, queue_depth=QUEUE_DEPTH
+            )
+            for workload in ("read", "write", "mixed") if block_bytes in MIXED else ("read", "write"):
+                pairs = measure(files, workload, block_bytes, arguments)
+                rows += pairs.rows(f"{workload} {block_bytes >> 10} KiB", None if workload == "mixed" else bound)
+            files.close()
+        rows += latency_rows(Path(directory, "blocks"), arguments)
+        rows += end_to_end_rows(Path(directory), arguments)
     return report(rows, arguments.json)
 
 
-def measure_block_size(directory: Path, block_bytes: int, arguments: argparse.Namespace) -> dict[str, Rates]:
-    num_slots = arguments.bytes // block_bytes
-    options = DiskOptions(
-        directories=[directory],
-        fingerprint=FINGERPRINT,
-        num_slots=num_slots,
-        block_bytes=block_bytes,
+def measure(side: Files | EndToEnd, workload: str, block_bytes: int, arguments: argparse.Namespace) -> Pairs:
+    gib = arguments.bytes / 2**30
+    pairs = Pairs()
+    for _ in range(arguments.repeats):
+        time.sleep(PAUSE_S)
+        rate, cpu_s = cpu_s_of(lambda: side.run(workload))
+        pairs.ours.append(rate)
+        pairs.ours_cpu.append(cpu_s / gib)
+        fio = run_fio(side.path, workload, block_bytes=block_bytes, num_bytes=arguments.bytes, queue_depth=QUEUE_DEPTH)
+        pairs.fio.append(fio.bytes_per_s)
+        pairs.fio_cpu.append(fio.cpu_s / gib)
+        if workload == "mixed":
+            side.run("write")  # so that checksums hold again
+    if workload == "write":
+        side.run("write")
+    return pairs
+
+
+def latency_rows(path: Path, arguments: argparse.Namespace) -> list[Row]:
+    rows: list[Row] = []
+    for name, reads_first in (("reads first", True), ("as they come", False)):
+        files = Files(
+            path,
+            block_bytes=LATENCY_BLOCK_BYTES,
+            reads_first=reads_first,
+            num_bytes=arguments.bytes,
+            queue_depth=QUEUE_DEPTH,
+        )
+        latencies, written = files.read_latencies_beside_writes(seconds=LATENCY_SECONDS, pause_s=LATENCY_PAUSE_S)
+        files.close()
+        for percent in (50, 99):
+            value = float(np.percentile(latencies, percent)) * 1e3
+            rows.append(Row(name=f"read 1 MiB beside writes, {name}: p{percent}", value=value, unit="ms"))
+        rows.append(Row(name=f"writes beside reads, {name}", value=written / 1e9, unit="GB/s"))
+    p50_s, p99_s = read_latencies_beside_writes(
+        path,
+        block_bytes=LATENCY_BLOCK_BYTES,
+        seconds=LATENCY_SECONDS,
+        pause_s=LATENCY_PAUSE_S,
+        num_bytes=arguments.bytes,
         queue_depth=QUEUE_DEPTH,
     )
-    tier = DiskTier.open(options)
-    print(f"# {block_bytes >> 10} KiB: {tier.engine}, direct {tier.direct}", file=sys.stderr)
-    memory = random_memory(min(num_slots, CALL_BYTES // block_bytes), block_bytes)
-    slots = np.arange(num_slots, dtype=np.uint32)
-    if arguments.random:
-        slots = np.random.default_rng(1).permutation(slots)
-    rates = {"write": Rates(), "read": Rates()}
-
-    def tiercel_round() -> None:
-        rates["write"].tiercel.append(write_all(tier, slots, memory))
-        rates["read"].tiercel.append(read_all(tier, slots, memory))
-
-    def fio_round() -> None:
-        (path,) = directory.glob("*/data-0.bin")
-        for direction, rate in rates.items():
-            rate.fio.append(run_fio(path, direction, block_bytes, arguments))
-
-    write_all(tier, slots, memory)
-    for turn in range(arguments.repeats):
-        for side in (tiercel_round, fio_round)[:: 1 if turn % 2 == 0 else -1]:
-            side()
-    tier.close()
-    return rates
+    rows.append(Row(name="read 1 MiB beside writes, fio: p50", value=p50_s * 1e3, unit="ms"))
+    rows.append(Row(name="read 1 MiB beside writes, fio: p99", value=p99_s * 1e3, unit="ms"))
+    return rows
 
 
-def write_all(tier: DiskTier, slots: Slots, memory: ContiguousMemory) -> float:
-    tier.reserve(slots)
-    names = np.random.default_rng(2).integers(0, 256, (len(slots), 16), dtype=np.uint8)
-    started = time.perf_counter()
-    for start in range(0, len(slots), memory.num_blocks):
-        part = slice(start, min(len(slots), start + memory.num_blocks))
-        labels = BlockLabels(parent=bytes(16), names=names[part])
-        statuses = tier.write(slots[part], memory.slice(0, part.stop - part.start), labels)
-        assert (statuses == BlockStatus.OK).all()
-    return len(slots) * tier.block_bytes / (time.perf_counter() - started)
+def end_to_end_rows(directory: Path, arguments: argparse.Namespace) -> list[Row]:
+    side = EndToEnd(directory, block_bytes=END_TO_END_BLOCK_BYTES, num_bytes=arguments.bytes, queue_depth=QUEUE_DEPTH)
+    rows: list[Row] = []
+    for workload in ("read", "write"):
+        pairs = measure(side, workload, END_TO_END_BLOCK_BYTES, arguments)
+        rows += pairs.rows(f"end to end, {workload} {END_TO_END_BLOCK_BYTES >> 10} KiB", 0.95)
+    side.close()
+    return rows
 
 
-def read_all(tier: DiskTier, slots: Slots, memory: ContiguousMemory) -> float:
-    started = time.perf_counter()
-    for start in range(0, len(slots), memory.num_blocks):
-        part = slice(start, min(len(slots), start + memory.num_blocks))
-        statuses = tier.read(slots[part], memory.slice(0, part.stop - part.start))
-        assert (statuses == BlockStatus.OK).all()
-    return len(slots) * tier.block_bytes / (time.perf_counter() - started)
-
-
-def run_fio(path: Path, direction: str, block_bytes: int, arguments: argparse.Namespace) -> float:
-    command = [
-        "fio",
-        "--name=tiercel",
-        f"--filename={path}",
-        f"--rw={'rand' if arguments.random else ''}{direction}",
-        f"--bs={block_bytes}",
-        f"--size={arguments.bytes}",
-        f"--iodepth={QUEUE_DEPTH}",
-        "--ioengine=io_uring",
-        "--direct=1",
-        "--overwrite=1",
-        "--fallocate=none",
-        "--output-format=json",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(json.loads(done.stdout)["jobs"][0][direction]["bw_bytes"])
-
-
-def random_memory(num_blocks: int, block_bytes: int) -> ContiguousMemory:
-    memory = allocate_memory(num_blocks, block_bytes)
-    random = np.random.default_rng(3)
-    for block in range(num_blocks):
-        bytes_view(memory, block, block_bytes)[:] = random.bytes(block_bytes)
-    return memory
-
-
-def ratio_row(name: str, rates: Rates, bound: float | None) -> Row:
-    ratios = [ours / theirs for ours, theirs in zip(rates.tiercel, rates.fio, strict=True)]
+def median_row(
+    name: str, values: list[float], unit: str, bound: float | None = None, *, higher_is_better: bool = False
+) -> Row:
     return Row(
         name=name,
-        value=statistics.median(ratios),
-        unit="",
+        value=statistics.median(values),
+        unit=unit,
         bound=bound,
-        higher_is_better=True,
-        spread=(min(ratios), max(ratios)),
+        higher_is_better=higher_is_better,
+        spread=(min(values), max(values)),
     )
-
-
-def rate_row(name: str, rates: Sequence[float]) -> Row:
-    values = [rate / 1e9 for rate in rates]
-    return Row(name=name, value=statistics.median(values), unit="GB/s", spread=(min(values), max(values)))
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dir", type=Path, default=Path.cwd(), help="where the files go; removed afterwards")
-    parser.add_argument("--bytes", type=int, default=1 << 30, help="size of the file")
-    parser.add_argument("--random", action="store_true", help="slots in random order, so that nothing is merged")
-    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="rounds of both sides")
+    parser.add_argument("--bytes", type=int, default=256 << 20, help="size of the file")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="pairs of each measurement")
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write the result as JSON")
     return parser.parse_args()
 
