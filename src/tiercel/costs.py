@@ -5,10 +5,8 @@ to prefill tokens (a quadratic). Both are fitted by least squares that forgets o
 are deterministic: time comes in with the observations, nothing here has a clock.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,59 +53,82 @@ class OnlineFit:
 
     Keeps the normal equations only, so an observation costs O(features^2) whatever came before. The observations are
     weighted by the inverse square of the measured value: it is relative errors that count, over four decades of sizes.
+    In plain floats: for two or three features numpy's calls take ten times as long, on the way of every load's completion.
     """
 
     _FORGETTING = 0.98
     _PRIOR_WEIGHT = 0.01
     _RIDGE = 1e-9
 
-    def __init__(self, prior: NDArray[np.float64]) -> None:
+    def __init__(self, prior: Sequence[float]) -> None:
         """Start from a guess.
 
         Args:
-            prior: float64[features], the coefficients assumed before anything was seen; it decides between features that the
+            prior: the coefficients assumed before anything was seen, one per feature; it decides between features that the
                 observations cannot tell apart. 0 where nothing is assumed.
         """
         self._num_observations = 0
-        known = prior > 0
-        relative = np.where(known, self._PRIOR_WEIGHT / np.where(known, prior, 1.0) ** 2, 0.0)
-        self._prior_matrix = np.diag(relative)
-        self._prior_vector = relative * prior
-        self._matrix = np.zeros_like(self._prior_matrix)
-        self._vector = np.zeros_like(prior)
-        self._coefficients = prior.copy()
+        self._prior_diagonal = [self._PRIOR_WEIGHT / value**2 if value > 0 else 0.0 for value in prior]
+        self._prior_vector = [weight * value for weight, value in zip(self._prior_diagonal, prior, strict=True)]
+        self._matrix = [[0.0] * len(prior) for _ in prior]
+        self._vector = [0.0] * len(prior)
+        self._coefficients = list(prior)
 
     @property
     def num_observations(self) -> int:
         return self._num_observations
 
     @property
-    def coefficients(self) -> NDArray[np.float64]:
+    def coefficients(self) -> Sequence[float]:
         return self._coefficients
 
-    def observe(self, features: NDArray[np.float64], measured: float) -> None:
+    def observe(self, features: Sequence[float], measured: float) -> None:
         """Take in one measurement. measured: > 0."""
-        weight = 1.0 / measured**2
-        self._matrix = self._FORGETTING * self._matrix + weight * np.outer(features, features)
-        self._vector = self._FORGETTING * self._vector + weight * measured * features
+        weight, kept = 1.0 / measured**2, self._FORGETTING
+        for i, feature in enumerate(features):
+            weighted = weight * feature
+            self._matrix[i] = [kept * m + weighted * f for m, f in zip(self._matrix[i], features, strict=True)]
+            self._vector[i] = kept * self._vector[i] + weighted * measured
         self._num_observations += 1
         self._coefficients = self._solve()
 
-    def _solve(self) -> NDArray[np.float64]:
+    def _solve(self) -> list[float]:
         """Solve for coefficients >= 0 by fixing negative ones at zero, one after another (active set; few features)."""
-        matrix = self._matrix + self._prior_matrix + np.diag(self._RIDGE * np.diag(self._matrix))
-        vector = self._vector + self._prior_vector
-        active = list(np.flatnonzero(np.diag(matrix) > 0))
-        result = np.zeros_like(vector)
+        size = len(self._vector)
+        diagonal = [(1.0 + self._RIDGE) * self._matrix[i][i] + self._prior_diagonal[i] for i in range(size)]
+        active = [i for i in range(size) if diagonal[i] > 0]
+        result = [0.0] * size
         while active:
-            scale = 1.0 / np.sqrt(np.diag(matrix)[active])
-            scaled = matrix[np.ix_(active, active)] * np.outer(scale, scale)
-            part = np.linalg.solve(scaled, vector[active] * scale) * scale
-            if (part >= 0).all():
-                result[active] = part
+            # Scaled to a diagonal of ones: features differ by nine decades.
+            scale = [diagonal[i] ** -0.5 for i in active]
+            rows = [
+                [1.0 if i == j else self._matrix[i][j] * scale[a] * scale[b] for b, j in enumerate(active)]
+                + [(self._vector[i] + self._prior_vector[i]) * scale[a]]
+                for a, i in enumerate(active)
+            ]
+            scaled = _eliminate(rows)
+            least = min(range(len(active)), key=scaled.__getitem__)
+            if scaled[least] >= 0:
+                for a, i in enumerate(active):
+                    result[i] = scaled[a] * scale[a]
                 break
-            active.pop(int(np.argmin(part / scale)))
+            active.pop(least)
         return result
+
+
+def _eliminate(rows: list[list[float]]) -> list[float]:
+    """Solve a positive definite system, given as rows of its matrix with the right side behind each. Changes the rows."""
+    size = len(rows)
+    for i, pivot in enumerate(rows):
+        for row in rows[i + 1 :]:
+            factor = row[i] / pivot[i]
+            for j in range(i, size + 1):
+                row[j] -= factor * pivot[j]
+    solution = [0.0] * size
+    for i in range(size - 1, -1, -1):
+        rest = sum([rows[i][j] * solution[j] for j in range(i + 1, size)])
+        solution[i] = (rows[i][size] - rest) / rows[i][i]
+    return solution
 
 
 class TransferCostModel:
@@ -116,14 +137,14 @@ class TransferCostModel:
     _DECLINED_DECAY = 0.98
 
     def __init__(self, *, latency_s: float, bytes_per_s: float) -> None:
-        self._fit = OnlineFit(np.array([latency_s, 1.0 / bytes_per_s]))
+        self._fit = OnlineFit((latency_s, 1.0 / bytes_per_s))
         self._optimism = 1.0
         self._cost = self._estimate()
 
     def observe(self, num_bytes: int, seconds: float) -> None:
         """Take in one transfer. Transfers of nothing or in no time are left out."""
         if num_bytes > 0 and seconds > 0:
-            self._fit.observe(np.array([1.0, float(num_bytes)]), seconds)
+            self._fit.observe((1.0, float(num_bytes)), seconds)
             self._optimism = 1.0
             self._cost = self._estimate()
 
@@ -139,7 +160,7 @@ class TransferCostModel:
         return self._cost
 
     def _estimate(self) -> TransferCost:
-        latency_s, byte_s = (float(c) * self._optimism for c in self._fit.coefficients)
+        latency_s, byte_s = (c * self._optimism for c in self._fit.coefficients)
         return TransferCost(latency_s, 1.0 / max(byte_s, 1e-15))
 
 
@@ -147,7 +168,7 @@ class PrefillCostModel:
     """Learns an engine's prefill curve from the timings that it reports."""
 
     def __init__(self) -> None:
-        self._fit = OnlineFit(np.zeros(3))
+        self._fit = OnlineFit((0.0, 0.0, 0.0))
         self._curve = PrefillCurve()
 
     @property
@@ -161,8 +182,8 @@ class PrefillCostModel:
                 f"a prefill needs cached_tokens >= 0, computed_tokens > 0 and finite seconds > 0, "
                 f"got {cached_tokens}, {new_tokens} and {seconds}"
             )
-        self._fit.observe(np.array([1.0, float(new_tokens), _token_pairs(cached_tokens, new_tokens)]), seconds)
-        self._curve = PrefillCurve(*(float(c) for c in self._fit.coefficients))
+        self._fit.observe((1.0, float(new_tokens), _token_pairs(cached_tokens, new_tokens)), seconds)
+        self._curve = PrefillCurve(*self._fit.coefficients)
 
     @property
     def curve(self) -> PrefillCurve:

@@ -15,6 +15,8 @@ from tiercel.telemetry.logs import current_request_id
 from tiercel.tiers.base import BlockStatus
 from tiercel.transfer.guard import Guard, GuardedMemory
 
+_OK = int(BlockStatus.OK)
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -66,9 +68,9 @@ class Job:
         """Enter a chunk's outcome. Returns the chunks that it set free and, if its move ended with it, the completion."""
         index, move = chunk.move, self.plan.moves[chunk.move]
         self._statuses[index][chunk.start : chunk.stop] = statuses
-        failed = np.flatnonzero(statuses != BlockStatus.OK)
-        if len(failed):
-            self._first_failed[index] = min(self._first_failed[index], chunk.start + int(failed[0]))
+        if statuses.any():  # OK is 0
+            failed = chunk.start + int(np.flatnonzero(statuses)[0])
+            self._first_failed[index] = min(self._first_failed[index], failed)
         if self._started_at[index] is None:
             self._started_at[index] = started_at
         self._busy_s[index] += busy_s
@@ -103,13 +105,13 @@ class Job:
     def _completion(self, index: int, move: Move, block_bytes: int) -> Completion | None:
         if self._num_done[index] < move.num_blocks:
             return None
-        statuses = self._statuses[index]
+        statuses = self._statuses[index].tobytes()
         started_at = self._started_at[index]
         return Completion(
             ticket=self.plan.ticket,
             move=index,
-            statuses=statuses.tobytes(),
-            num_bytes=int((statuses == BlockStatus.OK).sum()) * block_bytes,
+            statuses=statuses,
+            num_bytes=statuses.count(_OK) * block_bytes,
             busy_s=self._busy_s[index],
             queued_s=0.0 if started_at is None else started_at - self._launched_at,
         )
