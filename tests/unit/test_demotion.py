@@ -34,7 +34,7 @@ def demotions(made: Bench) -> list[Operation]:
 
 def end(made: Bench, operation: Operation, status: BlockStatus = BlockStatus.OK) -> None:
     made.finish(operation, status)
-    made.control.relief.end(operation)
+    made.control.relief.end(operation, made.now_s)
 
 
 def relieve(made: Bench) -> None:
@@ -95,12 +95,17 @@ def test_bytes_under_way_are_bounded_and_nothing_leaves_before_they_arrived() ->
     made.check()
 
 
-def test_a_demotion_that_fails_leaves_its_blocks_in_the_host_tier() -> None:
+def test_a_demotion_that_fails_leaves_its_blocks_in_the_host_tier_and_is_not_tried_again_at_once() -> None:
     made = bench()
     made.store(sequence(36, seed=1))
     (operation,) = demotions(made)
     end(made, operation, BlockStatus.IO_ERROR)
+    assert demotions(made) == []
+    assert made.control.relief.evict_demoted(made.now_s) == ((), None)
     assert (made.num_ready(HOST), made.num_ready(DISK)) == (36, 0)
+    made.now_s += 10
+    relieve(made)
+    assert (made.num_ready(HOST), made.num_ready(DISK)) == (30, 36)
     made.check()
 
 

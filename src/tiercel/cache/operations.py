@@ -1,6 +1,7 @@
 """Operations from their plan to their last completion: tickets, deadlines, who waits for whom. Used by `dispatch` only."""
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 
 from tiercel.cache.running import Hooks, Resolution, Running, resolve_all
@@ -114,7 +115,7 @@ class OperationTable:
         self.apply_frees(self._control.finish(operation))
         demotion = operation.plan.kind is _DEMOTE
         if demotion:
-            self._control.relief.end(operation)
+            self._control.relief.end(operation, time.monotonic())
         if demotion or self._control.relief.is_due():
             self._hooks.on_pressure()
         return running.ticket, self._result(running)

@@ -27,6 +27,10 @@ _HELD_SHARE = 8
 """One slot of the host tier in so many may be held by demotions: a store can evict only from the others."""
 
 
+_RETRY_S = 5.0
+"""Time after a demotion that failed during which none is begun: a broken disk is not asked again and again."""
+
+
 class Relief:
     """Watches how full the tiers are. Its calls are serialised by the dispatcher's lock, except `is_due`."""
 
@@ -48,6 +52,7 @@ class Relief:
         self._num_demoting_max = max(1, min(settings.demotion_bytes_max // settings.block_bytes, num_held_max))
         self._demoting: dict[int, int] = {}
         """Blocks of each open demotion, by ticket."""
+        self._retry_at_s = float("-inf")
 
     def is_due(self) -> bool:
         """Whether a tier is above its high watermark. Any thread."""
@@ -68,7 +73,7 @@ class Relief:
     def begin_demotion(self, ticket: int, now_s: float, deadline_s: float) -> Operation | None:
         """Plan to copy to disk what leaves the host tier next; None if nothing has to leave, enough is under way, or nothing
         that would leave has to be copied."""
-        if self._host is None or self._excess(self._host) == 0:
+        if self._host is None or now_s < self._retry_at_s or self._excess(self._host) == 0:
             return None
         num_wanted = self._num_demoting_max - sum(self._demoting.values())
         affordable = self._admission.num_affordable(now_s)
@@ -93,19 +98,22 @@ class Relief:
         """Evict from the host tier after `begin_demotion` had nothing to begin, unless demotions are under way; where the
         budget forbids them, without. Returns the void slots, none if nothing has to or can leave, and a name to count as
         throttled."""
-        if self._host is None or self._demoting:
+        if self._host is None or self._demoting or now_s < self._retry_at_s:
             return (), None
         excess = self._excess(self._host)
         over_budget = self._admission.num_affordable(now_s) == 0
         frees = self._evict(self._host, excess if over_budget else min(excess, _VICTIMS_EXAMINED), now_s)
         return frees, BUDGET if over_budget and frees else None
 
-    def end(self, operation: Operation) -> None:
-        """Note that a demotion ended. Other operations are left alone."""
+    def end(self, operation: Operation, now_s: float) -> None:
+        """Note that a demotion ended. Where a part of it failed, the host tier keeps its blocks and none is begun for a while."""
         self._demoting.pop(operation.plan.ticket, None)
+        if operation.arrived.get(TierName.DISK, 0) < operation.plan.num_blocks:
+            self._retry_at_s = now_s + _RETRY_S
 
     def reset(self) -> None:
-        """Forget how full the tiers were."""
+        """Forget how full the tiers were, and what failed."""
+        self._retry_at_s = float("-inf")
         self._draining = [False] * len(self._tiers)
 
     def _excess(self, number: int) -> int:
