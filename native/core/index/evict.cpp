@@ -73,11 +73,12 @@ void Index::evict_some(std::size_t tier, std::size_t num_wanted, Guard guard, st
       policy.pass_over(victim);
       continue;
     }
+    const std::size_t num_asked = std::min(num_wanted, policy.num_offered());
     const std::size_t num_blocks =
-        evict_tail(tier, victim, victim == guard.run ? guard.num_kept : 0, num_wanted, voided);
+        evict_tail(tier, victim, victim == guard.run ? guard.num_kept : 0, num_asked, voided);
     num_wanted -= num_blocks;
     if (num_blocks != 0) prefetch.advance(num_wanted / num_blocks);  // if the next ones are as long
-    if (num_wanted != 0 && tree_.tier_run(tier, victim).num_present != 0) policy.pass_over(victim);
+    if (num_blocks < num_asked && tree_.tier_run(tier, victim).num_present != 0) policy.pass_over(victim);
   }
   policy.offer_again();
 }

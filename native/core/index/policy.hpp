@@ -88,6 +88,8 @@ class EvictionPolicy {
 
   // The next run to evict, or kNoRun.
   virtual RunId victim() const = 0;
+  // How many blocks to take off the victim before asking again.
+  virtual std::size_t num_offered() const { return ~std::size_t{0}; }
   // Do not name the run, the last victim, again before `offer_again`.
   virtual void pass_over(RunId run) = 0;
   virtual void offer_again() = 0;

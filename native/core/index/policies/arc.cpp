@@ -1,6 +1,7 @@
 #include "index/policies/arc.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 namespace tiercel {
 
@@ -24,6 +25,12 @@ void ArcPolicy::evicted(const Key& key, Part part) {
   while (std::uint64_t{once_.size()} + again_.size() > num_slots_) {
     (again_.size() != 0 ? again_ : once_).drop_oldest();
   }
+}
+
+TwoPartPolicy::Offer ArcPolicy::next_offer() const {
+  const double num_over = static_cast<double>(num_blocks(kPlain)) - num_once_wanted_;
+  if (num_over <= 0.0) return {kBetter};
+  return {kPlain, static_cast<std::size_t>(std::ceil(num_over))};
 }
 
 }  // namespace tiercel

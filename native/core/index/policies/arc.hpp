@@ -32,9 +32,7 @@ class ArcPolicy final : public TwoPartPolicy {
   Part part_of(const Key& key) const override { return once_.contains(key) || again_.contains(key) ? kBetter : kPlain; }
   void entering(const Key& key) override;
   void evicted(const Key& key, Part part) override;
-  Part next_part() const override {
-    return static_cast<double>(num_blocks(kPlain)) > num_once_wanted_ ? kPlain : kBetter;
-  }
+  Offer next_offer() const override;
 
   GhostList once_;
   GhostList again_;

@@ -1,6 +1,7 @@
-// Segmented lru: what lookups have used protected_hits times is protected, in at most four fifths of the tier; beyond
-// that the protected leaf used longest ago is on probation again. Evicted is from what is not protected, least recently
-// used first. Karedla, Love and Wherry, Caching Strategies to Improve Disk System Performance (1994).
+// Segmented lru: what lookups have used protected_hits times is protected and leaves only when nothing else is left, or
+// when that is more than four fifths of the tier; within both parts, least recently used first. Karedla, Love and
+// Wherry, Caching Strategies to Improve Disk System Performance (1994), but that what is too much of the protected part
+// leaves the tier instead of going on probation.
 #pragma once
 
 #include "index/policies/two_part.hpp"
@@ -17,15 +18,13 @@ class SlruPolicy final : public TwoPartPolicy {
   void used(RunId run, Use use) override {
     num_hits(run) += use == Use::kLookup;
     place(run, num_hits(run) >= protected_hits_ && num_hits(run) != 0 ? kBetter : part(run));
-    while (num_blocks(kBetter) > num_protected_max_ && oldest_leaf(kBetter) != kNoRun) {
-      const RunId oldest = oldest_leaf(kBetter);
-      num_hits(oldest) = 0;
-      place(oldest, kPlain);
-    }
   }
 
  private:
-  Part next_part() const override { return kPlain; }
+  Offer next_offer() const override {
+    if (num_blocks(kBetter) <= num_protected_max_) return {kPlain};
+    return {kBetter, num_blocks(kBetter) - num_protected_max_};
+  }
 
   std::uint32_t protected_hits_;
   std::uint64_t num_protected_max_;

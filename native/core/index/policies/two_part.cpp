@@ -67,13 +67,13 @@ void TwoPartPolicy::clear() {
   num_blocks_ = {};
 }
 
-RunId TwoPartPolicy::victim() const {
-  if (leaves_[kPlain].empty()) return leaves_[kBetter].top();
-  if (leaves_[kBetter].empty()) return leaves_[kPlain].top();
+TwoPartPolicy::Offer TwoPartPolicy::offer() const {
+  if (leaves_[kPlain].empty()) return {kBetter};
+  if (leaves_[kBetter].empty()) return {kPlain};
   const std::uint8_t plain = tier_.runs[leaves_[kPlain].top()].priority;
   const std::uint8_t better = tier_.runs[leaves_[kBetter].top()].priority;
-  if (plain != better) return leaves_[plain < better ? kPlain : kBetter].top();
-  return leaves_[next_part()].top();
+  if (plain != better) return {plain < better ? kPlain : kBetter};
+  return next_offer();
 }
 
 void TwoPartPolicy::pass_over(RunId run) {

@@ -26,7 +26,8 @@ class TwoPartPolicy : public EvictionPolicy {
   void raised(RunId run, std::uint8_t) override { rerank(run); }
   void clear() override;
 
-  RunId victim() const override;
+  RunId victim() const override { return leaves_[offer().part].top(); }
+  std::size_t num_offered() const override { return offer().num_blocks; }
   void pass_over(RunId run) override;
   void offer_again() override;
   std::size_t peek(std::span<RunId> victims) const override;
@@ -42,13 +43,16 @@ class TwoPartPolicy : public EvictionPolicy {
   // A block that enters, before it is counted.
   virtual void entering(const Key&) {}
   virtual void evicted(const Key&, Part) {}
-  // Where a block should be evicted from, if both parts have leaves.
-  virtual Part next_part() const = 0;
+  // The part to evict from if both have leaves, and how many blocks until that may change.
+  struct Offer {
+    Part part;
+    std::size_t num_blocks = ~std::size_t{0};
+  };
+  virtual Offer next_offer() const = 0;
 
   std::uint64_t num_blocks(Part part) const noexcept { return num_blocks_[part]; }
   Part part(RunId run) const noexcept { return members_[run].part; }
   std::uint32_t& num_hits(RunId run) noexcept { return members_[run].num_hits; }
-  RunId oldest_leaf(Part part) const noexcept { return leaves_[part].top(); }
   // The run is in this part, as its youngest.
   void place(RunId run, Part part);
 
@@ -64,6 +68,7 @@ class TwoPartPolicy : public EvictionPolicy {
     if (leaves_[members_[run].part].contains(run)) leaves_[members_[run].part].update(run, rank_of(run));
   }
   void enter(RunId run, std::uint32_t num_blocks);
+  Offer offer() const;
 
   LazyArray<Member> members_;
   std::array<LeafHeap, 2> leaves_;

@@ -1,7 +1,8 @@
-// 2Q: new blocks wait in a queue of a quarter of the tier, in the order of their coming and whatever their use; a block
+// 2Q: new blocks wait in a queue of a tenth of the tier, in the order of their coming and whatever their use; a block
 // that comes back soon after it was evicted from there, as a ghost, is admitted to the main part, which is an lru list.
 // So what is used once never displaces what is used again. Johnson and Shasha, 2Q: A Low Overhead High Performance
-// Buffer Management Replacement Algorithm (1994), with its Kin of 25 % and ghosts for half of the tier's blocks.
+// Buffer Management Replacement Algorithm (1994). Instead of its Kin of 25 % and ghosts for half of the tier's blocks,
+// 10 % and as many ghosts as the tier has blocks: on conversations that is 3 points of hit rate in small tiers.
 #pragma once
 
 #include "index/policies/ghost_list.hpp"
@@ -12,7 +13,7 @@ namespace tiercel {
 class TwoQueuePolicy final : public TwoPartPolicy {
  public:
   explicit TwoQueuePolicy(const TierView& tier)
-      : TwoPartPolicy(tier), ghosts_(tier.num_slots / 2), num_waiting_max_(tier.num_slots / 4) {}
+      : TwoPartPolicy(tier), ghosts_(tier.num_slots), num_waiting_max_(tier.num_slots / 10) {}
 
   void used(RunId run, Use use) override {
     num_hits(run) += use == Use::kLookup;
@@ -31,7 +32,10 @@ class TwoQueuePolicy final : public TwoPartPolicy {
   void evicted(const Key& key, Part part) override {
     if (part == kPlain) ghosts_.add(key);
   }
-  Part next_part() const override { return num_blocks(kPlain) > num_waiting_max_ ? kPlain : kBetter; }
+  Offer next_offer() const override {
+    if (num_blocks(kPlain) <= num_waiting_max_) return {kBetter};
+    return {kPlain, num_blocks(kPlain) - num_waiting_max_};
+  }
 
   GhostList ghosts_;
   std::uint64_t num_waiting_max_;
