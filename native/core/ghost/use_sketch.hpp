@@ -24,7 +24,8 @@ class UseSketch {
   void clear() noexcept { counters_.fill(0); }
 
  private:
-  static constexpr std::size_t kCells = std::size_t{1} << 15;
+  // 32 KiB: every block looked up touches a cell, so they are to stay in the first cache.
+  static constexpr std::size_t kCells = std::size_t{1} << 14;
   // Other bits than those that decide over sampling, which are all alike in the samples.
   static std::size_t cell_of(std::uint64_t key) noexcept { return (key >> 16) & (kCells - 1); }
 
