@@ -1,5 +1,6 @@
 # Everything a developer or CI runs. Each target sets up what it needs by itself; a second run starts at once.
-# Settings: PYTHON=python3.12 (any 3.11 or newer), LIBURING=OFF (build without io_uring), DEMO_ARGS="--quick".
+# Settings: PYTHON=python3.12 (any 3.11 or newer), LIBURING=OFF (build without io_uring), DEMO_ARGS="--quick",
+# FUZZ_SECONDS=600, FUZZ_SEED=7.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
@@ -10,7 +11,10 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 LIBURING ?= ON
 DEMO_ARGS ?=
 TEST_ARGS ?=
+FUZZ_SECONDS ?= 60
+FUZZ_SEED ?=
 
+COMMA := ,
 VENV := .venv
 DEMO_VENV := .venv-demo
 BIN := $(VENV)/bin
@@ -22,7 +26,7 @@ BUILD_FLAGS := --no-build-isolation -Cbuild-dir=build/make -Ccmake.define.TIERCE
 NATIVE := $(shell find native CMakeLists.txt -type f)
 SOURCES := $(shell find src -type f ! -name '*.pyc') README.md LICENSE
 
-.PHONY: help setup test demo lint format bench native-test wheel test-demo clean
+.PHONY: help setup test demo lint format bench native-test sanitize fuzz soak wheel test-demo clean
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 
@@ -108,13 +112,37 @@ bench: $(VENV)/.installed ## run every benchmark; results go to benchmarks/resul
 	  $(BIN)/python "$$script" --json "benchmarks/results/$$(basename "$$script" .py).json"
 	done
 
+# Builds the native tests: $(1) the folder's name below build/, $(2) further settings of cmake.
+define build-native
+export PATH="$$PWD/$(BIN):$$PATH"
+mkdir -p build
+cmake -S . -B "build/$(1)" -G Ninja -DTIERCEL_NATIVE_TESTS=ON $(2) >"build/$(1).log" 2>&1 \
+  || { cat "build/$(1).log"; exit 1; }
+cmake --build "build/$(1)" >"build/$(1).log" 2>&1 || { cat "build/$(1).log"; exit 1; }
+endef
+
+# -O1 keeps the build short and the reports readable.
+SANITIZED := -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG='-O1 -g1'
+
 native-test: $(VENV)/.packages ## build and run the C++ tests (LIBURING=OFF: without io_uring)
-	@export PATH="$$PWD/$(BIN):$$PATH"
-	folder=build/native-liburing-$(LIBURING)
-	cmake -S . -B "$$folder" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTIERCEL_NATIVE_TESTS=ON \
-	  -DTIERCEL_WITH_LIBURING=$(LIBURING) >"$$folder.log" 2>&1 || { cat "$$folder.log"; exit 1; }
-	cmake --build "$$folder" >"$$folder.log" 2>&1 || { cat "$$folder.log"; exit 1; }
-	ctest --test-dir "$$folder" --output-on-failure --no-tests=ignore
+	@$(call build-native,native-liburing-$(LIBURING),-DCMAKE_BUILD_TYPE=RelWithDebInfo -DTIERCEL_WITH_LIBURING=$(LIBURING))
+	ctest --test-dir "build/native-liburing-$(LIBURING)" --output-on-failure --no-tests=error
+
+sanitize: $(VENV)/.packages ## build and run the C++ tests under the address, undefined-behaviour and thread sanitizers
+	@$(call build-native,native-address,$(SANITIZED) -DTIERCEL_SANITIZE=address$(COMMA)undefined)
+	ctest --test-dir build/native-address --output-on-failure --no-tests=error
+	$(call build-native,native-thread,$(SANITIZED) -DTIERCEL_SANITIZE=thread)
+	ctest --test-dir build/native-thread --output-on-failure --no-tests=error
+
+fuzz: $(VENV)/.packages ## damage journals and recover them for FUZZ_SECONDS, under the address sanitizer
+	@$(call build-native,native-address,$(SANITIZED) -DTIERCEL_SANITIZE=address$(COMMA)undefined)
+	build/native-address/native/tests/journal_fuzz $(FUZZ_SECONDS) $(FUZZ_SEED)
+
+soak: $(VENV)/.installed ## a million operations on the simulated disk and 5,000 kills (hours; results go to benchmarks/results)
+	@mkdir -p build/soak
+	$(BIN)/python -m tests.faults.soak simulation build/soak --amount 1000000 --piece 20000 --jobs 2 \
+	  --json benchmarks/results/simulated_disk.json
+	$(BIN)/python -m tests.faults.soak kills build/soak --amount 5000 --piece 500 --json benchmarks/results/kills.json
 
 clean: ## remove everything that was made here, downloads included
 	@rm -rf $(VENV) $(DEMO_VENV) build dist .wheels .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

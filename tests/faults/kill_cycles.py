@@ -146,7 +146,7 @@ def run_child(config: CacheConfig, model: Model, reported: Reported, pipe: int, 
         child = Child(config, model, reported, pipe, seed)
         child.verify()
         child.work()
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - whatever it was, this process ends here
         traceback.print_exc()
     finally:
         sys.stderr.flush()
@@ -206,7 +206,7 @@ def run_cycle(config: CacheConfig, model: Model, reported: Reported, generator: 
         data += part
     os.close(ours)
     _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, "the child failed by itself"
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, "the child failed by itself"
     reported.killed_while_opening += not data
     take_in(data, reported, model)
 

@@ -3,8 +3,8 @@
     python -m tests.faults.soak simulation DIRECTORY --amount 1000000 --piece 20000 --jobs 2 --json FILE
     python -m tests.faults.soak kills DIRECTORY --amount 5000 --piece 500 --json FILE
 
-Pieces run in processes of their own, each with the next seed; one that fails prints its output and is counted. DIRECTORY should
- lie on a memory filesystem for the simulation, which does not care, and on a disk for the kills.
+Pieces run in processes of their own, each with the next seed; one that fails prints its output and is counted. DIRECTORY
+should lie on a memory filesystem for the simulation, which does not care, and on a disk for the kills.
 """
 
 import argparse
@@ -99,6 +99,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the first piece")
     parser.add_argument("--json", type=Path, required=True)
     given = parser.parse_args()
+    given.directory.mkdir(parents=True, exist_ok=True)
     whole, rest = divmod(given.amount, given.piece)
     amounts = [given.piece] * whole + [rest] * (rest > 0)
     started = time.monotonic()

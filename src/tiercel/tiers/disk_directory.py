@@ -103,6 +103,7 @@ class StripeFolders:
                 with _as_config_error(directory):
                     folder.mkdir(parents=True, exist_ok=True)
                     locks.append(DirectoryLock(folder))
+                    _remove_unfinished(folder)
                 folders.append(folder)
                 _mention_others(directory, name)
             manifest = _common_manifest(folders, fingerprint.hex())
@@ -215,6 +216,12 @@ def _as_config_error(directory: Path) -> Iterator[None]:
             f"ssd_cache_dir = {str(directory)!r}: cannot be used ({error.strerror}); "
             "name a directory that this user can write"
         ) from error
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what a process that was killed had not given its name yet. The folder is locked, so nobody is at it now."""
+    for path in (*folder.glob("*.tmp"), *folder.glob(".*.sock")):
+        path.unlink()
 
 
 def _sync_names(folder: Path) -> None:

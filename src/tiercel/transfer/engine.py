@@ -119,7 +119,9 @@ class TransferEngine:
             self._jobs[plan.ticket] = job
         self._prepare(plan)
         with self._lock:
-            self._enqueue(job.first_chunks())
+            if not job.queued:
+                job.queued = True
+                self._enqueue(job.first_chunks())
 
     def _prepare(self, plan: Plan) -> None:
         for free in plan.frees:
@@ -246,6 +248,9 @@ class TransferEngine:
                 return
             job.cancelled = True
             dropped = [lane.take(job) for lane in self._lanes.values()]
+            if not job.queued:  # a signal interrupted `submit`: nobody else will end what it began
+                job.queued = True
+                dropped.append(job.first_chunks())
         job.guard.revoke()
         pending = deque(itertools.chain.from_iterable(dropped))
         while pending:

@@ -33,6 +33,7 @@ class Job:
 
     Attributes:
         cancelled: whether what has not started is to end as `CANCELLED`.
+        queued: whether its first chunks were queued; not so if the thread that submitted it was interrupted.
         num_unreported: moves whose completion has not been taken yet.
         request_id: what the job's lines are logged under, on whatever thread.
     """
@@ -43,6 +44,7 @@ class Job:
         self.guard = guard
         self.cancelled = False
         self.request_id = current_request_id()
+        self.queued = False
         self.num_unreported = len(plan.moves)
         self._launched_at = launched_at
         self._statuses: list[NDArray[np.uint8]] = [np.empty(m.num_blocks, np.uint8) for m in plan.moves]
