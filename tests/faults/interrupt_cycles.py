@@ -115,7 +115,7 @@ def fork(work: Callable[[], object], errors: Path) -> int:
         work()
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    except Exception:
+    except Exception:  # noqa: BLE001 - told on stderr, which the parent reads
         traceback.print_exc()
         raise SystemExit(1) from None
     raise SystemExit(0)

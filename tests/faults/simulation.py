@@ -160,7 +160,7 @@ class Simulation:
             else self.engine.blocks(region, length)
         )
         call = self.cache.store if store else self.cache.load
-        ticket = call(sequence, blocks, timeout_s=timeout_s)  # type: ignore[operator]
+        ticket = call(sequence, blocks, timeout_s=timeout_s)
         self.flights.append(
             Flight(ticket=ticket, region=region, prompt=prompt, generation=self.model.generation, store=store)
         )

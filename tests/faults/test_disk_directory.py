@@ -100,6 +100,7 @@ def test_another_fingerprint_is_left_alone_and_named(tmp_path: Path, caplog: pyt
     ("change", "said"),
     [
         ({"format_version": 2}, "format version 2"),
+        ({"format_version": 0}, "format version 0"),
         ({"fingerprint": "ff" * 32}, "belongs to fingerprint"),
         ({"surprise": 1}, "not a manifest"),
         ({"block_bytes": "many"}, "not a manifest"),

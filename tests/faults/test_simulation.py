@@ -40,6 +40,57 @@ def memory_directory(tmp_path: Path) -> Iterator[Path]:
         shutil.rmtree(directory)
 
 
+READ_ONLY = """
+import sys
+from pathlib import Path
+from tests.helpers.simulated_disk import NO_FAULTS, DiskFaults, SimulatedDisk
+from tests.helpers.small_engine import MODEL, SmallEngine, config, tokens
+from tiercel import Cache
+
+directory = Path(sys.argv[1])
+(directory / "stash").mkdir()
+disk = SimulatedDisk(directory / "disk", directory / "stash", 1)
+settings = config(directory / "disk", host=32, disk=160, ssd_io_engine="threads", ssd_direct_io=False)
+
+def load(cache, seed):
+    engine, sequence = SmallEngine(cache.geometry), cache.sequence(tokens(24, seed=seed))
+    found = cache.load(sequence, engine.blocks(0, 24)).wait(10).num_blocks_ok
+    engine.check(sequence, found)
+    return found
+
+with Cache.open(MODEL, settings) as cache:
+    engine = SmallEngine(cache.geometry)
+    for seed in range(6):
+        if seed == 3:
+            disk.set_faults(DiskFaults(write_error=1_000_000, sync_error=1_000_000))
+        sequence = cache.sequence(tokens(24, seed=seed))
+        cache.store(sequence, engine.fill(sequence)).wait(10)
+        assert load(cache, seed) == 24
+    assert [load(cache, seed) for seed in range(3)] == [24] * 3
+    cache._assembly.control.index.check()
+try:
+    Cache.open(MODEL, settings)
+except Exception as error:
+    print(f"{type(error).__name__}: {error}")
+disk.set_faults(NO_FAULTS)
+with Cache.open(MODEL, settings) as cache:
+    assert [load(cache, seed) for seed in range(3)] == [24] * 3
+"""
+
+
+def test_a_disk_that_takes_no_writes_any_more_costs_no_block_that_is_there(library: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", READ_ONLY, str(tmp_path)],
+        cwd=ROOT,
+        env=simulated_disk.environment(library),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Input/output error" in done.stdout, "a start on such a disk is refused with the reason"
+
+
 @pytest.mark.timeout(60 + OPERATIONS // 50)
 @pytest.mark.parametrize("piece", range(3))
 def test_no_fault_of_a_disk_ever_leads_to_a_wrong_byte_a_leak_a_hang_or_a_lost_block(

@@ -1,0 +1,94 @@
+"""What happens to a cache whose directory goes away or is copied while it runs, and whose clocks jump."""
+
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.helpers.small_engine import MODEL, SmallEngine, config, tokens
+from tests.helpers.tier_samples import ODD_BLOCK_BYTES, disk_options, load, random_bytes, random_labels, slots_of, store
+from tiercel import Cache, TierName
+from tiercel.tiers.base import BlockStatus
+from tiercel.tiers.disk import DiskTier
+
+NUM_BLOCKS = 24
+
+
+def store_prompt(cache: Cache, engine: SmallEngine, seed: int) -> int:
+    """Store a prompt and return how many of its blocks reached the disk."""
+    sequence = cache.sequence(tokens(NUM_BLOCKS, seed=seed))
+    return cache.store(sequence, engine.fill(sequence)).wait(10).blocks_by_tier.get(TierName.DISK, 0)
+
+
+def load_prompt(cache: Cache, engine: SmallEngine, seed: int) -> int:
+    """Load a prompt, check what came, and return how much that was."""
+    sequence = cache.sequence(tokens(NUM_BLOCKS, seed=seed))
+    engine.poison()
+    result = cache.load(sequence, engine.blocks(0, NUM_BLOCKS)).wait(10)
+    engine.check(sequence, result.num_blocks_ok)
+    return result.num_blocks_ok
+
+
+def test_a_cache_whose_directory_is_removed_goes_on_and_closes(tmp_path: Path) -> None:
+    directory = tmp_path / "cache"
+    with Cache.open(MODEL, config(directory, host=32, disk=160, journal_checkpoint_bytes=4096)) as cache:
+        engine = SmallEngine(cache.geometry)
+        assert store_prompt(cache, engine, 0) == NUM_BLOCKS
+        shutil.rmtree(directory)
+        for seed in range(1, 12):  # checkpoints come due, and cannot be written
+            store_prompt(cache, engine, seed)
+            assert load_prompt(cache, engine, seed) == NUM_BLOCKS
+        load_prompt(cache, engine, 0)
+        cache._assembly.control.index.check()
+    with Cache.open(MODEL, config(directory, host=32, disk=160)) as cache:
+        assert store_prompt(cache, SmallEngine(cache.geometry), 0) == NUM_BLOCKS, "a new start begins an empty cache"
+
+
+def test_a_copy_made_while_the_cache_runs_serves_no_wrong_byte(tmp_path: Path) -> None:
+    with Cache.open(MODEL, config(tmp_path / "a", host=8, disk=60, journal_checkpoint_bytes=4096)) as cache:
+        engine = SmallEngine(cache.geometry)
+        for seed in range(6):
+            store_prompt(cache, engine, seed)
+            for path in sorted((tmp_path / "a").rglob("*")):  # file by file, each from another moment
+                target = tmp_path / "b" / path.relative_to(tmp_path / "a")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if path.is_file() and (seed % 2 == 0 or path.name.startswith("data")):
+                    shutil.copyfile(path, target)
+            store_prompt(cache, engine, seed + 100)
+        with Cache.open(MODEL, config(tmp_path / "b", host=8, disk=60)) as copy:
+            for seed in [*range(6), *range(100, 106)]:
+                load_prompt(copy, SmallEngine(copy.geometry), seed)
+            copy._assembly.control.index.check()
+
+
+def test_a_wall_clock_that_jumps_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = time.time
+    jumps = iter([-1e9, 1e9, -3600.0, 0.0] * 1000)
+    monkeypatch.setattr(time, "time", lambda: real() + next(jumps))
+    settings = config(tmp_path, host=32, disk=160)
+    for _ in range(2):
+        with Cache.open(MODEL, settings) as cache:
+            engine = SmallEngine(cache.geometry)
+            store_prompt(cache, engine, 1)
+            assert load_prompt(cache, engine, 1) == NUM_BLOCKS
+            cache.stats()
+
+
+@pytest.mark.parametrize("jump_s", [1e9, -1e9, 3600.0])
+def test_a_clock_of_the_disk_tier_that_jumps_costs_no_block(tmp_path: Path, jump_s: float) -> None:
+    now = [1000.0]
+    tier = DiskTier.open(disk_options(tmp_path), clock=lambda: now[0])
+    random = np.random.default_rng(1)
+    rows, labels = random_bytes(random, 4, ODD_BLOCK_BYTES), random_labels(random, 4)
+    assert store(tier, slots_of(0, 1, 2, 3), rows, labels) == [BlockStatus.OK] * 4
+    now[0] += jump_s
+    assert store(tier, slots_of(4, 5, 6, 7), rows, labels) == [BlockStatus.OK] * 4
+    statuses, got = load(tier, slots_of(0, 1, 2, 3))
+    assert statuses == [BlockStatus.OK] * 4
+    np.testing.assert_array_equal(got, rows)
+    tier.close()
+    tier = DiskTier.open(disk_options(tmp_path))
+    assert sorted(tier.recovered.slots.tolist()) == list(range(8))
+    tier.close()
