@@ -1,15 +1,8 @@
 // A disk that fails as a seed says: loaded before the C library (LD_PRELOAD), it stands between a process and the files
 // under one directory. Everything else, and everything before sim_start, passes through.
 //
-//   sim_start      names the directory and seeds the generator
-//   sim_set_rates  how often each fault happens from now on
-//   sim_crash_in   after so many calls that change files, every call fails: the process is as good as killed. The call
-//                  that it happens in may leave a part of its bytes.
-//   sim_revive     calls work again, on what a kill leaves (everything written) or a power cut leaves (what was synced,
-//                  and any part of the rest)
-//
-// Locks, sockets and manifests take part in crashes and power cuts; bits are flipped in blocks and journals only,
-// because a changed manifest is refused by design, and then nothing more would be tested.
+// The lock is left alone. Sockets and manifests take part in crashes and power cuts; bits are flipped in blocks and
+// journals only, because a changed manifest is refused by design, and then nothing more would be tested.
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -17,7 +10,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstdarg>
 #include <cstring>
@@ -26,63 +18,10 @@
 #include <string>
 #include <vector>
 
-#include "shadow.hpp"
+#include "disk.hpp"
 
 namespace tiercel::simulation {
 namespace {
-
-enum Fault : std::size_t {
-  kReadError,
-  kWriteError,
-  kNoSpace,
-  kInterrupted,
-  kShortRead,
-  kShortWrite,
-  kFlipOnRead,
-  kFlipOnWrite,
-  kSyncError,
-  kStall,
-  kNumFaults,
-};
-
-struct OpenFile {
-  std::string path;
-  std::shared_ptr<ShadowFile> shadow;  // none for a directory and for what is only read
-  bool flips = false;
-};
-
-struct Disk {
-  std::recursive_mutex mutex;  // what serves a call may itself call what is interposed
-  bool started = false;
-  std::string directory;
-  Random random{0};
-  std::unique_ptr<Shadow> shadow;
-  std::array<std::uint32_t, kNumFaults> rates{};
-  std::array<std::uint64_t, kNumFaults> counts{};
-  std::uint32_t stall_us = 0;
-  std::uint64_t crash_in = 0;  // 0: never
-  bool is_dead = false;
-  std::array<std::unique_ptr<OpenFile>, 4096> open;
-
-  bool draw(Fault fault) {
-    if (!random.happens(rates[fault])) return false;
-    ++counts[fault];
-    return true;
-  }
-  // Counts a call that changes something. True if the crash comes in this one.
-  bool crashes() {
-    if (crash_in == 0 || --crash_in != 0) return false;
-    is_dead = true;
-    return true;
-  }
-};
-
-Disk& disk() {
-  static Disk* const instance = new Disk;  // never destroyed: threads may still call when the process ends
-  return *instance;
-}
-
-using Lock = std::unique_lock<std::recursive_mutex>;
 
 template <typename Function>
 Function* original(const char* name) {
@@ -269,46 +208,6 @@ int sync(int descriptor, int (*real)(int)) {
 }  // namespace tiercel::simulation
 
 using namespace tiercel::simulation;
-
-#define SIMULATED extern "C" __attribute__((visibility("default")))
-
-SIMULATED void sim_start(const char* directory, const char* stash, std::uint64_t seed) {
-  Disk& sim = disk();
-  const Lock lock(sim.mutex);
-  sim.directory = std::string(directory) + "/";
-  sim.shadow = std::make_unique<Shadow>(stash);
-  sim.random = Random(seed);
-  sim.started = true;
-}
-
-SIMULATED void sim_set_rates(const std::uint32_t* per_million, std::uint32_t stall_us) {
-  Disk& sim = disk();
-  const Lock lock(sim.mutex);
-  for (std::size_t fault = 0; fault < kNumFaults; ++fault) sim.rates[fault] = per_million[fault];
-  sim.stall_us = stall_us;
-}
-
-SIMULATED void sim_counts(std::uint64_t* counts) {
-  Disk& sim = disk();
-  const Lock lock(sim.mutex);
-  for (std::size_t fault = 0; fault < kNumFaults; ++fault) counts[fault] = sim.counts[fault];
-}
-
-SIMULATED void sim_crash_in(std::uint64_t num_calls) {
-  Disk& sim = disk();
-  const Lock lock(sim.mutex);
-  sim.crash_in = num_calls;
-}
-
-SIMULATED bool sim_is_dead() { return disk().is_dead; }
-
-SIMULATED void sim_revive(bool cut_power) {
-  Disk& sim = disk();
-  const Lock lock(sim.mutex);
-  sim.is_dead = false;
-  sim.crash_in = 0;
-  if (cut_power) sim.shadow->cut_power(sim.random);
-}
 
 #define WITH_FILE(descriptor, otherwise)    \
   Lock lock(disk().mutex, std::defer_lock); \
