@@ -185,7 +185,7 @@ def run_cycle(config: CacheConfig, model: Model, reported: Reported, generator: 
     os.close(theirs)
     data = b""
     deadline = time.monotonic() + HANG_S
-    delay_s = generator.uniform(0, 0.03 if while_opening else 0.05)
+    delay_s = generator.uniform(0, 0.03 if while_opening else 0.06)
     while not while_opening and b"V\x08\x00" not in data:
         readable, _, _ = select.select([ours], [], [], max(0.0, deadline - time.monotonic()))
         part = os.read(ours, 1 << 16) if readable else b""
