@@ -110,7 +110,7 @@ def main() -> None:
     results = [result for result in ended if result is not None]
     report = {
         "what": given.what,
-        "command": f"python -m tests.faults.soak {' '.join(sys.argv[1:])}",
+        "command": f"python -m tests.faults.soak {given.what} --amount {given.amount} --piece {given.piece} --seed {given.seed}",
         "commit": commit,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}",
         "wall_seconds": round(time.monotonic() - started, 1),
