@@ -6,6 +6,7 @@ import os
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +18,8 @@ pytest.importorskip("transformers", reason="transformers is not installed: the e
 from tiercel import (
     Cache,
     CacheConfig,
-    EngineBlocks,
     Lookup,
     ModelConfig,
-    Sequence,
     ThrottledError,
     Ticket,
     TierFailedError,
@@ -161,25 +160,20 @@ class BrokenCache(Cache):
 
     broken = ""
 
-    def lookup(self, sequence: Sequence, *, limit_tokens: int | None = None) -> Lookup:
+    def lookup(self, *arguments: Any, **options: Any) -> Lookup:
         if self.broken == "lookup":
             raise TierFailedError("the index is gone")
-        return super().lookup(sequence, limit_tokens=limit_tokens)
+        return super().lookup(*arguments, **options)
 
-    def load(
-        self, what: Lookup | Sequence, target: EngineBlocks, *, limit_tokens: int | None = None,
-        timeout_s: float | None = None,
-    ) -> Ticket:  # fmt: skip
+    def load(self, *arguments: Any, **options: Any) -> Ticket:
         if self.broken == "load":
             raise ThrottledError("too many loads")
-        return super().load(what, target, limit_tokens=limit_tokens, timeout_s=timeout_s)
+        return super().load(*arguments, **options)
 
-    def store(
-        self, sequence: Sequence, source: EngineBlocks, *, first_block: int = 0, timeout_s: float | None = None
-    ) -> Ticket:
+    def store(self, *arguments: Any, **options: Any) -> Ticket:
         if self.broken == "store":
             raise TierFailedError("the disk is gone")
-        return super().store(sequence, source, first_block=first_block, timeout_s=timeout_s)
+        return super().store(*arguments, **options)
 
 
 @pytest.mark.parametrize("broken", ["lookup", "load", "store"])

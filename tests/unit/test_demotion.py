@@ -11,11 +11,8 @@ from tests.helpers.small_engine import MODEL, SmallEngine, config, tokens
 from tiercel import Cache, TierName
 from tiercel.cache.assembly import assemble
 from tiercel.control import Admission, Operation
-from tiercel.control.indexing import HAS_POLICIES
 from tiercel.plan import OperationKind
 from tiercel.tiers.base import BlockStatus
-
-pytestmark = pytest.mark.skipif(not HAS_POLICIES, reason="the native index does not demote")
 
 
 def bench(**settings: object) -> Bench:
