@@ -76,6 +76,23 @@ def test_the_socket_of_a_killed_process_is_replaced(tmp_path: Path) -> None:
         server.close()
 
 
+def test_names_of_killed_processes_are_removed_and_those_of_others_stay(tmp_path: Path) -> None:
+    runtime = tmp_path / "run"
+    runtime.mkdir(mode=0o700)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for name in (f"{ended.pid}.sock", f"{ended.pid}-1.sock"):
+        (runtime / name).symlink_to(tmp_path / "gone")
+    for name in (f"{os.getppid()}.sock", "notes.sock"):
+        (runtime / name).symlink_to(tmp_path / "elsewhere")
+    server = StatusServer(sample_snapshot, runtime=runtime)
+    try:
+        names = {path.name for path in runtime.iterdir()}
+    finally:
+        server.close()
+    assert names == {f"{os.getpid()}.sock", f"{os.getppid()}.sock", "notes.sock"}
+
+
 def test_a_live_socket_is_not_taken_over(tmp_path: Path) -> None:
     directory = tmp_path / "cache"
     directory.mkdir()

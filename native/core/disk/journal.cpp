@@ -81,10 +81,12 @@ void Journal::append(RecordWriter&& records) {
   try {
     segment_->write_all(records.bytes());
   } catch (const FileError&) {
-    // Cut what was written of it. If even that fails, the segment ends here: what is torn is stepped over by recovery.
+    // Cut what was written of it. If even that fails, the segment ends here: what is torn is stepped over by recovery,
+    // and whole records may lie there, so their numbers are not used again.
     if (::ftruncate(segment_->descriptor(), static_cast<off_t>(segment_bytes_)) != 0) {
       segment_.reset();
       ++number_;
+      next_sequence_ = records.next_sequence();
     }
     throw;
   }

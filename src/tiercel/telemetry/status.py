@@ -60,6 +60,7 @@ class StatusServer:
         self._owner = os.getpid()
         runtime = runtime_directory() if runtime is None else runtime
         _make_private(runtime)
+        _remove_stale(runtime)
         by_pid = _free_name(runtime, self._owner)
         self._path = by_pid if path is None else path.absolute()
         self._socket = _listen(self._path)
@@ -180,6 +181,15 @@ def _free_name(runtime: Path, pid: int) -> Path:
         if not _answers(path):
             return path
     raise OSError(errno.EADDRINUSE, f"this process has {_CACHES_PER_PROCESS_MAX} status sockets already", str(runtime))
+
+
+def _remove_stale(runtime: Path) -> None:
+    """Remove the sockets and links of processes that were killed."""
+    for path in runtime.glob("*.sock"):
+        pid = path.stem.partition("-")[0]
+        if pid.isdecimal() and not Path("/proc", pid).exists():
+            with suppress(OSError):  # another process starting now may have removed it
+                path.unlink()
 
 
 def _listen(path: Path) -> socket.socket:
