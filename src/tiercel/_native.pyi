@@ -122,6 +122,97 @@ def copy_blocks(
 ) -> None:
     """Plain copy of contiguous blocks; as CopyProgram.gather. No source may overlap a target."""
 
+# ── GPU copies (native/core/cuda) ────────────────────────────────────────────────────────────────────────────────────
+# Nothing here opens NVIDIA's driver before it is called. RuntimeError if there is none, or if it fails a call.
+def cuda_driver_version() -> int:
+    """12080 for a driver that speaks CUDA 12.8."""
+
+def cuda_has_batched_copies() -> bool:
+    """Whether the driver has cuMemcpyBatchAsync; otherwise the copy engine is called once for each run."""
+
+@final
+class CudaDevice:
+    """A GPU's primary context, kept alive. Everything made of it keeps it."""
+
+    def __init__(self, ordinal: int) -> None:
+        """ValueError for a number that the process does not see."""
+    @property
+    def name(self) -> str: ...
+    @property
+    def capability(self) -> int:
+        """Compute capability times ten: 90 for 9.0."""
+    @property
+    def num_processors(self) -> int: ...
+    @property
+    def shares_host_addresses(self) -> bool:
+        """Whether kernels reach pinned host memory at the address that the processor uses."""
+
+@final
+class PinnedMemory:
+    """Host memory pinned for all GPUs of the process, until closed or destroyed. The memory must outlive that."""
+
+    def __init__(self, device: CudaDevice, address: int, num_bytes: int) -> None: ...
+    def close(self) -> None:
+        """Unpin. Idempotent. No transfer that uses the memory may be under way."""
+
+@final
+class CudaProgram:
+    """As CopyProgram, on a GPU. Made by CudaCopier.program."""
+
+    @property
+    def num_runs(self) -> int:
+        """Runs of a block, those that touch on both sides merged."""
+    @property
+    def access_bytes(self) -> int:
+        """Widest access that the engine's side and the slot's offsets allow, 1 to 16 bytes."""
+
+@final
+class CudaTransfer:
+    """A copy under way. Until it has ended, memory on both sides and the event it waits for must stay. Destroying it waits."""
+
+    def wait(self) -> float:
+        """Block until the bytes have arrived; returns the milliseconds that the GPU took. Releases the GIL. Idempotent."""
+
+@final
+class CudaCopier:
+    """Starts copies on streams of its own: loads with the highest priority, stores with the lowest. Thread-safe."""
+
+    def __init__(
+        self,
+        device: CudaDevice,
+        cubin: bytes,
+        *,
+        num_ctas_gather: int,
+        num_ctas_scatter: int,
+        num_streams: int,
+        batch_copies: int,
+    ) -> None:
+        """cubin: copy_blocks.cu for this device; may be empty if only the copy engine is ever asked for."""
+    def program(self, pieces: NDArray[np.int64], block_bytes: int) -> CudaProgram:
+        """ValueError as CopyProgram's."""
+    def start_gather(
+        self,
+        program: CudaProgram,
+        blocks: NDArray[np.int64],
+        targets: NDArray[np.uint64],
+        after: int = 0,
+        *,
+        copy_engine: bool = False,
+    ) -> CudaTransfer:
+        """Engine blocks -> pinned slots at targets, by a kernel or the copy engine, once the CUevent `after` has happened. Waits for a stream if as many
+        transfers of the direction are under way as there are, so a thread should hold one at a time. ValueError, before a
+        byte is copied, if the arrays differ in length, a block is negative or a target 0. Releases the GIL."""
+    def start_scatter(
+        self,
+        program: CudaProgram,
+        blocks: NDArray[np.int64],
+        sources: NDArray[np.uint64],
+        after: int = 0,
+        *,
+        copy_engine: bool = False,
+    ) -> CudaTransfer:
+        """Pinned slots at sources -> engine blocks; as start_gather."""
+
 # ── index (native/core/index) ────────────────────────────────────────────────────────────────────────────────────────
 EVICTION_POLICIES: Final[tuple[str, ...]]
 

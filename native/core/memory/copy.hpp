@@ -38,6 +38,7 @@ class CopyProgram {
   void scatter(std::span<const std::int64_t> blocks, std::span<const std::uint64_t> sources, int num_threads) const;
 
   std::size_t bytes_per_block() const noexcept { return bytes_per_block_; }  // that a copy moves, gaps not counted
+  std::span<const CopyPiece> pieces() const noexcept { return pieces_; }
 
  private:
   std::vector<CopyPiece> pieces_;  // runs that touch on both sides are merged

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from tiercel.tiers.base import Tier, TierName
 from tiercel.tiers.disk import DiskTier
 from tiercel.tiers.disk_options import DiskOptions
 from tiercel.tiers.host import HostTier
-from tiercel.transfer import TransferSettings
+from tiercel.transfer import Devices, TransferSettings
 
 _logger = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class Assembly:
     metrics: CacheMetrics
     disk: DiskTier | None
     record_bytes_max: int
+    devices: Devices
 
     @property
     def disk_folder(self) -> Path | None:
@@ -102,6 +104,7 @@ class Assembly:
                 self.checkpoint()
             except OSError as error:
                 _logger.warning("the disk tier's last checkpoint failed, so recovery will take longer: %s", error)
+        self.devices.close()
         for tier in self.tiers.values():
             tier.close()
 
@@ -129,6 +132,7 @@ def assemble(model: ModelConfig, config: CacheConfig, progress: Progress | None 
         if disk is not None:
             opened.callback(disk.close)
             tiers[TierName.DISK] = disk
+        host: HostTier | None = None
         if config.enable_cpu:
             host = _open_host(resolved, notes, progress)
             opened.callback(host.close)
@@ -152,6 +156,7 @@ def assemble(model: ModelConfig, config: CacheConfig, progress: Progress | None 
         metrics=metrics,
         disk=disk,
         record_bytes_max=resolved.record_bytes_max,
+        devices=Devices(host, note=partial(notes.add, kind="gpu")),
     )
 
 

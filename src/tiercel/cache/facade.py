@@ -53,6 +53,8 @@ class Cache:
     def __init__(self, assembly: Assembly) -> None:
         """Use `Cache.open`."""
         self.geometry: BlockGeometry = assembly.geometry
+        self.devices = assembly.devices
+        """GPUs that engines' memory lies on; `devices.attach` prepares one."""
         self._assembly = assembly
         self._observer = Observer(assembly)
         self._reporter = Reporter(assembly)
@@ -147,8 +149,7 @@ class Cache:
         Args:
             what: a lookup, or a sequence that is looked up now.
             target: at least as many blocks as are to be loaded; must stay valid until the ticket has resolved.
-            limit_tokens: as in `lookup`; with a sequence only.
-            timeout_s: deadline; by default `transfer_timeout_s`.
+            limit_tokens: as in `lookup`, with a sequence only. timeout_s: deadline; by default `transfer_timeout_s`.
 
         Raises:
             ThrottledError: too many moves are waiting; the lookup keeps its pins.
@@ -165,8 +166,9 @@ class Cache:
         loads = list(batch)
         for lookup, target in loads:
             self._checks.target(target, lookup.num_blocks)
+        reachable = [(lookup, self.devices.reach(target)) for lookup, target in loads]
         with self._observer.launching(self._dispatcher.transfer.queue_depths):
-            tickets = self._dispatcher.load(loads, self._checks.timeout(timeout_s))
+            tickets = self._dispatcher.load(reachable, self._checks.timeout(timeout_s))
         return [self._observer.launched(ticket) for ticket in tickets]
 
     def prefetch(
@@ -203,8 +205,8 @@ class Cache:
             source: the engine's blocks from `first_block` on; what lies behind the last full one is left alone.
             first_block: the source's first block in the sequence. Behind blocks that were evicted meanwhile nothing can be
                 stored; give the sequence from block 0 where the engine has it.
-            priority: 0 to 100, one for all blocks or int[num_blocks of source]. Blocks of lower priority are evicted first;
-                the first one below `min_store_priority` and all behind it are not stored and end as MISSING.
+            priority: 0 to 100, one for all or int[num_blocks of source]. Lower ones are evicted first; the first one below
+                `min_store_priority` and all behind it are not stored and end as MISSING.
 
         Raises:
             ThrottledError: too many moves are waiting; nothing was started.
@@ -215,10 +217,10 @@ class Cache:
         self._checks.sequence(sequence)
         self._checks.source(source, first_block)
         check_priority(priority, source.num_blocks)
-        timeout_s = self._checks.timeout(timeout_s)
+        timeout_s, memory = self._checks.timeout(timeout_s), self.devices.reach(source)
         with bind_request_id(request_id):
             with self._observer.launching(self._dispatcher.transfer.queue_depths):
-                ticket = self._dispatcher.store(sequence, source, first_block, timeout_s, priority)
+                ticket = self._dispatcher.store(sequence, memory, first_block, timeout_s, priority)
             self._observer.record_store(sequence, first_block, ticket.num_blocks)
             return self._observer.launched(ticket)
 

@@ -1,4 +1,4 @@
-"""Arrays in host memory as address, shape and strides, from whatever library they belong to, without importing it."""
+"""Arrays in host or GPU memory as address, shape and strides, from whatever library they belong to, without importing it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,13 +6,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+HOST_DEVICE = "cpu"
+"""Name of host memory, as torch has it."""
+
+_DEVICE_KINDS = (HOST_DEVICE, "cuda")
+
 
 @dataclass(frozen=True, kw_only=True)
-class HostArray:
-    """An array in host memory.
+class EngineArray:
+    """An array in an engine's memory.
 
     Attributes:
-        address: of the element at index 0 of every axis.
+        address: of the element at index 0 of every axis, on its device.
+        device: where it lies: "cpu" for host memory, "cuda:0" for the first NVIDIA GPU that the process sees.
         shape: size of each axis.
         strides: bytes between neighbours along each axis; may be negative.
         dtype: element type, by torch's or numpy's name.
@@ -22,6 +28,7 @@ class HostArray:
     """
 
     address: int
+    device: str = HOST_DEVICE
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     dtype: str
@@ -30,15 +37,15 @@ class HostArray:
     owner: object
 
 
-def host_array(array: object) -> HostArray:
-    """Describe an array: numpy, a torch CPU tensor, or anything with DLPack or the buffer protocol.
+def engine_array(array: object) -> EngineArray:
+    """Describe an array: numpy, a torch tensor on the CPU or an NVIDIA GPU, or host memory with DLPack or the buffer protocol.
 
     A tensor with data_ptr, stride and element_size, as torch's have, is asked through these, because numpy has no
     bfloat16 and no float8.
 
     Raises:
         TypeError: it is none of these.
-        ValueError: it does not lie in host memory, or in another byte order.
+        ValueError: it lies on a device of another kind, or in another byte order.
     """
     if all(hasattr(array, name) for name in ("data_ptr", "stride", "element_size", "device")):
         return _from_tensor(array)
@@ -57,14 +64,14 @@ def _as_numpy(array: Any) -> NDArray[Any]:
         return np.asarray(memoryview(array))
     except TypeError as error:
         raise TypeError(
-            f"a {type(array).__name__} is no array: needs numpy, a torch CPU tensor, DLPack or the buffer protocol"
+            f"a {type(array).__name__} is no array: needs numpy, a torch tensor, DLPack or the buffer protocol"
         ) from error
 
 
-def _from_numpy(array: NDArray[Any], owner: object) -> HostArray:
+def _from_numpy(array: NDArray[Any], owner: object) -> EngineArray:
     if not array.dtype.isnative:
         raise ValueError(f"array of {array.dtype}: must be in this machine's byte order")
-    return HostArray(
+    return EngineArray(
         address=int(array.__array_interface__["data"][0]),
         shape=array.shape,
         strides=array.strides,
@@ -75,15 +82,16 @@ def _from_numpy(array: NDArray[Any], owner: object) -> HostArray:
     )
 
 
-def _from_tensor(tensor: Any) -> HostArray:
+def _from_tensor(tensor: Any) -> EngineArray:
     kind = str(getattr(tensor.device, "type", tensor.device))
-    if kind != "cpu":
-        raise ValueError(f"tensor on device {tensor.device}: must lie in host memory (device cpu)")
+    if kind not in _DEVICE_KINDS:
+        raise ValueError(f"tensor on device {tensor.device}: must lie on a device of kind {' or '.join(_DEVICE_KINDS)}")
     element_bytes = int(tensor.element_size())
     shape = tuple(int(size) for size in tensor.shape)
     strides = tuple(int(step) * element_bytes for step in tensor.stride())
-    return HostArray(
+    return EngineArray(
         address=int(tensor.data_ptr()),
+        device=kind if kind == HOST_DEVICE else f"{kind}:{tensor.device.index or 0}",
         shape=shape,
         strides=strides,
         dtype=str(tensor.dtype).removeprefix("torch."),

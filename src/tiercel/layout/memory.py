@@ -1,6 +1,7 @@
 """An engine's KV memory, described by the strides of its arrays, as blocks that a tier can copy from and to.
 
-Made by connectors; handed to `transfer`, which passes `EngineBlocks` on to the tiers (`tiers.base.BlockMemory`).
+Made by connectors; handed to `transfer`, which passes `EngineBlocks` on to the tiers (`tiers.base.BlockMemory`). Memory on a
+GPU is described here just the same; who copies it is `transfer.devices`' business.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiercel._native import CopyProgram
-from tiercel.layout.arrays import HostArray, host_array
+from tiercel.layout.arrays import HOST_DEVICE, EngineArray, engine_array
+from tiercel.layout.events import check_event, event_handle
 from tiercel.layout.geometry import BlockGeometry
 from tiercel.layout.pieces import Axis, Piece, compile_box
 
@@ -21,7 +23,7 @@ _CARRIERS = ("int", "uint", "void")
 
 @final
 class EngineMemory:
-    """The blocks of an engine's KV cache in host memory, or one tensor-parallel rank's share of each.
+    """The blocks of an engine's KV cache in host or GPU memory, or one tensor-parallel rank's share of each.
 
     Keeps the arrays alive. Thread-safe; whether the engine reads or writes a block meanwhile is the caller's business.
     """
@@ -32,7 +34,7 @@ class EngineMemory:
         pieces: NDArray[np.int64],
         *,
         num_blocks: int,
-        arrays: Sequence[HostArray],
+        arrays: Sequence[EngineArray],
         num_threads: int,
     ) -> None:
         """Take compiled pieces; use `from_arrays`."""
@@ -40,6 +42,7 @@ class EngineMemory:
         self.pieces = pieces
         self.num_blocks = num_blocks
         self.num_threads = num_threads
+        self.device = arrays[0].device
         self.writable = all(array.writable for array in arrays)
         self.holds_whole_blocks = int((pieces[:, 3] * pieces[:, 6] * pieces[:, 8]).sum()) == geometry.block_bytes
         self.program = CopyProgram(pieces, geometry.block_bytes)
@@ -73,10 +76,11 @@ class EngineMemory:
             axes: names of every array's axes in order, out of layer, kv, block, token, head and dim. Without block, the
                 token axis is the sequence, and its last tokens that fill no block are left out. Without head, one head.
             head_range: [start, stop) of the geometry's heads that this memory holds; all by default.
-            num_threads: threads that copy.
+            num_threads: threads that copy, if the arrays lie in host memory.
 
         Raises:
-            ValueError: an array does not fit the geometry; the message names the axis and both sizes.
+            ValueError: an array does not fit the geometry (the message names the axis and both sizes), or the arrays lie on
+                several devices.
             TypeError: something is no array, or `axes` is no text.
         """
         start, stop = (0, geometry.num_kv_heads) if head_range is None else head_range
@@ -84,15 +88,18 @@ class EngineMemory:
             raise ValueError(f"head_range = {head_range}: must lie in [0, {geometry.num_kv_heads}] and hold a head")
         names = _axis_names(axes, geometry, values is not None, stop - start)
         sizes, slot = {**geometry.shape, "head": stop - start}, geometry.strides
-        arrays: list[HostArray] = []
+        arrays: list[EngineArray] = []
         pieces: list[Piece] = []
         counts: dict[str, int] = {}
         for label, part, layer, array in _labelled(geometry, keys, values, "layer" in names):
-            described = host_array(array)
+            described = engine_array(array)
             counts[label] = _checked_blocks(label, described, names, geometry, sizes)
             offset = layer * slot["layer"] + part * slot["kv"] + start * slot["head"]
             pieces += _array_pieces(described, names, sizes, slot, offset)
             arrays.append(described)
+        devices = sorted({array.device for array in arrays})
+        if len(devices) > 1:
+            raise ValueError(f"the arrays lie on {' and '.join(devices)}: describe each device's memory by itself")
         num_blocks = min(counts.values())
         odd = next((label for label, count in counts.items() if count != num_blocks), None)
         if odd is not None:
@@ -101,21 +108,25 @@ class EngineMemory:
 
     @property
     def block_address(self) -> tuple[int, int] | None:
-        """Address of block 0 and bytes between blocks, if each block lies writable and page-aligned in slot format."""
+        """Host address of block 0 and bytes between blocks, if each block lies writable and page-aligned in slot format."""
+        if self.device != HOST_DEVICE:
+            return None
         address, stride, *_, run = (int(number) for number in self.pieces[0])
         whole = len(self.pieces) == 1 and run == self.geometry.block_bytes
         aligned = address % _PAGE_BYTES == 0 and stride % _PAGE_BYTES == 0
         return (address, stride) if whole and aligned and self.writable else None
 
-    def blocks(self, ids: Sequence[int] | NDArray[np.integer]) -> "EngineBlocks":
+    def blocks(self, ids: Sequence[int] | NDArray[np.integer], *, after: object | None = None) -> "EngineBlocks":
         """Return blocks by their numbers, in that order.
 
         Args:
             ids: numbers in [0, num_blocks); without repetition if they are to be loaded into.
+            after: in GPU memory, an event of the engine's stream (a recorded torch.cuda.Event, or a CUevent as a number)
+                before which the blocks are neither read nor written. None: the engine is done with them already.
 
         Raises:
-            ValueError: a number is out of range, or ids has more than one axis.
-            TypeError: ids are no integers.
+            ValueError: a number is out of range, ids has more than one axis, or the event does not fit.
+            TypeError: ids are no integers, or after is no event.
         """
         numbers = np.asarray(ids)
         if numbers.size and numbers.dtype.kind not in "iu":
@@ -125,19 +136,22 @@ class EngineMemory:
         if numbers.size and not (int(numbers.min()) >= 0 and int(numbers.max()) < self.num_blocks):
             bad = next(int(number) for number in numbers if not 0 <= number < self.num_blocks)
             raise ValueError(f"block id {bad}: must lie in [0, {self.num_blocks})")
-        return EngineBlocks(self, np.array(numbers, np.int64))
+        if after is not None:
+            check_event(after, self.device)
+        return EngineBlocks(self, np.array(numbers, np.int64), after)
 
 
 @final
 class EngineBlocks:
     """Some blocks of an `EngineMemory`; a `tiers.base.BlockMemory`."""
 
-    __slots__ = ("_ids", "_memory")
+    __slots__ = ("_after", "_ids", "_memory")
 
-    def __init__(self, memory: EngineMemory, ids: NDArray[np.int64]) -> None:
+    def __init__(self, memory: EngineMemory, ids: NDArray[np.int64], after: object | None = None) -> None:
         """Take checked numbers; use `EngineMemory.blocks`."""
         self._memory = memory
         self._ids = ids
+        self._after = after
 
     @property
     def memory(self) -> EngineMemory:
@@ -153,6 +167,11 @@ class EngineBlocks:
     def ids(self) -> NDArray[np.int64]:
         """Their numbers in the engine's memory."""
         return self._ids
+
+    @property
+    def after_event(self) -> int:
+        """The CUevent to wait for before they are touched, 0 for none. It lives as long as these blocks."""
+        return 0 if self._after is None else event_handle(self._after)
 
     @property
     def are_distinct(self) -> bool:
@@ -172,28 +191,30 @@ class EngineBlocks:
         A memory that holds some of the heads writes only their share of each target.
 
         Raises:
-            ValueError: not one target for each block.
+            ValueError: not one target for each block, or the memory lies on a GPU.
         """
-        self._require_one_each(targets)
+        self._require_reach(targets)
         self._memory.program.gather(self._ids, targets, self._memory.num_threads)
 
     def scatter(self, sources: NDArray[np.uint64]) -> None:
         """Copy every block from its source address, in slot format. Blocks; releases the GIL.
 
         Raises:
-            ValueError: not one source for each block, or the memory is read-only or stands for several elements at
-                once.
+            ValueError: not one source for each block, or the memory lies on a GPU, is read-only or stands for several
+                elements at once.
         """
-        self._require_one_each(sources)
+        self._require_reach(sources)
         if not self._memory.writable:
             raise ValueError("the engine's memory is read-only, or a broadcast array: it cannot be loaded into")
         self._memory.program.scatter(self._ids, sources, self._memory.num_threads)
 
     def slice(self, start: int, stop: int) -> "EngineBlocks":
         """Return the blocks [start, stop), without copying."""
-        return EngineBlocks(self._memory, self._ids[start:stop])
+        return EngineBlocks(self._memory, self._ids[start:stop], self._after)
 
-    def _require_one_each(self, addresses: NDArray[np.uint64]) -> None:
+    def _require_reach(self, addresses: NDArray[np.uint64]) -> None:
+        if self._memory.device != HOST_DEVICE:
+            raise ValueError(f"memory on {self._memory.device} is not reached from here: give it to a cache")
         if len(addresses) != len(self._ids):
             raise ValueError(f"{len(addresses)} addresses for {len(self._ids)} blocks: must be one each")
 
@@ -235,7 +256,7 @@ def _labelled(
 
 
 def _checked_blocks(
-    label: str, array: HostArray, names: tuple[str, ...], geometry: BlockGeometry, sizes: Mapping[str, int]
+    label: str, array: EngineArray, names: tuple[str, ...], geometry: BlockGeometry, sizes: Mapping[str, int]
 ) -> int:
     """Return how many blocks an array holds, having compared every axis with the geometry."""
     if len(array.shape) != len(names):
@@ -254,7 +275,7 @@ def _checked_blocks(
 
 
 def _array_pieces(
-    array: HostArray, names: tuple[str, ...], sizes: Mapping[str, int], slot: Mapping[str, int], slot_offset: int
+    array: EngineArray, names: tuple[str, ...], sizes: Mapping[str, int], slot: Mapping[str, int], slot_offset: int
 ) -> list[Piece]:
     """Return the pieces of one array, whose first element lies at slot_offset of a slot with these strides."""
     strides = dict(zip(names, array.strides, strict=True))

@@ -63,6 +63,11 @@ class HostTier:
         """The memory itself, for other processes to map and for CUDA to pin."""
         return self._arena
 
+    @property
+    def stride_bytes(self) -> int:
+        """Bytes from a slot to the next."""
+        return self._stride
+
     def prefault(self, num_threads: int, progress: Progress | None = None) -> None:
         """Make all pages resident, so that no store waits for the kernel to zero one.
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from tiercel.errors import CacheClosedError, ThrottledError, TierFailedError
+from tiercel.errors import CacheClosedError, DeviceError, ThrottledError, TierFailedError
 from tiercel.plan import Completion, Move, Plan, unpack_keys, unpack_slots
 from tiercel.telemetry.logs import adopt_request_id
 from tiercel.tiers.base import BlockLabels, BlockMemory, BlockStatus, Tier, TierName
@@ -183,6 +183,8 @@ class TransferEngine:
             return np.asarray(self._call_tier(chunk, stop), np.uint8)
         except RevokedError:
             return np.full(stop - chunk.start, BlockStatus.CANCELLED, np.uint8)
+        except DeviceError as error:
+            _logger.warning("move failed: %s", error, extra={"ticket": chunk.job.plan.ticket})
         except (TierFailedError, CacheClosedError) as error:
             _logger.debug("move failed: %s", error, extra={"ticket": chunk.job.plan.ticket})
         except Exception:

@@ -1,12 +1,15 @@
 """The fence around an engine's memory: once it is down, no move touches that memory any more.
 
 An engine that gives up on a load wants its blocks back at once, while a disk read may still be under way. Every copy to or
-from engine memory goes through a `GuardedMemory`; `Guard.revoke` waits for the copy in progress (memory to memory, one chunk
-at most) and makes all later ones raise `RevokedError`. I/O never runs under the fence: guarded memory has no addresses, so a
+from engine memory goes through a `GuardedMemory`; `Guard.revoke` waits for the copies in progress (memory to memory, one chunk
+per worker at most) and makes all later ones raise `RevokedError`. Copies of one ticket may run side by side: while a GPU ends
+one, the next is under way. I/O never runs under the fence: guarded memory has no addresses, so a
 tier reads into a buffer of its own first.
 """
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tiercel.tiers.base import Addresses, BlockMemory
 
@@ -19,27 +22,39 @@ class Guard:
     """Says whether a ticket's engine memory may still be touched."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._idle = threading.Condition()
+        self._num_copying = 0
         self._revoked = False
 
     def revoke(self) -> None:
-        """Wait for the copy in progress and forbid all later ones. Idempotent."""
-        with self._lock:
+        """Wait for the copies in progress and forbid all later ones. Idempotent."""
+        with self._idle:
             self._revoked = True
+            self._idle.wait_for(lambda: self._num_copying == 0)
 
     def gather(self, memory: BlockMemory, targets: Addresses) -> None:
         """Copy out of guarded memory. Raises RevokedError without having touched it."""
-        with self._lock:
-            if self._revoked:
-                raise RevokedError
+        with self._copying():
             memory.gather(targets)
 
     def scatter(self, memory: BlockMemory, sources: Addresses) -> None:
         """Copy into guarded memory. Raises RevokedError without having touched it."""
-        with self._lock:
+        with self._copying():
+            memory.scatter(sources)
+
+    @contextmanager
+    def _copying(self) -> Iterator[None]:
+        with self._idle:
             if self._revoked:
                 raise RevokedError
-            memory.scatter(sources)
+            self._num_copying += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._num_copying -= 1
+                if self._num_copying == 0:
+                    self._idle.notify_all()
 
 
 class GuardedMemory:

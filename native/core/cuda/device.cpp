@@ -1,0 +1,131 @@
+#include "cuda/device.hpp"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+
+namespace tiercel::cuda {
+namespace {
+
+constexpr unsigned kNonBlocking = 1;   // CU_STREAM_NON_BLOCKING
+constexpr unsigned kBlockingSync = 1;  // CU_EVENT_BLOCKING_SYNC
+constexpr unsigned kPortable = 1;      // CU_MEMHOST{ALLOC,REGISTER}_PORTABLE
+constexpr unsigned kDeviceMap = 2;     // CU_MEMHOST{ALLOC,REGISTER}_DEVICEMAP
+constexpr std::size_t kSmallestBufferBytes = 64 * 1024;
+
+// Runs what releases a handle. The process may be ending, its driver gone before us: nobody could use an error here.
+template <typename Release>
+void release_in(const Device& device, Release release) noexcept {
+  ContextHandle popped = nullptr;
+  if (driver().CtxPushCurrent(device.context()) != 0) return;
+  release();
+  driver().CtxPopCurrent(&popped);
+}
+
+}  // namespace
+
+Device::Device(int ordinal) : ordinal_(ordinal) {
+  const Driver& cuda = driver();
+  int count = 0;
+  check(cuda.DeviceGetCount(&count), "cuDeviceGetCount");
+  if (ordinal < 0 || ordinal >= count) {
+    throw std::invalid_argument("CUDA device " + std::to_string(ordinal) + ": this process sees " +
+                                std::to_string(count));
+  }
+  check(cuda.DeviceGet(&device_, ordinal), "cuDeviceGet");
+  check(cuda.DevicePrimaryCtxRetain(&context_, device_), "cuDevicePrimaryCtxRetain");
+}
+
+Device::~Device() { driver().DevicePrimaryCtxRelease(device_); }
+
+std::string Device::name() const {
+  std::array<char, 256> text{};
+  check(driver().DeviceGetName(text.data(), static_cast<int>(text.size()), device_), "cuDeviceGetName");
+  return text.data();
+}
+
+int Device::attribute(int number) const {
+  int value = 0;
+  check(driver().DeviceGetAttribute(&value, number, device_), "cuDeviceGetAttribute");
+  return value;
+}
+
+Stream::Stream(std::shared_ptr<const Device> device, Priority priority) : device_(std::move(device)) {
+  const ContextScope scope(*device_);
+  int least = 0;
+  int greatest = 0;
+  check(driver().CtxGetStreamPriorityRange(&least, &greatest), "cuCtxGetStreamPriorityRange");
+  const int number = priority == Priority::kGreatest ? greatest : least;
+  check(driver().StreamCreateWithPriority(&handle_, kNonBlocking, number), "cuStreamCreateWithPriority");
+}
+
+Stream::~Stream() {
+  release_in(*device_, [this] {
+    driver().StreamSynchronize(handle_);
+    driver().StreamDestroy(handle_);
+  });
+}
+
+Event::Event(std::shared_ptr<const Device> device) : device_(std::move(device)) {
+  const ContextScope scope(*device_);
+  check(driver().EventCreate(&handle_, kBlockingSync), "cuEventCreate");
+}
+
+Event::~Event() {
+  release_in(*device_, [this] { driver().EventDestroy(handle_); });
+}
+
+MirroredBuffer::~MirroredBuffer() { release(); }
+
+void MirroredBuffer::reserve(std::size_t num_bytes) {
+  if (num_bytes <= capacity_bytes_) return;
+  release();
+  const std::size_t capacity = std::bit_ceil(std::max(num_bytes, kSmallestBufferBytes));
+  const ContextScope scope(*device_);
+  check(driver().MemHostAlloc(&host_, capacity, kPortable | kDeviceMap), "cuMemHostAlloc");
+  check(driver().MemAlloc(&pointer_, capacity), "cuMemAlloc");
+  capacity_bytes_ = capacity;
+}
+
+void MirroredBuffer::upload(std::size_t num_bytes, StreamHandle stream) const {
+  const auto source = reinterpret_cast<DevicePointer>(host_);
+  check(driver().MemcpyAsync(pointer_, source, num_bytes, stream), "cuMemcpyAsync");
+}
+
+void MirroredBuffer::release() noexcept {
+  release_in(*device_, [this] {
+    if (host_ != nullptr) driver().MemFreeHost(host_);
+    if (pointer_ != 0) driver().MemFree(pointer_);
+  });
+  host_ = nullptr;
+  pointer_ = 0;
+  capacity_bytes_ = 0;
+}
+
+Module::Module(std::shared_ptr<const Device> device, std::span<const std::byte> cubin) : device_(std::move(device)) {
+  const ContextScope scope(*device_);
+  check(driver().ModuleLoadDataEx(&handle_, cubin.data(), 0, nullptr, nullptr), "cuModuleLoadDataEx");
+}
+
+Module::~Module() {
+  release_in(*device_, [this] { driver().ModuleUnload(handle_); });
+}
+
+FunctionHandle Module::function(const char* name) const {
+  const ContextScope scope(*device_);
+  FunctionHandle found = nullptr;
+  check(driver().ModuleGetFunction(&found, handle_, name), "cuModuleGetFunction");
+  return found;
+}
+
+PinnedRange::PinnedRange(std::shared_ptr<const Device> device, void* address, std::size_t num_bytes)
+    : device_(std::move(device)), address_(address) {
+  const ContextScope scope(*device_);
+  check(driver().MemHostRegister(address_, num_bytes, kPortable | kDeviceMap), "cuMemHostRegister");
+}
+
+PinnedRange::~PinnedRange() {
+  release_in(*device_, [this] { driver().MemHostUnregister(address_); });
+}
+
+}  // namespace tiercel::cuda
