@@ -3,8 +3,15 @@
 from collections.abc import Iterable
 from itertools import repeat
 
+from _traces import TOKENS_PER_BLOCK
+
 from tiercel.hashing import Sequence
 from tiercel.index import Index
+
+
+def trace_index(capacities: list[int], policies: list[str] | None = None) -> Index:
+    """An index for blocks of a trace, which knows how many tokens they stand for."""
+    return Index(capacities, policies=policies, tokens_per_block=TOKENS_PER_BLOCK)
 
 
 def replay(index: Index, sequences: Iterable[Sequence], arrivals_s: Iterable[float] | None = None) -> int:

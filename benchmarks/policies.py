@@ -16,11 +16,11 @@ from typing import Any
 from _bounds import belady_hit_rate, hit_rates, lru_distances
 from _harness import Row, describe_machine, make_parser
 from _policy_tables import Results, TierRun, TraceResult, fill_tables
-from _replay import replay
+from _replay import replay, trace_index
 from _traces import TOKENS_PER_BLOCK, Trace, add_argument, find_traces
 from _two_tiers import ADMISSIONS, TwoTiers
 
-from tiercel.index import EVICTION_POLICIES, Index
+from tiercel.index import EVICTION_POLICIES
 
 CAPACITIES = {"conversation": [913, 3_655, 9_139, 18_279, 36_558], "synthetic": [2_196, 4_392, 13_177]}
 CURVE_TOKENS = [2**exponent for exponent in (16, 18, 19, 20, 21, 22, 23, 24, 25)]
@@ -36,7 +36,7 @@ def measure_trace(trace: Trace) -> TraceResult:
     capacities = CAPACITIES[trace.name]
     policies = {
         name: [
-            100 * replay(Index([capacity], policies=[name]), sequences, trace.arrivals_s) / trace.num_references
+            100 * replay(trace_index([capacity], [name]), sequences, trace.arrivals_s) / trace.num_references
             for capacity in capacities
         ]
         for name in EVICTION_POLICIES
@@ -61,7 +61,7 @@ def measure_tiers(trace: Trace) -> list[TierRun]:
         capacities = [int(trace.num_blocks * host_share), int(trace.num_blocks * disk_share)]
         for policy in (name for name in DISK_POLICIES if name in EVICTION_POLICIES):
             for admission in ADMISSIONS:
-                index = Index(capacities, policies=["lru", policy])
+                index = trace_index(capacities, ["lru", policy])
                 result = TwoTiers(index, capacities, admission).replay(trace)
                 runs.append(
                     TierRun(

@@ -3,6 +3,7 @@
 #include "index/index.hpp"
 
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
@@ -197,12 +198,14 @@ void check(Index& index) {
 std::shared_ptr<Index> make_index(std::vector<std::uint32_t> capacities,
                                   const std::optional<std::vector<std::string>>& policies,
                                   std::optional<std::vector<std::uint32_t>> evict_batch,
-                                  std::uint32_t slru_protected_hits, double hit_reward_s) {
+                                  std::uint32_t slru_protected_hits, double hit_reward_s,
+                                  std::uint32_t tokens_per_block) {
   IndexOptions options;
+  const PolicyOptions policy{"lru", slru_protected_hits, hit_reward_s, tokens_per_block};
+  options.policies.assign(policies ? policies->size() : capacities.size(), policy);
   for (std::size_t tier = 0; policies && tier < policies->size(); ++tier) {
-    options.policies.push_back({(*policies)[tier], slru_protected_hits, hit_reward_s});
+    options.policies[tier].name = (*policies)[tier];
   }
-  if (!policies) options.policies.assign(capacities.size(), {"lru", slru_protected_hits, hit_reward_s});
   options.capacities = std::move(capacities);
   if (evict_batch) options.evict_batch = std::move(*evict_batch);
   return Index::create(options);
@@ -242,6 +245,9 @@ void bind_results(nb::module_& module) {
       .def_ro("num_pinned", &IndexStats::num_pinned)
       .def_ro("num_runs", &IndexStats::num_runs)
       .def_ro("num_evicted", &IndexStats::num_evicted)
+      .def_ro("evicted_age_sum_s", &IndexStats::evicted_age_sum_s)
+      .def_prop_ro("evicted_age_counts",
+                   [](const IndexStats& self) { return nb::tuple(nb::cast(self.evicted_age_counts)); })
       .def_ro("memory_bytes", &IndexStats::memory_bytes)
       .def_prop_ro("num_protected", [](const IndexStats& self) { return self.policy.num_protected; })
       .def_prop_ro("num_ghosts", [](const IndexStats& self) { return self.policy.num_ghosts; })
@@ -278,10 +284,12 @@ void bind_results(nb::module_& module) {
 
 void bind_index(nb::module_& module) {
   bind_results(module);
+  module.attr("EVICTION_AGE_BOUNDS_S") = nb::tuple(nb::cast(EvictionAges::kBoundsS));
   module.attr("EVICTION_POLICIES") = nb::tuple(nb::cast(eviction_policy_names()));
   nb::class_<Index>(module, "Index", nb::is_final())
       .def(nb::new_(&make_index), nb::arg("capacities"), nb::kw_only(), nb::arg("policies") = nb::none(),
-           nb::arg("evict_batch") = nb::none(), nb::arg("slru_protected_hits") = 2, nb::arg("hit_reward_s") = 0.0)
+           nb::arg("evict_batch") = nb::none(), nb::arg("slru_protected_hits") = 2, nb::arg("hit_reward_s") = 0.0,
+           nb::arg("tokens_per_block") = 16)
       .def("match", &match, nb::arg("sequence"), nb::kw_only(), nb::arg("limit_blocks") = nb::none(),
            nb::arg("touch") = true, nb::arg("now_s") = 0.0)
       .def("reserve", &reserve, nb::arg("sequence"), nb::arg("tier"), nb::kw_only(), nb::arg("owner"),
@@ -300,12 +308,15 @@ void bind_index(nb::module_& module) {
           nb::arg("sequence"), nb::arg("block"), nb::arg("tier"))
       .def(
           "evict",
-          [](Index& self, std::size_t tier, std::size_t num_blocks, double now_s) {
+          [](Index& self, std::size_t tier, std::size_t num_blocks, double now_s, std::optional<std::size_t> kept_in) {
             check_tier(self, tier);
-            return slots_out(
-                locked(self, num_blocks, [&](Index::Lock& lock) { return self.evict(lock, tier, num_blocks, now_s); }));
+            if (kept_in) check_tier(self, *kept_in);
+            if (kept_in == tier) throw std::invalid_argument("kept_in: another tier than the one evicted from");
+            return slots_out(locked(self, num_blocks, [&](Index::Lock& lock) {
+              return self.evict(lock, tier, num_blocks, now_s, kept_in);
+            }));
           },
-          nb::arg("tier"), nb::arg("num_blocks"), nb::arg("now_s") = 0.0)
+          nb::arg("tier"), nb::arg("num_blocks"), nb::arg("now_s") = 0.0, nb::arg("kept_in") = nb::none())
       .def("clear", [](Index& self) { locked(self, kLongWork, [&](Index::Lock& lock) { self.clear(lock); }); })
       .def_prop_ro(
           "generation",

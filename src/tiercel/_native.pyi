@@ -215,6 +215,7 @@ class CudaCopier:
 
 # ── index (native/core/index) ────────────────────────────────────────────────────────────────────────────────────────
 EVICTION_POLICIES: Final[tuple[str, ...]]
+EVICTION_AGE_BOUNDS_S: Final[tuple[float, ...]]
 
 @final
 class Index:
@@ -233,10 +234,12 @@ class Index:
         evict_batch: list[int] | None = None,
         slru_protected_hits: int = 2,
         hit_reward_s: float = 0.0,
+        tokens_per_block: int = 16,
     ) -> None:
         """capacities: slots per tier. policies: one of EVICTION_POLICIES per tier, default "lru" each. evict_batch: fewest
         slots freed at once when a tier is full (per tier, default 1). slru_protected_hits: hits from which "slru" protects a
-        block. hit_reward_s: what each hit adds to a block's grace under "lru". ValueError names the argument out of range."""
+        block. hit_reward_s: what each hit adds to a block's grace under "lru". tokens_per_block: by which "cost" knows how deep
+        a block lies. ValueError names the argument out of range."""
     def match(
         self, sequence: Sequence, *, limit_blocks: int | None = None, touch: bool = True, now_s: float = 0.0
     ) -> Match:
@@ -277,8 +280,11 @@ class Index:
         Once only; ValueError on the second call."""
     def drop(self, sequence: Sequence, block: int, tier: int) -> NDArray[np.uint32]:
         """Forget a block and its descendants in a tier (its bytes proved wrong). Returns the slots that became void."""
-    def evict(self, tier: int, num_blocks: int, now_s: float = 0.0) -> NDArray[np.uint32]:
-        """Evict up to num_blocks in the policy's order. Returns the slots that became void."""
+    def evict(self, tier: int, num_blocks: int, now_s: float = 0.0, kept_in: int | None = None) -> NDArray[np.uint32]:
+        """Evict up to num_blocks in the policy's order. Returns the slots that became void.
+
+        kept_in: stop at the first victim, a tail that could leave, of which that other tier has not every block ready; so
+        what is to be demoted never leaves before it was."""
     def clear(self) -> None:
         """Forget everything (weights changed). Open Matches keep their slots until released; open Reservations' commits
         return all their slots as void."""
@@ -312,6 +318,10 @@ class IndexStats:
     num_pinned: int  # slots held by at least one Match
     num_runs: int
     num_evicted: int  # since start
+    evicted_age_sum_s: float  # over the blocks evicted since start: time of eviction less time of last use
+    evicted_age_counts: tuple[int, ...]
+    """Evicted blocks by that age: at most EVICTION_AGE_BOUNDS_S[i] and more than the bound before it; the last count is of
+    what is older. Their sum is less than num_evicted by what was recovered and never used since."""
     memory_bytes: int  # of the whole index, all tiers
     num_protected: int  # blocks in the better part of a policy that has two: slru, 2q, arc
     num_ghosts: int  # evicted blocks whose keys the policy remembers: 2q, arc

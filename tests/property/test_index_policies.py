@@ -21,6 +21,7 @@ Path = tuple[int, ...]
 CAPACITY = 60
 PROTECTED_HITS = 2
 REWARD_S = 3.0
+TOKENS_PER_BLOCK = 4096  # so that depth counts on short paths
 
 
 @dataclass
@@ -124,7 +125,7 @@ class Lfu(Model):
 
 class Cost(Lfu):
     def worth(self, path: Path) -> float:
-        return (1.0 + self.blocks[path].hits) * (1.0 + len(path) / 2048.0)
+        return (1.0 + self.blocks[path].hits) * (1.0 + (len(path) - 1) * TOKENS_PER_BLOCK / 16384.0)
 
 
 class Reward(Model):
@@ -160,7 +161,7 @@ class Slru(TwoParts):
         self.blocks[path].better |= self.blocks[path].hits >= PROTECTED_HITS
 
     def is_better_next(self) -> bool:
-        return self.count(better=True) > CAPACITY * 4 // 5
+        return self.count(better=True) > CAPACITY * 35 // 100
 
 
 class TwoQueue(TwoParts):
@@ -183,11 +184,11 @@ class TwoQueue(TwoParts):
         if self.blocks[path].better:
             return
         self.ghosts[path] = None
-        if len(self.ghosts) > CAPACITY:
+        if len(self.ghosts) > 2 * CAPACITY:
             del self.ghosts[next(iter(self.ghosts))]
 
     def is_better_next(self) -> bool:
-        return self.count(better=False) <= CAPACITY // 10
+        return self.count(better=False) <= CAPACITY // 2
 
 
 class Arc(TwoParts):
@@ -247,7 +248,8 @@ def run_history(policy: str, seed: int, num_steps: int) -> None:
     model = MODELS[policy]()
     reward_s = REWARD_S if isinstance(model, Reward) else 0.0
     index = Index(
-        [CAPACITY], policies=[policy.split()[0]], slru_protected_hits=PROTECTED_HITS, hit_reward_s=reward_s
+        [CAPACITY], policies=[policy.split()[0]], slru_protected_hits=PROTECTED_HITS, hit_reward_s=reward_s,
+        tokens_per_block=TOKENS_PER_BLOCK,
     )  # fmt: skip
     slots: dict[int, Path] = {}
     for step in range(num_steps):

@@ -212,6 +212,7 @@ def test_a_dropped_block_is_gone_at_once_and_its_slot_free_when_its_readers_are_
         ({"capacities": [1], "policies": ["random"]}, "known: lru"),
         ({"capacities": [1], "policies": ["lru", "lru"]}, "one name per tier"),
         ({"capacities": [1], "evict_batch": [1, 1]}, "one number per tier"),
+        ({"capacities": [1], "tokens_per_block": 0}, "tokens_per_block: at least 1"),
     ],
 )
 def test_bad_options_are_named(options: dict[str, object], message: str) -> None:
@@ -223,6 +224,7 @@ def test_calls_on_a_tier_that_does_not_exist_are_refused() -> None:
     index = Index([1])
     for call in (
         lambda: index.evict(1, 1),
+        lambda: index.evict(0, 1, kept_in=1),
         lambda: index.reserve(sequence_of(1), 1, owner=1),
         lambda: index.stats(1),
         lambda: index.export_blocks(1),

@@ -25,6 +25,44 @@ def test_a_demotion_names_the_next_victims_blocks_in_both_tiers() -> None:
     assert index.match(sequence_of(1, 2, 3)).segments == ((1, 0, 3),)
 
 
+def test_an_eviction_of_what_another_tier_keeps_stops_at_the_first_victim_that_it_lacks() -> None:
+    index = Index([10, 10])
+    store(index, sequence_of(1, 2, 3), tier=1)
+    first = store(index, sequence_of(1, 2, 3))
+    store(index, sequence_of(4, 5, 6), tier=1)
+    second = store(index, sequence_of(4, 5, 6, 7))  # its end is in the faster tier alone
+    store(index, sequence_of(8), tier=1)
+    store(index, sequence_of(8))
+    assert index.evict(0, 2, kept_in=1).tolist() == first.slots[:0:-1].tolist()
+    assert index.evict(0, 10, kept_in=1).tolist() == [first.slots[0]]
+    assert index.evict(0, 10, kept_in=1).size == 0
+    assert index.evict(0, 1).tolist() == [second.slots[3]]
+    assert index.evict(0, 10, kept_in=1).size == 4
+    index.check()
+
+
+def test_what_another_tier_is_only_being_given_is_not_kept_there() -> None:
+    index = Index([4, 4])
+    store(index, sequence_of(1, 2))
+    writing = index.reserve(sequence_of(1, 2), 1, owner=1)
+    assert index.evict(0, 2, kept_in=1).size == 0
+    index.commit(writing)
+    assert index.evict(0, 2, kept_in=1).size == 2
+
+
+def test_an_eviction_of_what_another_tier_keeps_passes_over_what_is_pinned() -> None:
+    index = Index([4, 4])
+    store(index, sequence_of(1))
+    store(index, sequence_of(2), tier=1)
+    kept = store(index, sequence_of(2))
+    match = index.match(sequence_of(1), touch=False)
+    assert index.evict(0, 4, kept_in=1).tolist() == kept.slots.tolist()
+    match.release()
+    assert index.evict(0, 4, kept_in=1).size == 0
+    with pytest.raises(ValueError, match="kept_in: another tier"):
+        index.evict(0, 1, kept_in=0)
+
+
 def test_a_demotion_goes_on_where_the_target_ends_and_takes_what_was_asked_for() -> None:
     index = Index([10, 10])
     store(index, sequence_of(1, 2), tier=1)

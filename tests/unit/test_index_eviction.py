@@ -1,9 +1,10 @@
 """Which blocks leave a full tier, and which never do."""
 
 import numpy as np
+import pytest
 
-from tests.helpers.index_samples import match_and_release, sequence_of, store, store_quietly
-from tiercel.index import Index
+from tests.helpers.index_samples import NO_ROOTS, chain, match_and_release, sequence_of, store, store_quietly
+from tiercel.index import EVICTION_AGE_BOUNDS_S, EVICTION_POLICIES, Index
 
 
 def test_a_full_tier_evicts_the_least_recently_used_tails_first() -> None:
@@ -83,3 +84,38 @@ def test_a_batch_of_slots_is_freed_at_once_when_a_tier_is_full() -> None:
     store(index, sequence_of(*range(8)))
     reservation = index.reserve(sequence_of(100), 0, owner=1)
     assert (reservation.voided.size, reservation.num_blocks, index.stats(0).num_free) == (4, 1, 3)
+
+
+@pytest.mark.parametrize("policy", EVICTION_POLICIES)
+def test_the_age_of_evicted_blocks_counts_from_their_last_use(policy: str) -> None:
+    index = Index([8], policies=[policy])
+    started_s = 1e6  # a clock that counts since the machine's start
+    for number, first in enumerate((0, 100)):
+        index.commit(index.reserve(sequence_of(*range(first, first + 4)), 0, owner=1, now_s=started_s + number))
+    index.match(sequence_of(0, 1), now_s=started_s + 40).release()
+    index.match(sequence_of(0, 1), touch=False, now_s=started_s + 99).release()
+    assert index.evict(0, 8, now_s=started_s + 100).size == 8
+    stats = index.stats(0)
+    counts = dict(zip((*EVICTION_AGE_BOUNDS_S, np.inf), stats.evicted_age_counts, strict=True))
+    assert {bound: count for bound, count in counts.items() if count} == {60.0: 2, 300.0: 6}
+    assert stats.evicted_age_sum_s == pytest.approx(2 * 60 + 2 * 100 + 4 * 99)
+
+
+@pytest.mark.parametrize("number", range(len(EVICTION_AGE_BOUNDS_S)))
+def test_an_age_on_a_bound_counts_below_it(number: int) -> None:
+    for age_s, counted in ((EVICTION_AGE_BOUNDS_S[number], number), (EVICTION_AGE_BOUNDS_S[number] + 0.5, number + 1)):
+        index = Index([1])
+        index.commit(index.reserve(sequence_of(1), 0, owner=1, now_s=5.0))
+        index.evict(0, 1, now_s=5.0 + age_s)
+        assert index.stats(0).evicted_age_counts.index(1) == counted
+
+
+def test_what_is_dropped_or_recovered_and_never_used_has_no_age() -> None:
+    index = Index([8])
+    parents, keys = chain(1, 2, 3)
+    index.restore_blocks(0, parents, keys, np.array([0, 1, 2], np.uint32), NO_ROOTS)
+    index.match(sequence_of(1), now_s=50.0).release()
+    store(index, sequence_of(7))
+    index.drop(sequence_of(7), 0, 0)
+    assert index.evict(0, 8, now_s=60.0).size == 3
+    assert (sum(index.stats(0).evicted_age_counts), index.stats(0).evicted_age_sum_s) == (1, 10.0)

@@ -7,6 +7,20 @@
 
 namespace tiercel {
 
+// Whether the run's last block in the tier could be evicted.
+bool Index::may_leave(std::size_t tier, RunId run) const noexcept {
+  const TierRun& held = tree_.tier_run(tier, run);
+  const Slot end = held.slots[held.num_present - 1];
+  return !is_writing(end) && !tiers_[tier].slots.is_pinned(end);
+}
+
+// Whether all of the run that the tier holds can be read in `kept_in` too.
+bool Index::is_kept(std::size_t tier, RunId run, std::size_t kept_in) const noexcept {
+  const std::uint32_t num_held = tree_.tier_run(tier, run).num_present;
+  const Step kept{run, std::min(tree_.tier_run(kept_in, run).num_present, num_held)};
+  return count_ready_from(kept_in, kept) == num_held;
+}
+
 // Evict up to num_wanted blocks off the run's end in the tier, down to its first num_kept. Returns how many.
 std::size_t Index::evict_tail(std::size_t tier, RunId run, std::uint32_t num_kept, std::size_t num_wanted,
                               std::vector<Slot>& voided) {
@@ -73,6 +87,7 @@ void Index::evict_some(std::size_t tier, std::size_t num_wanted, Guard guard, st
       policy.pass_over(victim);
       continue;
     }
+    if (guard.kept_in && may_leave(tier, victim) && !is_kept(tier, victim, *guard.kept_in)) break;
     const std::size_t num_asked = std::min(num_wanted, policy.num_offered());
     const std::size_t num_blocks =
         evict_tail(tier, victim, victim == guard.run ? guard.num_kept : 0, num_asked, voided);
@@ -83,11 +98,12 @@ void Index::evict_some(std::size_t tier, std::size_t num_wanted, Guard guard, st
   policy.offer_again();
 }
 
-std::vector<Slot> Index::evict(Lock&, std::size_t tier, std::size_t num_blocks, double now_s) {
+std::vector<Slot> Index::evict(Lock&, std::size_t tier, std::size_t num_blocks, double now_s,
+                               std::optional<std::size_t> kept_in) {
   tree_.policy(tier).advance(now_s);
   std::vector<Slot> voided;
   voided.reserve(std::min<std::size_t>(num_blocks, tiers_[tier].slots.num_ready()));
-  evict_some(tier, num_blocks, {}, voided);
+  evict_some(tier, num_blocks, {.kept_in = kept_in}, voided);
   return voided;
 }
 
@@ -161,8 +177,7 @@ Index::Path Index::next_leaving(std::size_t source, std::size_t target) const {
   for (const RunId victim : std::span<RunId>(victims).first(tree_.policy(source).peek(victims))) {
     const TierRun& held = tree_.tier_run(source, victim);
     if (held.num_children != 0 || tree_.tier_run(target, victim).num_present >= held.num_present) continue;
-    const Slot end = held.slots[held.num_present - 1];
-    if (is_writing(end) || tiers_[source].slots.is_pinned(end)) continue;
+    if (!may_leave(source, victim)) continue;
     Path path = path_to(source, victim);
     if (count_present(path, target) < path.num_blocks) return path;
   }

@@ -26,6 +26,9 @@ void check_options(const IndexOptions& options) {
   if (!options.policies.empty() && options.policies.size() != num_tiers) {
     throw std::invalid_argument("policies: one name per tier, or none");
   }
+  for (const PolicyOptions& policy : options.policies) {
+    if (policy.tokens_per_block == 0) throw std::invalid_argument("tokens_per_block: at least 1");
+  }
   if (!options.evict_batch.empty() && options.evict_batch.size() != num_tiers) {
     throw std::invalid_argument("evict_batch: one number per tier, or none");
   }
@@ -238,8 +241,18 @@ IndexStats Index::stats(Lock&, std::size_t tier) const {
   const SlotTable& slots = tiers_[tier].slots;
   std::size_t num_bytes = tree_.num_bytes() + reservations_.capacity() * sizeof(OpenReservation);
   for (const Tier& each : tiers_) num_bytes += each.slots.num_bytes();
-  return {slots.num_slots(), slots.num_free(),         slots.num_ready(), slots.num_writing(),       slots.num_pinned(),
-          tree_.num_runs(),  tiers_[tier].num_evicted, num_bytes,         tree_.policy(tier).stats()};
+  const EvictionAges& ages = tree_.eviction_ages(tier);
+  return {.num_slots = slots.num_slots(),
+          .num_free = slots.num_free(),
+          .num_ready = slots.num_ready(),
+          .num_writing = slots.num_writing(),
+          .num_pinned = slots.num_pinned(),
+          .num_runs = tree_.num_runs(),
+          .num_evicted = tiers_[tier].num_evicted,
+          .evicted_age_sum_s = ages.sum_s(),
+          .evicted_age_counts = ages.counts(),
+          .memory_bytes = num_bytes,
+          .policy = tree_.policy(tier).stats()};
 }
 
 }  // namespace tiercel

@@ -39,6 +39,8 @@ struct IndexStats {
   std::uint32_t num_pinned;   // slots held by at least one Match
   std::uint32_t num_runs;
   std::uint64_t num_evicted;
+  double evicted_age_sum_s;  // over evicted blocks, the time since their last use
+  EvictionAges::Counts evicted_age_counts;
   std::size_t memory_bytes;  // of the whole index, all tiers
   PolicyStats policy;
 };
@@ -100,7 +102,9 @@ class Index : public std::enable_shared_from_this<Index> {
   void release(Lock& lock, Reservation& reservation) noexcept;
 
   std::vector<Slot> drop(Lock& lock, Sequence& sequence, std::size_t block, std::size_t tier);
-  std::vector<Slot> evict(Lock& lock, std::size_t tier, std::size_t num_blocks, double now_s);
+  // kept_in: stop at the first victim whose end that other tier has not ready.
+  std::vector<Slot> evict(Lock& lock, std::size_t tier, std::size_t num_blocks, double now_s,
+                          std::optional<std::size_t> kept_in = std::nullopt);
   void clear(Lock& lock);
   std::uint64_t generation(Lock&) const noexcept { return generation_; }
 
@@ -141,10 +145,11 @@ class Index : public std::enable_shared_from_this<Index> {
     std::size_t tier;
     std::int64_t owner;
   };
-  // The run whose first num_kept blocks an eviction must leave alone.
+  // What an eviction must leave alone: the first num_kept blocks of a run, and what the tier `kept_in` lacks.
   struct Guard {
     RunId run = kNoRun;
     std::uint32_t num_kept = 0;
+    std::optional<std::size_t> kept_in = std::nullopt;
   };
 
   explicit Index(const IndexOptions& options);
@@ -164,6 +169,8 @@ class Index : public std::enable_shared_from_this<Index> {
   std::uint32_t count_present(const Path& path, std::size_t tier) const noexcept;
   Guard guard_of(const Path& path, std::size_t tier) const noexcept;
   void find_writers(const Path& path, std::size_t tier, std::vector<BlockRange>& attached) const;
+  bool may_leave(std::size_t tier, RunId run) const noexcept;
+  bool is_kept(std::size_t tier, RunId run, std::size_t kept_in) const noexcept;
   std::size_t evict_tail(std::size_t tier, RunId run, std::uint32_t num_kept, std::size_t num_wanted,
                          std::vector<Slot>& voided);
   void evict_some(std::size_t tier, std::size_t num_wanted, Guard guard, std::vector<Slot>& voided);

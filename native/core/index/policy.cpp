@@ -33,6 +33,10 @@ std::unique_ptr<EvictionPolicy> make_slru(const PolicyOptions& options, const Ti
   return std::make_unique<SlruPolicy>(options, tier);
 }
 
+std::unique_ptr<EvictionPolicy> make_cost(const PolicyOptions& options, const TierView& tier) {
+  return std::make_unique<CostPolicy>(options, tier);
+}
+
 struct Known {
   std::string_view name;
   std::unique_ptr<EvictionPolicy> (*make)(const PolicyOptions&, const TierView&);
@@ -41,7 +45,7 @@ struct Known {
 constexpr std::array kKnown = {
     Known{"lru", make_lru},          Known{"2q", make<TwoQueuePolicy>}, Known{"slru", make_slru},
     Known{"lfu", make<LfuPolicy>},   Known{"fifo", make<FifoPolicy>},   Known{"mru", make<MruPolicy>},
-    Known{"filo", make<FiloPolicy>}, Known{"arc", make<ArcPolicy>},     Known{"cost", make<CostPolicy>},
+    Known{"filo", make<FiloPolicy>}, Known{"arc", make<ArcPolicy>},     Known{"cost", make_cost},
 };
 
 }  // namespace

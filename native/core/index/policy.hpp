@@ -39,6 +39,7 @@ struct PolicyOptions {
   std::string name = "lru";
   std::uint32_t slru_protected_hits = 2;  // slru: hits from which on a run is protected
   double hit_reward_s = 0.0;              // lru: what each hit adds to a run's grace
+  std::uint32_t tokens_per_block = 16;    // cost: what a block of depth stands for
 };
 
 // What a policy may read of the tier. Elements never move.
@@ -64,6 +65,7 @@ class EvictionPolicy {
 
   // Time never goes back for a policy.
   void advance(double now_s) noexcept { now_s_ = std::max(now_s_, now_s); }
+  double now_s() const noexcept { return now_s_; }
 
   // How many of the leading `keys`, about to enter behind `run`'s last block, may join it: they will be told apart no
   // more. For kNoRun, how many may start a run together; then at least one.
@@ -105,8 +107,6 @@ class EvictionPolicy {
   virtual void prefetch(RunId) const noexcept {}
 
  protected:
-  double now_s() const noexcept { return now_s_; }
-
   const TierView tier_;
 
  private:

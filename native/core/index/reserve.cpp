@@ -29,7 +29,7 @@ Index::Guard Index::guard_of(const Path& path, std::size_t tier) const noexcept 
   for (const Step& step : path.steps) {
     const std::uint32_t num_present = std::min(tree_.tier_run(tier, step.run).num_present, step.num_blocks);
     if (num_present == 0) break;
-    guard = {step.run, num_present};
+    guard = {.run = step.run, .num_kept = num_present};
   }
   return guard;
 }

@@ -26,12 +26,13 @@ struct alignas(64) Run {
 };
 static_assert(sizeof(Run) == 64);
 
-struct TierRun {
+struct alignas(32) TierRun {   // half a cache line
   Slot* slots;                 // null while num_present == 0; of a run of capacity 1: &only_slot
   std::uint32_t num_present;   // leading blocks that the tier holds
   std::uint32_t num_writing;   // of those, not ready yet
   std::uint32_t num_children;  // child runs of which the tier holds any block
   Slot only_slot;
+  float last_used;  // a stamp of EvictionAges
 };
 
 }  // namespace tiercel

@@ -135,7 +135,7 @@ void RunTree::split_tier(std::size_t tier, RunId head_id, RunId tail_id, std::ui
   if (tail.num_present == 0) return;
   tiers_[tier].run_end = std::max(tiers_[tier].run_end, head_id + 1);
   const std::uint32_t num_head = std::min(tail.num_present, at);
-  head = {new_slots(tier, head_id, runs_[head_id].capacity), num_head, 0, 0, 0};
+  head = {new_slots(tier, head_id, runs_[head_id].capacity), num_head, 0, 0, 0, tail.last_used};
   std::copy_n(tail.slots, num_head, head.slots);
   if (tail.num_writing != 0) {
     head.num_writing = static_cast<std::uint32_t>(std::count_if(head.slots, head.slots + num_head, is_writing));
@@ -159,7 +159,7 @@ void RunTree::fill(std::size_t tier, RunId id, std::span<const Slot> slots, bool
   const RunId parent = runs_[id].parent;
   bool is_new = false;
   if (held.num_present == 0) {
-    held = {new_slots(tier, id, runs_[id].capacity), 0, 0, 0, 0};
+    held = {new_slots(tier, id, runs_[id].capacity), 0, 0, 0, 0, EvictionAges::kNeverUsed};
     tiers_[tier].run_end = std::max(tiers_[tier].run_end, id + 1);
     if (parent != kNoRun) count_child(tier, parent);
     is_new = true;
@@ -191,6 +191,9 @@ void RunTree::trim(std::size_t tier, RunId id, std::uint32_t num_present, std::u
   const std::uint32_t old_present = held.num_present;
   held.num_present = num_present;
   held.num_writing -= num_writing;
+  if (leave_by == Leave::kEvicted) {
+    tiers_[tier].ages.add(held.last_used, tiers_[tier].policy->now_s(), old_present - num_present);
+  }
   tiers_[tier].policy->trimmed(id, num_present, old_present, leave_by);
   if (num_present == 0) leave(tier, id);
   std::uint32_t length = 0;
@@ -234,8 +237,12 @@ void RunTree::free_arrays(RunId id) noexcept {
 }
 
 void RunTree::use(std::size_t tier, RunId id, Use use, RunId stop) {
-  EvictionPolicy& policy = *tiers_[tier].policy;
-  for (; id != stop; id = runs_[id].parent) policy.used(id, use);
+  Tier& used = tiers_[tier];
+  const float stamp = use == Use::kRestore ? EvictionAges::kNeverUsed : used.ages.stamp(used.policy->now_s());
+  for (; id != stop; id = runs_[id].parent) {
+    used.runs[id].last_used = stamp;
+    used.policy->used(id, use);
+  }
 }
 
 void RunTree::raise(RunId id, std::uint8_t priority) {

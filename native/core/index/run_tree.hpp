@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "index/eviction_ages.hpp"
 #include "index/key_table.hpp"
 #include "index/lazy_array.hpp"
 #include "index/policy.hpp"
@@ -46,6 +47,7 @@ class RunTree {
   const Key& last_key(RunId id) const noexcept { return runs_[id].keys[runs_[id].num_blocks - 1]; }
   const EvictionPolicy& policy(std::size_t tier) const noexcept { return *tiers_[tier].policy; }
   EvictionPolicy& policy(std::size_t tier) noexcept { return *tiers_[tier].policy; }
+  const EvictionAges& eviction_ages(std::size_t tier) const noexcept { return tiers_[tier].ages; }
 
   // Run numbers in use are below this one.
   RunId run_end() const noexcept { return run_end_; }
@@ -94,6 +96,7 @@ class RunTree {
 
     LazyArray<TierRun> runs;  // all zero where the tier holds nothing
     std::unique_ptr<EvictionPolicy> policy;
+    EvictionAges ages;
     RunId run_end = 0;  // run numbers ever held are below this one
   };
 

@@ -17,6 +17,7 @@ def make_index(settings: ControlSettings) -> Index:
         evict_batch=[max(1, int(capacity * settings.evict_ratio)) for capacity in capacities],
         slru_protected_hits=settings.slru_protected_threshold,
         hit_reward_s=settings.hit_reward_seconds,
+        tokens_per_block=settings.tokens_per_block,
     )
 
 

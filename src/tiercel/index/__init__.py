@@ -6,6 +6,24 @@ answers into plans, and frees in the tiers what it reports as void. Beside it a 
 sample of the blocks without their bytes and tells what hit rate other capacities would have.
 """
 
-from tiercel._native import EVICTION_POLICIES, FrequencySketch, GhostIndex, Index, IndexStats, Match, Reservation
+from tiercel._native import (
+    EVICTION_AGE_BOUNDS_S,
+    EVICTION_POLICIES,
+    FrequencySketch,
+    GhostIndex,
+    Index,
+    IndexStats,
+    Match,
+    Reservation,
+)
 
-__all__ = ["EVICTION_POLICIES", "FrequencySketch", "GhostIndex", "Index", "IndexStats", "Match", "Reservation"]
+__all__ = [
+    "EVICTION_AGE_BOUNDS_S",
+    "EVICTION_POLICIES",
+    "FrequencySketch",
+    "GhostIndex",
+    "Index",
+    "IndexStats",
+    "Match",
+    "Reservation",
+]

@@ -1,5 +1,5 @@
 // Segmented lru: what lookups have used protected_hits times is protected and leaves only when nothing else is left, or
-// when that is more than four fifths of the tier; within both parts, least recently used first. Karedla, Love and
+// when that is more than 35 % of the tier; within both parts, least recently used first. Karedla, Love and
 // Wherry, Caching Strategies to Improve Disk System Performance (1994), but that what is too much of the protected part
 // leaves the tier instead of going on probation.
 #pragma once
@@ -13,7 +13,7 @@ class SlruPolicy final : public TwoPartPolicy {
   SlruPolicy(const PolicyOptions& options, const TierView& tier)
       : TwoPartPolicy(tier),
         protected_hits_(options.slru_protected_hits),
-        num_protected_max_(std::uint64_t{tier.num_slots} * 4 / 5) {}
+        num_protected_max_(std::uint64_t{tier.num_slots} * 35 / 100) {}
 
   void used(RunId run, Use use) override {
     num_hits(run) += use == Use::kLookup;

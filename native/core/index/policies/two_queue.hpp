@@ -1,8 +1,9 @@
-// 2Q: new blocks wait in a queue of a tenth of the tier, in the order of their coming and whatever their use; a block
-// that comes back soon after it was evicted from there, as a ghost, is admitted to the main part, which is an lru list.
-// So what is used once never displaces what is used again. Johnson and Shasha, 2Q: A Low Overhead High Performance
-// Buffer Management Replacement Algorithm (1994). Instead of its Kin of 25 % and ghosts for half of the tier's blocks,
-// 10 % and as many ghosts as the tier has blocks: on conversations that is 3 points of hit rate in small tiers.
+// Classic 2Q, leaf-only: new blocks wait in a queue (A1in) of half of the tier, in the order of their coming, and a hit
+// there does nothing; a block that comes back after it was evicted from there, while it is a ghost (A1out), is admitted
+// to the main part (Am), which is an lru list. So what is used once, or only in one burst, never displaces what is used
+// again. Johnson and Shasha, 2Q: A Low Overhead High Performance Buffer Management Replacement Algorithm (1994).
+// Instead of its Kin of 25 % and Kout of 50 %, 50 % wait and twice as many ghosts as the tier has blocks are kept:
+// measured best on both traces, at every capacity no more than 0.25 points of hit rate below lru and up to 3.9 above.
 #pragma once
 
 #include "index/policies/ghost_list.hpp"
@@ -13,7 +14,7 @@ namespace tiercel {
 class TwoQueuePolicy final : public TwoPartPolicy {
  public:
   explicit TwoQueuePolicy(const TierView& tier)
-      : TwoPartPolicy(tier), ghosts_(tier.num_slots), num_waiting_max_(tier.num_slots / 10) {}
+      : TwoPartPolicy(tier), ghosts_(tier.num_slots * 2), num_waiting_max_(tier.num_slots / 2) {}
 
   void used(RunId run, Use use) override {
     num_hits(run) += use == Use::kLookup;
