@@ -125,7 +125,7 @@ class Simulation:
         disk = self.cache._assembly.disk
         assert disk is not None
         disk._synced_at = float("-inf")
-        disk._sync_if_due()
+        disk._sync.sync_if_due()
 
     def do_reset(self) -> None:
         """The weights change: what was stored before must never be served again, whatever happens from here on."""

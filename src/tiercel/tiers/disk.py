@@ -9,7 +9,6 @@ from `recovered` and calls `checkpoint` when `wants_checkpoint` says so.
 """
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,7 +26,8 @@ from tiercel.tiers.bounce import BouncePool, Chunk
 from tiercel.tiers.disk_directory import StripeFolders
 from tiercel.tiers.disk_health import Service, statuses_of
 from tiercel.tiers.disk_options import DiskOptions
-from tiercel.tiers.disk_records import BlockRecords, RecoveredBlocks, seeds_of
+from tiercel.tiers.disk_records import BlockRecords, RecoveredBlocks, check_labels, seeds_of
+from tiercel.tiers.disk_sync import DiskSync
 from tiercel.tiers.memory import ContiguousMemory, page_aligned_bytes
 
 _log = logging.getLogger("tiercel.tiers.disk")
@@ -68,8 +68,7 @@ class DiskTier:
             clock=clock,
             probe=folders.fault,
         )
-        self._sync_lock = threading.Lock()
-        self._synced_at = clock()
+        self._sync = DiskSync(self._files, self._records, interval_s=options.sync_interval_s, clock=clock)
         self._recovered_slots = self._records.recover()
         self._states.mark_written(self._recovered_slots)
 
@@ -165,7 +164,7 @@ class DiskTier:
         with self._gate.call():
             self._admit_write(slots)
             self._states.check_reserved(slots)
-            _check_write(slots, source, labels)
+            check_labels(slots, labels, num_blocks=source.num_blocks)
             started = self._clock()
             statuses = np.full(len(slots), BlockStatus.IO_ERROR, dtype=np.uint8)
             checksums = np.zeros(len(slots), dtype=np.uint64)
@@ -177,7 +176,7 @@ class DiskTier:
                 self._states.finish_write(slots, statuses)
             self._writes.finish(statuses)
             self._counters.count_write(statuses, self._clock() - started)
-            self._sync_if_due()
+            self._sync.sync_if_due()
             return statuses
 
     def read(self, slots: Slots, target: BlockMemory) -> Statuses:
@@ -226,7 +225,7 @@ class DiskTier:
         if not self._gate.close():
             return
         try:
-            self._sync_blocks()
+            self._sync.sync_blocks()
             self._records.close()
         finally:
             self._bounce.close()
@@ -281,23 +280,6 @@ class DiskTier:
 
         self._bounce.pipeline(len(slots), read, scatter)
 
-    def _sync_if_due(self) -> None:
-        now = self._clock()
-        with self._sync_lock:
-            if now - self._synced_at < self._options.sync_interval_s:
-                return
-            self._synced_at = now
-        self._sync_blocks()
-        self._records.sync()
-
-    def _sync_blocks(self) -> None:
-        """Make blocks durable, before the records that name them; a refusal costs no more than warm blocks."""
-        try:
-            self._files.sync()
-        except OSError as error:
-            told = {"event": "disk_sync_refused", "errno": error.errno}
-            _log.warning("cannot sync blocks (%s): a power failure may make them misses", error, extra=told)
-
     def _log_opened(self) -> None:
         _log.info(
             "disk tier open with %d of %d slots written",
@@ -305,11 +287,3 @@ class DiskTier:
             self.num_slots,
             extra={"event": "disk_tier_open", "engine": self.engine, "direct": self.direct},
         )
-
-
-def _check_write(slots: Slots, source: BlockMemory, labels: BlockLabels) -> None:
-    names = labels.names
-    if not len(slots) == source.num_blocks == len(names):
-        raise ValueError(f"{len(slots)} slots, {source.num_blocks} blocks and {len(names)} names")
-    if names.dtype != np.uint8 or names.shape[1:] != (16,) or not names.flags.c_contiguous or len(labels.parent) != 16:
-        raise ValueError("labels: names must be uint8[num_blocks, 16], C-contiguous, and the parent 16 bytes")

@@ -192,3 +192,14 @@ class BlockRecords:
 def seeds_of(keys: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """Return what ties each block's checksum to its name: the name's first 8 bytes."""
     return np.ascontiguousarray(keys).view(np.uint64)[:, 0].copy()
+
+
+def check_labels(slots: Slots, labels: BlockLabels, *, num_blocks: int) -> None:
+    """Raise ValueError unless a write's slots, blocks and names are as many, and the names are what a record can hold."""
+    names = labels.names
+    if not len(slots) == num_blocks == len(names):
+        raise ValueError(f"{len(slots)} slots, {num_blocks} blocks and {len(names)} names")
+    if names.dtype != np.uint8 or names.shape[1:] != (_NAME_BYTES,) or not names.flags.c_contiguous:
+        raise ValueError("labels: names must be uint8[num_blocks, 16], C-contiguous")
+    if len(labels.parent) != _NAME_BYTES:
+        raise ValueError("labels: the parent must be 16 bytes")
