@@ -67,7 +67,8 @@ def start_arena(num_blocks: int, num_threads: int, *, hugepages: bool) -> Start:
     huge = host.arena.huge
     host.close()
     total = num_blocks * BLOCK_BYTES
-    assert reports == sorted(reports) and reports[-1] == (total, total), "progress goes up, to the end"
+    assert reports == sorted(reports), "progress goes up"
+    assert reports[-1] == (total, total), "and to the end"
     return Start(seconds=seconds, cpu_s=cpu_s, resident_bytes=resident, num_reports=len(reports), huge=huge)
 
 

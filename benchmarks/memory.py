@@ -1,8 +1,9 @@
 """How many bytes of memory does a running cache take for each block that it holds, beside the blocks themselves?
 
 A cache with a disk tier of a million tiny blocks and a small host tier is filled through the facade, in a process of its own.
-Anonymous resident memory is read before it is opened, when it is open, when it is full, after a checkpoint and after a restart; the
-host arena is shared memory and not in it. Beside it stands what each part says of itself; "unaccounted" is what no part claims.
+Anonymous resident memory is read before it is opened, when it is open, when it is full, after a checkpoint and after a
+restart; the host arena is shared memory and not in it. Beside it stands what each part says of itself; "unaccounted" is
+what no part claims.
 
     python benchmarks/memory.py --dir /mnt/nvme [--blocks 1000000]
 """

@@ -1,4 +1,5 @@
-// One call's blocks, merged into requests: blocks that are neighbours in a file become one vectored transfer.
+// One call's blocks as requests: small blocks that are neighbours in a file become one vectored transfer, and a large
+// block becomes several, so that few large blocks fill a device's queue as well as many small ones.
 #pragma once
 
 #include <cstdint>
@@ -9,11 +10,14 @@
 
 namespace tiercel::disk {
 
-// A request and the blocks that it carries: positions [first, first + count) of BatchPlan::order.
+// A request and the blocks that it carries: positions [first, first + count) of BatchPlan::order; or, where num_parts
+// is not 1, one part of the block at `first`. The parts of a block follow each other in order.
 struct PlannedRequest {
   IoRequest io;
   std::size_t first = 0;
   std::size_t count = 0;
+  std::uint32_t part = 0;
+  std::uint32_t num_parts = 1;
 };
 
 struct BatchPlan {
@@ -25,7 +29,8 @@ struct BatchPlan {
 struct BatchGeometry {
   std::uint32_t num_files = 1;
   std::uint64_t slot_bytes = 0;
-  std::uint64_t request_bytes_max = 0;  // a request is never split below one slot
+  std::uint64_t request_bytes_max = 0;  // blocks are merged up to it
+  std::uint64_t part_bytes_max = 0;     // a slot that is larger is split into parts of this size; whole pages
 };
 
 // Plans the transfer of the given blocks of a call (`blocks`: indices into slots and addresses).

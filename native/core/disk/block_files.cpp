@@ -19,6 +19,8 @@ namespace {
 
 // Larger requests gain no bandwidth, and a failure or a checksum would wait for more bytes.
 constexpr std::uint64_t kRequestBytesMax = 4 << 20;
+// A larger block is split: four blocks of 8 MiB, a transfer chunk, would otherwise be all that a device has to do.
+constexpr std::uint64_t kPartBytesMax = 2 << 20;
 // A call is cut into at least so many requests where it can be, so that checksums overlap with transfers.
 constexpr std::uint64_t kRequestsMin = 8;
 // No merging beyond the size at which a device reaches its bandwidth anyway.
@@ -83,11 +85,11 @@ class BlockFiles::Batch final : public IoObserver {
     const std::uint64_t slot_bytes = files_.options_.slot_bytes;
     const std::uint64_t even_share = slots_.size() * slot_bytes / kRequestsMin;
     transfer(std::move(blocks), std::clamp(even_share, kRequestBytesFloor, kRequestBytesMax));
-    if (!again_.empty()) transfer(std::exchange(again_, {}), 0);
+    if (!again_.empty()) transfer(std::exchange(again_, {}), slot_bytes);
   }
 
   void before(std::size_t request) noexcept override {
-    if (direction_ != IoDirection::kWrite) return;
+    if (direction_ != IoDirection::kWrite || plan_.requests[request].part != 0) return;
     for (const std::size_t block : blocks_of(request)) written_checksums[block] = checksum_of(block);
   }
 
@@ -97,23 +99,41 @@ class BlockFiles::Batch final : public IoObserver {
       again_.insert(again_.end(), blocks.begin(), blocks.end());  // reserved for every block: does not throw
       return;
     }
-    for (const std::size_t block : blocks) {
-      const bool wrong =
-          error == 0 && direction_ == IoDirection::kRead && checksum_of(block) != expected_checksums[block];
-      errors_[block] = wrong ? kChecksumMismatch : error;
+    if (plan_.requests[request].num_parts > 1) {
+      after_part(blocks[0], error);
+      return;
     }
+    for (const std::size_t block : blocks) finish(block, error);
   }
 
  private:
   void transfer(std::vector<std::size_t> blocks, std::uint64_t request_bytes_max) {
     again_.reserve(blocks.size());
     const auto num_files = static_cast<std::uint32_t>(files_.files_.size());
-    plan_ =
-        plan_batch({num_files, files_.options_.slot_bytes, request_bytes_max}, slots_, addresses_, std::move(blocks));
+    plan_ = plan_batch({num_files, files_.options_.slot_bytes, request_bytes_max, kPartBytesMax}, slots_, addresses_,
+                       std::move(blocks));
     std::vector<IoRequest> requests;
     requests.reserve(plan_.requests.size());
-    for (const PlannedRequest& planned : plan_.requests) requests.push_back(planned.io);
+    for (const PlannedRequest& planned : plan_.requests) {
+      requests.push_back(planned.io);
+      if (planned.num_parts == 1) continue;
+      parts_.resize(slots_.size());
+      parts_[plan_.order[planned.first]] = {planned.num_parts, 0};
+    }
     files_.engine_->run(direction_, requests, *this);
+  }
+
+  // A block is as good as the worst of its parts, and its checksum waits for the last.
+  void after_part(std::size_t block, int error) noexcept {
+    Parts& parts = parts_[block];
+    if (parts.error == 0) parts.error = error;
+    if (--parts.num_left == 0) finish(block, parts.error);
+  }
+
+  void finish(std::size_t block, int error) noexcept {
+    const bool wrong =
+        error == 0 && direction_ == IoDirection::kRead && checksum_of(block) != expected_checksums[block];
+    errors_[block] = wrong ? kChecksumMismatch : error;
   }
 
   std::span<const std::size_t> blocks_of(std::size_t request) const noexcept {
@@ -124,12 +144,19 @@ class BlockFiles::Batch final : public IoObserver {
     return checksum(bytes_at(addresses_[block], files_.options_.block_bytes), seeds[block]);
   }
 
+  // A split block: parts that have not ended, and the first error of those that have.
+  struct Parts {
+    std::uint32_t num_left = 0;
+    int error = 0;
+  };
+
   BlockFiles& files_;
   const IoDirection direction_;
   const std::span<const std::uint32_t> slots_;
   const std::span<const std::uint64_t> addresses_;
   const std::span<std::int32_t> errors_;
   BatchPlan plan_;
+  std::vector<Parts> parts_;        // by block of the call; empty where none is split
   std::vector<std::size_t> again_;  // blocks of failed requests that carried several
 };
 
