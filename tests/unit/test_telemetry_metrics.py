@@ -40,6 +40,22 @@ def test_counts_are_exact_when_many_threads_count_at_once() -> None:
     assert activity.hit_rate == 0.75
 
 
+def test_a_lookup_does_not_wait_for_a_thread_that_counts_and_is_not_lost() -> None:
+    metrics = CacheMetrics()
+
+    def look_up() -> None:
+        for _ in range(3):
+            metrics.observe_lookup(seconds=1e-5, num_tokens=64, tokens_per_block=16, hits=[("host", 3)])
+
+    thread = threading.Thread(target=look_up, daemon=True)
+    with metrics._lock:
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
+    assert metrics.activity().lookups == 3
+    assert metrics.activity().hit_blocks == {"host": 9}
+
+
 def test_a_frozen_activity_does_not_change_when_counting_goes_on() -> None:
     metrics = sample_metrics()
     before = metrics.activity()

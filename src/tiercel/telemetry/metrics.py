@@ -1,4 +1,8 @@
-"""Counting what a cache does, in plain integers under one lock: a call costs well under two microseconds.
+"""Counting what a cache does, in plain integers under one lock: a call costs about a microsecond.
+
+A lookup never waits for that lock. A thread that is interrupted while it holds a lock makes all others queue up for it, and
+from then on each of them gives its turn away at every call: eight callers looked up half as much as one. What finds the lock
+taken is put aside instead, and counted by the next that finds it free.
 
 The facade's reporter calls `CacheMetrics`; `activity()` freezes the counts for the snapshot that `prometheus` and `status`
 serve. What can be read off at any moment (tiers, queues, running tickets) is not counted here: the reporter puts it into the
@@ -6,6 +10,7 @@ snapshot.
 """
 
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Mapping, Sequence
 from threading import Lock
 
@@ -70,11 +75,19 @@ class _Route:
         )
 
 
+_SET_ASIDE_MAX = 4096
+"""Lookups put aside beyond which one waits after all."""
+
+_Lookup = tuple[float, int, int, Sequence[tuple[str, int]], int, int]
+"""What `observe_lookup` is told, in the order of its arguments."""
+
+
 class CacheMetrics:
     """The counts of one cache. Thread-safe; never raises for what it counts, never blocks on I/O."""
 
     def __init__(self) -> None:
         self._lock = Lock()
+        self._set_aside: deque[_Lookup] = deque()
         self._lookup_tokens = 0
         self._lookup_blocks = 0
         self._outcomes = [0, 0, 0]
@@ -110,27 +123,51 @@ class CacheMetrics:
             num_pending: blocks behind the hit that are being written.
             num_declined: blocks behind the hit that are stored but cheaper to recompute.
         """
+        seen = (seconds, num_tokens, tokens_per_block, hits, num_pending, num_declined)
+        if not self._lock.acquire(len(self._set_aside) >= _SET_ASIDE_MAX):
+            self._set_aside.append(seen)
+            return
+        try:
+            self._count_lookup(*seen)
+            if self._set_aside:
+                self._count_set_aside()
+        finally:
+            self._lock.release()
+
+    def _count_set_aside(self) -> None:
+        """Count the lookups that found the lock taken. Called under the lock."""
+        for _ in range(len(self._set_aside)):
+            self._count_lookup(*self._set_aside.popleft())
+
+    def _count_lookup(
+        self,
+        seconds: float,
+        num_tokens: int,
+        tokens_per_block: int,
+        hits: Sequence[tuple[str, int]],
+        num_pending: int,
+        num_declined: int,
+    ) -> None:
         num_blocks = num_tokens // tokens_per_block
         stored = num_declined
-        with self._lock:
-            self._lookup_tokens += num_tokens
-            self._lookup_blocks += num_blocks
-            self._tokens_per_block = tokens_per_block
-            if num_pending:
-                self._pending_blocks += num_pending
-            if num_declined:
-                self._declined_blocks += num_declined
-            for tier, blocks in hits:
-                stored += blocks
-                try:
-                    self._hits[tier].observe(blocks)
-                except KeyError:
-                    self._hits[tier] = Histogram(HIT_BLOCKS_BOUNDS)
-                    self._hits[tier].observe(blocks)
-            if num_blocks:
-                self._hit_ratio.observe(stored / num_blocks)
-            self._outcomes[0 if not stored else 1 if stored < num_blocks else 2] += 1
-            self._lookup_seconds.observe(seconds)
+        self._lookup_tokens += num_tokens
+        self._lookup_blocks += num_blocks
+        self._tokens_per_block = tokens_per_block
+        if num_pending:
+            self._pending_blocks += num_pending
+        if num_declined:
+            self._declined_blocks += num_declined
+        for tier, blocks in hits:
+            stored += blocks
+            try:
+                self._hits[tier].observe(blocks)
+            except KeyError:
+                self._hits[tier] = Histogram(HIT_BLOCKS_BOUNDS)
+                self._hits[tier].observe(blocks)
+        if num_blocks:
+            self._hit_ratio.observe(stored / num_blocks)
+        self._outcomes[0 if not stored else 1 if stored < num_blocks else 2] += 1
+        self._lookup_seconds.observe(seconds)
 
     def observe_move(
         self, *, route: tuple[str, str], wait_s: float, seconds: float, num_bytes: int, blocks: Mapping[str, int]
@@ -187,6 +224,7 @@ class CacheMetrics:
     def activity(self) -> Activity:
         """Freeze the counts so far."""
         with self._lock:
+            self._count_set_aside()
             per_block = self._tokens_per_block
             hits = {tier: histogram.freeze() for tier, histogram in self._hits.items()}
             return Activity(
