@@ -308,15 +308,20 @@ void bind_index(nb::module_& module) {
           nb::arg("sequence"), nb::arg("block"), nb::arg("tier"))
       .def(
           "evict",
-          [](Index& self, std::size_t tier, std::size_t num_blocks, double now_s, std::optional<std::size_t> kept_in) {
-            check_tier(self, tier);
-            if (kept_in) check_tier(self, *kept_in);
-            if (kept_in == tier) throw std::invalid_argument("kept_in: another tier than the one evicted from");
+          [](Index& self, std::size_t tier, std::size_t num_blocks, double now_s, std::optional<std::size_t> kept_in,
+             std::optional<std::size_t> spared_in) {
+            for (const std::size_t named : {tier, kept_in.value_or(tier), spared_in.value_or(tier)}) {
+              check_tier(self, named);
+            }
+            if (kept_in == tier || spared_in == tier) {
+              throw std::invalid_argument("kept_in: another tier than the one evicted from; spared_in too");
+            }
             return slots_out(locked(self, num_blocks, [&](Index::Lock& lock) {
-              return self.evict(lock, tier, num_blocks, now_s, kept_in);
+              return self.evict(lock, tier, {num_blocks, now_s, kept_in, spared_in});
             }));
           },
-          nb::arg("tier"), nb::arg("num_blocks"), nb::arg("now_s") = 0.0, nb::arg("kept_in") = nb::none())
+          nb::arg("tier"), nb::arg("num_blocks"), nb::arg("now_s") = 0.0, nb::kw_only(),
+          nb::arg("kept_in") = nb::none(), nb::arg("spared_in") = nb::none())
       .def("clear", [](Index& self) { locked(self, kLongWork, [&](Index::Lock& lock) { self.clear(lock); }); })
       .def_prop_ro(
           "generation",

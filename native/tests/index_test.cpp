@@ -48,7 +48,7 @@ class Caller {
       index_->drop(lock, *sequence, random_.below(sequence->num_blocks()), tier);
     } else if (kind < 92) {
       Index::Lock lock(index_->mutex());
-      index_->evict(lock, tier, random_.below(30));
+      index_->evict(lock, tier, {.num_blocks = random_.below(30)});
     } else if (kind == 92) {
       Index::Lock lock(index_->mutex());
       index_->clear(lock);

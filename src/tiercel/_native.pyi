@@ -272,19 +272,28 @@ class Index:
         at most num_blocks blocks from the first missing one on, missing ancestors included.
 
         The Match pins them in `source`, the Reservation takes slots in `target`; block i of the one is block i of the other
-        (the Match counts its segments from 0). Evicts from `target` to make room, and nothing from `source`: commit,
-        release, then evict there. None if the next victims lack nothing in `target`, or if it has no room."""
+        (the Match counts its segments from 0). Evicts from `target` to make room, but nothing that `source` holds
+        too, and nothing from `source`: commit, release, then evict there with kept_in=target. None if the next victims lack nothing in `target`, or if it has no room."""
     def commit(self, reservation: Reservation, failed: NDArray[np.bool_] | None = None) -> NDArray[np.uint32]:
         """End a reservation: blocks become ready, except failed ones, which leave the tier with all their descendants in
         it. Returns the slots that became void (to be freed in the tier; its own ones are not taken again before its release).
         Once only; ValueError on the second call."""
     def drop(self, sequence: Sequence, block: int, tier: int) -> NDArray[np.uint32]:
         """Forget a block and its descendants in a tier (its bytes proved wrong). Returns the slots that became void."""
-    def evict(self, tier: int, num_blocks: int, now_s: float = 0.0, kept_in: int | None = None) -> NDArray[np.uint32]:
+    def evict(
+        self,
+        tier: int,
+        num_blocks: int,
+        now_s: float = 0.0,
+        *,
+        kept_in: int | None = None,
+        spared_in: int | None = None,
+    ) -> NDArray[np.uint32]:
         """Evict up to num_blocks in the policy's order. Returns the slots that became void.
 
-        kept_in: stop at the first victim, a tail that could leave, of which that other tier has not every block ready; so
-        what is to be demoted never leaves before it was."""
+        kept_in: another tier; ends at the first run that could leave but that this one does not hold ready as well, so that
+            what is to be demoted never leaves before it was.
+        spared_in: another tier; what this one holds as well is left alone."""
     def clear(self) -> None:
         """Forget everything (weights changed). Open Matches keep their slots until released; open Reservations' commits
         return all their slots as void."""

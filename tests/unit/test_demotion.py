@@ -37,10 +37,11 @@ def end(made: Bench, operation: Operation, status: BlockStatus = BlockStatus.OK)
 def relieve(made: Bench) -> None:
     """Demote and evict until nothing has to leave."""
     while True:
+        made.control.relief.evict(made.now_s)
         found = demotions(made)
         for operation in found:
             end(made, operation)
-        if not found and not made.control.relief.evict_demoted(made.now_s)[0]:
+        if not found and not made.control.relief.evict_undemoted(made.now_s)[0]:
             return
 
 
@@ -84,7 +85,7 @@ def test_bytes_under_way_are_bounded_and_nothing_leaves_before_they_arrived() ->
     made.store(sequence(36, seed=1))
     found = demotions(made)
     assert sum(operation.plan.num_blocks for operation in found) == 3
-    assert made.control.relief.evict_demoted(made.now_s) == ((), None)
+    assert made.control.relief.evict_undemoted(made.now_s) == ((), None)
     for operation in found:
         end(made, operation)
     relieve(made)
@@ -98,7 +99,7 @@ def test_a_demotion_that_fails_leaves_its_blocks_in_the_host_tier_and_is_not_tri
     (operation,) = demotions(made)
     end(made, operation, BlockStatus.IO_ERROR)
     assert demotions(made) == []
-    assert made.control.relief.evict_demoted(made.now_s) == ((), None)
+    assert made.control.relief.evict_undemoted(made.now_s) == ((), None)
     assert (made.num_ready(HOST), made.num_ready(DISK)) == (36, 0)
     made.now_s += 10
     relieve(made)
@@ -119,7 +120,7 @@ def test_over_budget_blocks_leave_without_a_demotion_and_that_is_named() -> None
     for operation in demotions(made):
         end(made, operation)
     assert made.num_ready(DISK) == 4
-    frees, refusal = made.control.relief.evict_demoted(made.now_s)
+    frees, refusal = made.control.relief.evict_undemoted(made.now_s)
     assert (sum(len(free.slots) // 4 for free in frees), refusal) == (10, "budget")
 
 

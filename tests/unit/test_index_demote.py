@@ -150,3 +150,43 @@ def test_a_path_keeps_the_highest_priority_that_it_was_stored_with() -> None:
     store(index, sequence_of(1, 2))
     assert index.evict(0, 4).tolist() == [3, 2, 5, 4]
     assert match_and_release(index, sequence_of(1, 2)) == 2
+
+
+def test_an_eviction_that_keeps_a_copy_elsewhere_ends_where_there_is_none_and_passes_over_what_is_pinned() -> None:
+    index = Index([9, 9])
+    copied = store(index, sequence_of(1, 2))
+    store(index, sequence_of(3))
+    store(index, sequence_of(5, 6))
+    for sequence in (sequence_of(1, 2), sequence_of(5, 6)):
+        store(index, sequence, tier=1)
+    pinned = index.match(sequence_of(3), touch=False)
+    assert index.evict(0, 9, kept_in=1).tolist() == [*copied.slots[::-1].tolist(), 4, 3]
+    pinned.release()
+    assert index.evict(0, 9, kept_in=1).tolist() == [], "the other tier has no copy of 3"
+    assert index.evict(0, 9).tolist() == [2]
+    index.check()
+
+
+def test_what_the_other_tier_is_still_being_given_is_no_copy() -> None:
+    index = Index([4, 4])
+    store(index, sequence_of(1, 2))
+    writing = index.reserve(sequence_of(1, 2), 1, owner=0)
+    assert index.evict(0, 2, kept_in=1).tolist() == []
+    index.commit(writing)
+    assert index.evict(0, 2, kept_in=1).tolist() == [1, 0]
+
+
+def test_an_eviction_spares_what_another_tier_holds_and_so_does_a_demotion() -> None:
+    index = Index([4, 4])
+    store(index, sequence_of(1), tier=0)
+    store(index, sequence_of(1, 2), tier=1)
+    store(index, sequence_of(3, 4), tier=1)
+    store(index, sequence_of(5, 6))
+    assert index.evict(1, 4, spared_in=0).tolist() == [1, 3, 2], "block 1 lies in both"
+    store(index, sequence_of(7), tier=0)
+    store(index, sequence_of(7, 8, 9), tier=1)
+    demotion = index.demote(0, 1, owner=0, num_blocks=4)
+    assert demotion is not None
+    assert demotion[1].keys().tobytes() == sequence_of(5, 6).keys().tobytes()
+    assert index.match(sequence_of(7), touch=False).num_blocks == 1
+    index.check()

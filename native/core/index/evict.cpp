@@ -76,8 +76,14 @@ class Index::VictimPrefetch {
   std::size_t num_passed_ = 0;
 };
 
+// Leading blocks of the run that the guard protects.
+std::uint32_t Index::num_guarded(const Guard& guard, RunId run) const noexcept {
+  const std::uint32_t num_kept = run == guard.run ? guard.num_kept : 0;
+  return guard.spared_in ? std::max(num_kept, tree_.tier_run(*guard.spared_in, run).num_present) : num_kept;
+}
+
 // A leaf whose end is pinned, being written or guarded is passed over, and so are the runs above it.
-void Index::evict_some(std::size_t tier, std::size_t num_wanted, Guard guard, std::vector<Slot>& voided) {
+void Index::evict_some(std::size_t tier, std::size_t num_wanted, const Guard& guard, std::vector<Slot>& voided) {
   EvictionPolicy& policy = tree_.policy(tier);
   VictimPrefetch prefetch(*this, tier);
   while (num_wanted != 0) {
@@ -89,8 +95,7 @@ void Index::evict_some(std::size_t tier, std::size_t num_wanted, Guard guard, st
     }
     if (guard.kept_in && may_leave(tier, victim) && !is_kept(tier, victim, *guard.kept_in)) break;
     const std::size_t num_asked = std::min(num_wanted, policy.num_offered());
-    const std::size_t num_blocks =
-        evict_tail(tier, victim, victim == guard.run ? guard.num_kept : 0, num_asked, voided);
+    const std::size_t num_blocks = evict_tail(tier, victim, num_guarded(guard, victim), num_asked, voided);
     num_wanted -= num_blocks;
     if (num_blocks != 0) prefetch.advance(num_wanted / num_blocks);  // if the next ones are as long
     if (num_blocks < num_asked && tree_.tier_run(tier, victim).num_present != 0) policy.pass_over(victim);
@@ -98,20 +103,19 @@ void Index::evict_some(std::size_t tier, std::size_t num_wanted, Guard guard, st
   policy.offer_again();
 }
 
-std::vector<Slot> Index::evict(Lock&, std::size_t tier, std::size_t num_blocks, double now_s,
-                               std::optional<std::size_t> kept_in) {
-  tree_.policy(tier).advance(now_s);
+std::vector<Slot> Index::evict(Lock&, std::size_t tier, const EvictOptions& options) {
+  tree_.policy(tier).advance(options.now_s);
   std::vector<Slot> voided;
-  voided.reserve(std::min<std::size_t>(num_blocks, tiers_[tier].slots.num_ready()));
-  evict_some(tier, num_blocks, {.kept_in = kept_in}, voided);
+  voided.reserve(std::min<std::size_t>(options.num_blocks, tiers_[tier].slots.num_ready()));
+  evict_some(tier, options.num_blocks, {kNoRun, 0, options.spared_in, options.kept_in}, voided);
   return voided;
 }
 
-// Free what num_wanted blocks of the path lack in slots, and no less than a batch; not from the path itself.
-void Index::make_room(std::size_t tier, std::uint32_t num_wanted, const Path& path, std::vector<Slot>& voided) {
+// Free what num_wanted blocks lack in slots, and no less than a batch.
+void Index::make_room(std::size_t tier, std::uint32_t num_wanted, const Guard& guard, std::vector<Slot>& voided) {
   const std::uint32_t num_free = tiers_[tier].slots.num_free();
   if (num_wanted <= num_free) return;
-  evict_some(tier, std::max(num_wanted - num_free, tiers_[tier].evict_batch), guard_of(path, tier), voided);
+  evict_some(tier, std::max(num_wanted - num_free, tiers_[tier].evict_batch), guard, voided);
 }
 
 // The path down to the end of what the tier has ready of a run.
@@ -193,7 +197,9 @@ std::optional<Demotion> Index::demote(Lock&, std::size_t source, std::size_t tar
   const auto num_wanted = static_cast<std::uint32_t>(std::min<std::size_t>(path.num_blocks - first, num_blocks));
   if (num_wanted == 0) return std::nullopt;
   std::vector<Slot> voided;
-  make_room(target, num_wanted, path, voided);
+  Guard guard = guard_of(path, target);
+  guard.spared_in = source;
+  make_room(target, num_wanted, guard, voided);
   const std::uint32_t num_taken = std::min(num_wanted, tiers_[target].slots.num_free());
   if (num_taken == 0) return std::nullopt;  // then nothing was evicted
   Demotion demotion{Match(shared_from_this(), generation_), Reservation(shared_from_this())};

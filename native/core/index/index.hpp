@@ -71,6 +71,13 @@ struct ReserveOptions {
   std::uint8_t priority = 0;  // up to kPriorityMax; a path keeps the highest that it was stored with
 };
 
+struct EvictOptions {
+  std::size_t num_blocks = 0;
+  double now_s = 0.0;
+  std::optional<std::size_t> kept_in;    // a tier: end at the first run that could leave but is not ready there as well
+  std::optional<std::size_t> spared_in;  // a tier: leave alone what is there as well
+};
+
 class Index : public std::enable_shared_from_this<Index> {
  public:
   using Lock = std::unique_lock<std::mutex>;
@@ -91,7 +98,8 @@ class Index : public std::enable_shared_from_this<Index> {
   Reservation reserve(Lock& lock, Sequence& sequence, std::size_t tier, const ReserveOptions& options);
   // Prepare to keep in `target` what `source` is about to evict: of the path of the next victim that the target lacks,
   // at most num_blocks blocks from the first missing one on. None if the next victims lack nothing there, or if it has
-  // no room. Evicts nothing from the source.
+  // no room. Evicts nothing from the source, and from the target nothing that the source holds: it would have to be
+  // brought there again.
   std::optional<Demotion> demote(Lock& lock, std::size_t source, std::size_t target, std::int64_t owner,
                                  std::size_t num_blocks, double now_s);
   // failed: empty, or one flag a block. Returns the slots that became void; those of the reservation itself are not
@@ -102,9 +110,7 @@ class Index : public std::enable_shared_from_this<Index> {
   void release(Lock& lock, Reservation& reservation) noexcept;
 
   std::vector<Slot> drop(Lock& lock, Sequence& sequence, std::size_t block, std::size_t tier);
-  // kept_in: stop at the first victim whose end that other tier has not ready.
-  std::vector<Slot> evict(Lock& lock, std::size_t tier, std::size_t num_blocks, double now_s,
-                          std::optional<std::size_t> kept_in = std::nullopt);
+  std::vector<Slot> evict(Lock& lock, std::size_t tier, const EvictOptions& options);
   void clear(Lock& lock);
   std::uint64_t generation(Lock&) const noexcept { return generation_; }
 
@@ -145,10 +151,12 @@ class Index : public std::enable_shared_from_this<Index> {
     std::size_t tier;
     std::int64_t owner;
   };
-  // What an eviction must leave alone: the first num_kept blocks of a run, and what the tier `kept_in` lacks.
+  // What an eviction must leave alone: the first num_kept blocks of `run`, what the tier `spared_in` holds too, and the
+  // first run that the tier `kept_in` does not hold ready, with all that come after it.
   struct Guard {
     RunId run = kNoRun;
     std::uint32_t num_kept = 0;
+    std::optional<std::size_t> spared_in = std::nullopt;
     std::optional<std::size_t> kept_in = std::nullopt;
   };
 
@@ -173,8 +181,9 @@ class Index : public std::enable_shared_from_this<Index> {
   bool is_kept(std::size_t tier, RunId run, std::size_t kept_in) const noexcept;
   std::size_t evict_tail(std::size_t tier, RunId run, std::uint32_t num_kept, std::size_t num_wanted,
                          std::vector<Slot>& voided);
-  void evict_some(std::size_t tier, std::size_t num_wanted, Guard guard, std::vector<Slot>& voided);
-  void make_room(std::size_t tier, std::uint32_t num_wanted, const Path& path, std::vector<Slot>& voided);
+  std::uint32_t num_guarded(const Guard& guard, RunId run) const noexcept;
+  void evict_some(std::size_t tier, std::size_t num_wanted, const Guard& guard, std::vector<Slot>& voided);
+  void make_room(std::size_t tier, std::uint32_t num_wanted, const Guard& guard, std::vector<Slot>& voided);
   Path path_to(std::size_t tier, RunId last) const;
   std::uint32_t count_ready_from(std::size_t tier, const Step& step) const noexcept;
   static void shorten(Path& path, std::uint32_t num_blocks);

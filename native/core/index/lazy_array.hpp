@@ -24,8 +24,8 @@ class LazyArray {
     // Large arrays lie on whole huge pages: random access then misses the TLB far less. Only a hint.
     const std::size_t aligned_bytes = round_up(num_bytes, is_large ? kHugePageBytes : kPageBytes);
     num_mapped_bytes_ = aligned_bytes + (is_large ? kHugePageBytes : 0);
-    mapping_ = ::mmap(nullptr, num_mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                      -1, 0);
+    mapping_ =
+        ::mmap(nullptr, num_mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (mapping_ == MAP_FAILED) throw std::bad_alloc();
     auto start = reinterpret_cast<std::uintptr_t>(mapping_);
     if (is_large) start = round_up(start, kHugePageBytes);

@@ -29,7 +29,8 @@ Index::Guard Index::guard_of(const Path& path, std::size_t tier) const noexcept 
   for (const Step& step : path.steps) {
     const std::uint32_t num_present = std::min(tree_.tier_run(tier, step.run).num_present, step.num_blocks);
     if (num_present == 0) break;
-    guard = {.run = step.run, .num_kept = num_present};
+    guard.run = step.run;
+    guard.num_kept = num_present;
   }
   return guard;
 }
@@ -144,7 +145,7 @@ Reservation Index::reserve(Lock& lock, Sequence& sequence, std::size_t tier, con
   end_use(path);
   if (!path.steps.empty()) tree_.raise(path.steps.back().run, options.priority);
   const std::uint32_t num_wanted = limit - reservation.first_block;
-  make_room(tier, num_wanted, path, reservation.voided);
+  make_room(tier, num_wanted, guard_of(path, tier), reservation.voided);
   const std::uint32_t num_blocks = std::min(num_wanted, tiers_[tier].slots.num_free());
   reservation.num_short = num_wanted - num_blocks;
   if (num_blocks == 0) {

@@ -152,7 +152,7 @@ class Dispatcher:
                 if operation is not None:
                     self._table.start(operation, None, now_s, ended)
                     continue
-                frees, refusal = relief.evict_demoted(now_s)
+                frees, refusal = relief.evict_undemoted(now_s)
                 self._table.apply_frees(frees)
                 if refusal is not None:
                     self._on_throttled(refusal)

@@ -1,8 +1,9 @@
 """Room ahead of need: watermarks, and what goes to disk before it leaves the host tier. Used by `control` only.
 
 A tier that is more than its high watermark full is brought down to the low one. Under `on_evict` what is about to leave the
-host tier is first copied to disk, in demotions of a bounded number of bytes, until the disk lacks nothing of the paths that
-are next to lose their tails; then so many blocks leave as there are such paths.
+host tier is first copied to disk, in demotions of a bounded number of bytes. What lies on disk leaves before anything more is
+demoted, and nothing takes the room of what the host tier holds too: a disk tier that is full, or smaller than the host
+tier, would otherwise give up what was demoted last for what is demoted next, and so on without end.
 """
 
 import numpy as np
@@ -19,13 +20,11 @@ DEMOTION = "demotion"
 """Name under which it is counted as throttled that a store or load had to make room in the host tier by itself: what it
 evicted may not have been on disk yet."""
 
-_VICTIMS_EXAMINED = 128
-"""Paths next to leave of which `Index.demote` makes sure that the target lacks nothing before it answers None."""
-
+_UNKEPT_MAX = 128
+"""Blocks that leave at once without lying on disk, where the disk tier has no room for them."""
 
 _HELD_SHARE = 8
 """One slot of the host tier in so many may be held by demotions: a store can evict only from the others."""
-
 
 _RETRY_S = 5.0
 """Time after a demotion that failed during which none is begun: a broken disk is not asked again and again."""
@@ -40,7 +39,9 @@ class Relief:
         self._index = index
         self._tiers = tiers
         self._admission = admission
-        self._host = tiers.index(TierName.HOST) if settings.demotes else None
+        demotes = settings.demotes
+        self._host = tiers.index(TierName.HOST) if demotes else None
+        self._disk = tiers.index(TierName.DISK) if demotes else None
         self._marks = tuple(settings.watermarks(tier) for tier in tiers)
         self._watched = [
             (number, mark.high)
@@ -63,11 +64,13 @@ class Relief:
         return False
 
     def evict(self, now_s: float) -> tuple[Free, ...]:
-        """Evict from the tiers whose blocks need not go elsewhere first. Returns the slots that became void, to be freed."""
+        """Evict what need not go elsewhere first. Under `on_evict` that is of the host tier what lies on disk, and of the disk
+        what the host tier lacks. Returns the void slots, to be freed."""
         frees: list[Free] = []
         for number in range(len(self._tiers)):
-            if number != self._host:
-                frees += self._evict(number, self._excess(number), now_s)
+            kept_in = self._disk if number == self._host else None
+            spared_in = self._host if number == self._disk else None
+            frees += self._evict(number, self._excess(number), now_s, kept_in, spared_in)
         return tuple(frees)
 
     def begin_demotion(self, ticket: int, now_s: float, deadline_s: float) -> Operation | None:
@@ -81,8 +84,8 @@ class Relief:
             num_wanted = min(num_wanted, affordable)
         if num_wanted <= 0:
             return None
-        disk = self._tiers.index(TierName.DISK)
-        made = self._index.demote(self._host, disk, owner=ticket, num_blocks=num_wanted, now_s=now_s)
+        assert self._disk is not None, "without a disk tier nothing is demoted"
+        made = self._index.demote(self._host, self._disk, owner=ticket, num_blocks=num_wanted, now_s=now_s)
         if made is None:
             return None
         match, reservation = made
@@ -94,15 +97,14 @@ class Relief:
         self._admission.spend(operation.plan.num_blocks)
         return operation
 
-    def evict_demoted(self, now_s: float) -> tuple[tuple[Free, ...], str | None]:
-        """Evict from the host tier after `begin_demotion` had nothing to begin, unless demotions are under way; where the
-        budget forbids them, without. Returns the void slots, none if nothing has to or can leave, and a name to count as
-        throttled."""
+    def evict_undemoted(self, now_s: float) -> tuple[tuple[Free, ...], str | None]:
+        """Evict from the host tier what could not be demoted, after `begin_demotion` had nothing to begin, unless demotions are
+        under way. Returns the void slots, none if nothing has to or can leave, and a name to count as throttled."""
         if self._host is None or self._demoting or now_s < self._retry_at_s:
             return (), None
         excess = self._excess(self._host)
         over_budget = self._admission.num_affordable(now_s) == 0
-        frees = self._evict(self._host, excess if over_budget else min(excess, _VICTIMS_EXAMINED), now_s)
+        frees = self._evict(self._host, excess if over_budget else min(excess, _UNKEPT_MAX), now_s)
         return frees, BUDGET if over_budget and frees else None
 
     def end(self, operation: Operation, now_s: float) -> None:
@@ -126,10 +128,12 @@ class Relief:
             self._draining[number] = False
         return max(0, num_used - mark.low) if self._draining[number] else 0
 
-    def _evict(self, number: int, num_blocks: int, now_s: float) -> tuple[Free, ...]:
+    def _evict(
+        self, number: int, num_blocks: int, now_s: float, kept_in: int | None = None, spared_in: int | None = None
+    ) -> tuple[Free, ...]:
         if num_blocks == 0:
             return ()
-        slots = self._index.evict(number, num_blocks, now_s=now_s)
+        slots = self._index.evict(number, num_blocks, now_s=now_s, kept_in=kept_in, spared_in=spared_in)
         return (Free(tier=self._tiers[number], slots=pack_slots(slots)),) if len(slots) else ()
 
 
