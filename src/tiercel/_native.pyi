@@ -425,8 +425,10 @@ class GhostIndex:
         of all uses are followed exactly. span_blocks: largest capacity that will be asked for. ValueError out of range."""
     def observe(self, sequence: Sequence, *, limit_blocks: int | None = None) -> None:
         """Count a lookup of the sequence's first blocks, which it hashes, and make them the ones used last."""
+    def observe_hashed(self, sequence: Sequence, limit_blocks: int | None = None) -> None:
+        """The same without hashing: blocks that are not hashed yet are counted when the sequence is inserted, each once."""
     def insert(self, sequence: Sequence, *, limit_blocks: int | None = None) -> None:
-        """Make them the ones used last without counting a lookup: they were stored."""
+        """Make them the ones used last, since they were stored; counts only what `observe_hashed` left uncounted."""
     def curve(self, capacities_blocks: NDArray[np.uint64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Hits per block looked up at each capacity, and one standard error of each, from how much eight parts of the sample
         differ. All 0 before the first lookup. ValueError for a capacity above span_blocks."""

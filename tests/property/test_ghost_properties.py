@@ -29,6 +29,27 @@ def test_a_ghost_of_all_blocks_tells_the_exact_hit_rate(number: int, num_request
     assert rates == pytest.approx(plain_curve(requests, CAPACITIES), abs=1e-9)
 
 
+@settings(max_examples=40, deadline=None)
+@given(number=st.integers(0, 2**32 - 1), num_requests=st.integers(1, 120), hot_share=st.sampled_from([0.01, 0.1, 1.0]))
+def test_lookups_that_hash_a_part_tell_the_same_once_their_sequences_are_stored(
+    number: int, num_requests: int, hot_share: float
+) -> None:
+    note(f"seed {number}")
+    rng = np.random.default_rng(number)
+    requests = random_requests(rng, num_requests)
+    ghost = GhostIndex(sample_rate=1.0, num_samples_max=4096, hot_share=hot_share)
+    for sequence in sequences_of(requests):
+        sequence.keys(0, int(rng.integers(0, sequence.num_blocks + 1)))
+        num_hashed = sequence.num_hashed_blocks
+        ghost.observe_hashed(sequence)
+        assert sequence.num_hashed_blocks == num_hashed
+        ghost.insert(sequence, limit_blocks=int(rng.integers(0, sequence.num_blocks + 1)))
+        ghost.insert(sequence)
+    rates, _ = ghost.curve(np.array(CAPACITIES, np.uint64))
+    assert rates == pytest.approx(plain_curve(requests, CAPACITIES), abs=1e-9)
+    assert ghost.stats().num_blocks == sum(len(request) for request in requests)
+
+
 @settings(max_examples=10, deadline=None)
 @given(number=st.integers(0, 2**32 - 1))
 def test_renumbering_positions_and_forgetting_beyond_the_span_change_no_answer(number: int) -> None:

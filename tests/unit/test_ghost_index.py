@@ -18,6 +18,21 @@ def hit_rate(ghost: GhostIndex, capacity: int) -> float:
     return float(ghost.curve(np.array([capacity], np.uint64))[0][0])
 
 
+def test_a_prompt_that_is_looked_up_again_before_it_is_stored_counts_once_where_it_was_not_hashed() -> None:
+    ghost = GhostIndex(sample_rate=1.0)
+    sequence = Sequence(bytes(16), 16, np.arange(40 * 16, dtype=np.int32))
+    sequence.keys(0, 4)
+    for _ in range(3):
+        ghost.observe_hashed(sequence, 39)
+    assert ghost.stats().num_blocks == 3 * 4
+    ghost.insert(sequence, limit_blocks=20)
+    assert ghost.stats().num_blocks == 3 * 4 + 16
+    ghost.observe_hashed(sequence, 10)
+    ghost.insert(sequence)
+    ghost.insert(sequence)
+    assert ghost.stats().num_blocks == 3 * 4 + 16 + 10 + 19
+
+
 def test_a_new_ghost_tells_a_hit_rate_of_zero_without_error() -> None:
     rates, errors = GhostIndex().curve(np.array([1, 10**9], np.uint64))
     assert rates.tolist() == [0, 0]

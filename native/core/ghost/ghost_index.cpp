@@ -69,15 +69,18 @@ std::size_t GhostIndex::num_hot_max() const noexcept {
 
 void GhostIndex::observe(Sequence& sequence, std::size_t num_blocks) {
   sequence.hash_to(num_blocks);
+  observe_hashed(sequence, num_blocks);
+}
+
+void GhostIndex::observe_hashed(Sequence& sequence, std::size_t num_blocks) {
+  const std::size_t stop = std::min(sequence.num_hashed_blocks(), num_blocks);
   const std::lock_guard lock(mutex_);
+  const Sequence::BlockRange left = sequence.exchange_uncounted({});
+  const std::size_t start = std::max<std::size_t>(stop, left.start);
+  const std::size_t end = std::max<std::size_t>(num_blocks, left.stop);
+  if (start < end) sequence.exchange_uncounted({static_cast<std::uint32_t>(start), static_cast<std::uint32_t>(end)});
   used_.clear();
-  for (std::size_t block = 0; block < num_blocks;) {
-    const std::span<const Key> keys = sequence.stable_keys(block, num_blocks);
-    collect(keys);
-    block += keys.size();
-  }
-  num_blocks_ += num_blocks;
-  num_recent_ += num_blocks;
+  collect_uses(sequence, 0, stop);
   touch_collected();
   if (num_recent_ >= next_review_) review();
 }
@@ -85,10 +88,23 @@ void GhostIndex::observe(Sequence& sequence, std::size_t num_blocks) {
 void GhostIndex::insert(Sequence& sequence, std::size_t num_blocks) {
   sequence.hash_to(num_blocks);
   const std::lock_guard lock(mutex_);
+  const Sequence::BlockRange left = sequence.exchange_uncounted({});
+  const std::size_t start = std::min<std::size_t>(left.start, num_blocks);
+  const std::size_t stop = std::min<std::size_t>(left.stop, num_blocks);
+  if (stop < left.stop)
+    sequence.exchange_uncounted({std::max(left.start, static_cast<std::uint32_t>(stop)), left.stop});
   used_.clear();
+  collect_inserted(sequence, 0, start);
+  collect_uses(sequence, start, stop);
+  collect_inserted(sequence, stop, num_blocks);
+  touch_collected();
+  if (num_recent_ >= next_review_) review();
+}
+
+void GhostIndex::collect_inserted(Sequence& sequence, std::size_t start, std::size_t stop) {
   const std::uint32_t hot_while = hot_from_ / 2;
-  for (std::size_t block = 0; block < num_blocks;) {
-    const std::span<const Key> keys = sequence.stable_keys(block, num_blocks);
+  for (std::size_t block = start; block < stop;) {
+    const std::span<const Key> keys = sequence.stable_keys(block, stop);
     for (const Key& key : keys) {
       const std::uint64_t bits = std::max<std::uint64_t>(key.hash64(), 1);
       const bool sampled = is_sampled(bits);
@@ -99,19 +115,24 @@ void GhostIndex::insert(Sequence& sequence, std::size_t num_blocks) {
     }
     block += keys.size();
   }
-  touch_collected();
 }
 
 // Count the uses of consecutive blocks and note those to touch. Most blocks are neither hot nor sampled: for them this
 // is one counter and two comparisons.
-void GhostIndex::collect(std::span<const Key> keys) {
+void GhostIndex::collect_uses(Sequence& sequence, std::size_t start, std::size_t stop) {
   const std::uint32_t hot_while = hot_from_ / 2;
-  for (const Key& key : keys) {
-    const std::uint64_t bits = std::max<std::uint64_t>(key.hash64(), 1);
-    const std::uint32_t num_uses = sketch_->add(bits);
-    const bool sampled = is_sampled(bits);
-    if (sampled || num_uses >= hot_while) count(bits, sampled, num_uses >= hot_from_);
+  for (std::size_t block = start; block < stop;) {
+    const std::span<const Key> keys = sequence.stable_keys(block, stop);
+    for (const Key& key : keys) {
+      const std::uint64_t bits = std::max<std::uint64_t>(key.hash64(), 1);
+      const std::uint32_t num_uses = sketch_->add(bits);
+      const bool sampled = is_sampled(bits);
+      if (sampled || num_uses >= hot_while) count(bits, sampled, num_uses >= hot_from_);
+    }
+    block += keys.size();
   }
+  num_blocks_ += stop - start;
+  num_recent_ += stop - start;
 }
 
 void GhostIndex::count(std::uint64_t key, bool sampled, bool promoted) {

@@ -55,7 +55,12 @@ class GhostIndex {
 
   // A lookup of the sequence's first blocks, which hashes them. std::invalid_argument if there are fewer.
   void observe(Sequence& sequence, std::size_t num_blocks);
-  // A store of them: they become the ones used last, but no lookup is counted.
+  // The same without hashing: of the blocks that are not hashed yet the sequence notes that they are to be counted.
+  // Asked for again before that, each is counted once.
+  void observe_hashed(Sequence& sequence, std::size_t num_blocks);
+  // A store of them, which hashes them: they become the ones used last. Counts those that a lookup left uncounted, and
+  // no others. A path's own blocks are always younger than those behind them, so that this is late changes a distance
+  // only by what other sequences used in between.
   void insert(Sequence& sequence, std::size_t num_blocks);
 
   // std::invalid_argument for a capacity above span_blocks.
@@ -76,7 +81,8 @@ class GhostIndex {
 
   bool is_sampled(std::uint64_t key) const noexcept { return key <= threshold_; }
   double rate() const noexcept;
-  void collect(std::span<const Key> keys);
+  void collect_uses(Sequence& sequence, std::size_t start, std::size_t stop);
+  void collect_inserted(Sequence& sequence, std::size_t start, std::size_t stop);
   void count(std::uint64_t key, bool sampled, bool promoted);
   void touch_collected();
   void make_room();

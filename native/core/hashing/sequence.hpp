@@ -65,6 +65,14 @@ class Sequence {
   // of a sequence is counted once, however often the sequence is looked up or stored.
   std::size_t note_seen(std::size_t stop) noexcept;
 
+  // Blocks that a lookup asked for and a ghost index is still to count, when somebody hashes them. Returns those noted
+  // before.
+  struct BlockRange {
+    std::uint32_t start = 0;
+    std::uint32_t stop = 0;
+  };
+  BlockRange exchange_uncounted(BlockRange range) noexcept { return uncounted_.exchange(range); }
+
   // Key of the block before `block`; the root for block 0. std::invalid_argument if block > num_blocks().
   Key parent_key(std::size_t block);
 
@@ -95,6 +103,7 @@ class Sequence {
   const int block_shift_;  // log2 of tokens_per_block_
   const std::uint64_t origin_;
   std::atomic<std::size_t> num_seen_{0};
+  std::atomic<BlockRange> uncounted_{BlockRange{}};
   std::atomic<std::size_t> num_tokens_{0};
   std::atomic<std::size_t> num_hashed_{0};
 

@@ -71,7 +71,7 @@ class Control:
         limit_blocks = None if limit_tokens is None else max(0, limit_tokens) // self._tokens_per_block
         match = self.index.match(sequence, limit_blocks=limit_blocks, now_s=now_s)
         if self._ghost is not None:
-            self._ghost.observe(sequence, limit_blocks=limit_blocks)
+            self._ghost.observe_hashed(sequence, limit_blocks)
         found = match.segments
         if not found:
             return Lookup(self.index, sequence, match, 0, 0, ())
