@@ -1,0 +1,110 @@
+"""A disk tier that goes out of service under a running cache: stores and loads go on, and cost no more than misses."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.small_engine import MODEL, SmallEngine, config, tokens
+from tiercel import Cache, TierName
+from tiercel.cache import assembly
+from tiercel.tiers.disk_options import DiskOptions
+
+NUM_BLOCKS = 24
+NOBODY = 65534
+Fault = Callable[[Path], AbstractContextManager[None]]
+
+
+@contextmanager
+def renamed(folder: Path) -> Iterator[None]:
+    """The folder is gone."""
+    aside = folder.with_name("aside")
+    folder.rename(aside)
+    yield
+    aside.rename(folder)
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """This process may look into the folder, but change nothing there. What root may do has nothing to do with modes, so root is
+    somebody else meanwhile."""
+    folder.chmod(0o555)
+    is_root = os.getuid() == 0
+    if is_root:
+        os.setresuid(NOBODY, NOBODY, 0)
+    try:
+        assert not os.access(folder, os.W_OK)
+        yield
+    finally:
+        if is_root:
+            os.setresuid(0, 0, 0)
+        folder.chmod(0o755)
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A directory that everybody may look into, unlike those of pytest."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture(autouse=True)
+def every_call_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tier that looks at its directories at every call instead of every few seconds."""
+    monkeypatch.setattr(assembly, "DiskOptions", partial(DiskOptions, probe_interval_s=0.0))
+
+
+def store(cache: Cache, engine: SmallEngine, seed: int) -> int:
+    """Store a prompt and return how many of its blocks reached the disk."""
+    sequence = cache.sequence(tokens(NUM_BLOCKS, seed=seed))
+    return cache.store(sequence, engine.fill(sequence)).wait(10).blocks_by_tier.get(TierName.DISK, 0)
+
+
+def load(cache: Cache, engine: SmallEngine, seed: int) -> int:
+    """Load a prompt, check every byte that came, and return how many blocks that was."""
+    sequence = cache.sequence(tokens(NUM_BLOCKS, seed=seed))
+    engine.poison()
+    result = cache.load(sequence, engine.blocks(0, NUM_BLOCKS)).wait(10)
+    engine.check(sequence, result.num_blocks_ok)
+    return result.num_blocks_ok
+
+
+def out_of_service(cache: Cache) -> str:
+    return cache._assembly.tiers[TierName.DISK].stats().out_of_service
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"), [(renamed, "is gone"), (read_only, "cannot be written")], ids=["removed", "read-only"]
+)
+@pytest.mark.parametrize("host", [0, 32], ids=["disk-alone", "with-host"])
+def test_a_disk_out_of_service_costs_misses_and_comes_back(
+    directory: Path, fault: Fault, says: str, host: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = config(directory / "cache", host=host, disk=240)
+    with Cache.open(MODEL, settings) as cache:
+        engine = SmallEngine(cache.geometry)
+        for seed in range(3):
+            assert store(cache, engine, seed) == NUM_BLOCKS
+        (folder,) = (directory / "cache").iterdir()
+        with fault(folder):
+            for seed in range(10, 14):
+                assert store(cache, engine, seed) == 0
+                load(cache, engine, seed)
+            assert says in out_of_service(cache)
+            assert [load(cache, engine, seed) for seed in range(3)] == [NUM_BLOCKS] * 3, "reads go on from open files"
+            assert load(cache, engine, 10) == 0, "what the disk did not take is a miss"
+        assert load(cache, engine, 11) == 0
+        assert store(cache, engine, 10) == NUM_BLOCKS
+        assert out_of_service(cache) == ""
+        assert load(cache, engine, 10) == NUM_BLOCKS
+        cache._assembly.control.index.check()
+    with Cache.open(MODEL, settings) as cache:
+        engine = SmallEngine(cache.geometry)
+        assert [load(cache, engine, seed) for seed in (0, 1, 2, 10, 11)] == [NUM_BLOCKS] * 4 + [0]
+    told = [getattr(record, "event", "") for record in caplog.records]
+    assert (told.count("disk_out_of_service"), told.count("disk_in_service")) == (1, 1)
