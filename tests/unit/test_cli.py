@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.small_engine import MODEL, config
 from tests.helpers.telemetry_samples import sample_snapshot
-from tiercel import cli
+from tiercel import Cache, cli
 from tiercel.cli import render
 from tiercel.errors import ConfigError, TierFailedError
 from tiercel.telemetry.status import SOCKET_NAME, StatusServer
@@ -73,6 +74,7 @@ def test_nothing_is_cut_off_when_the_output_is_no_terminal(capsys: Capture) -> N
         (["stats", "/no/such/place"], 2, "neither a process id nor a path"),
         (["stats", "4194305"], 1, "no running cache answers"),
         (["config", "explain", "/no/such/file.yaml"], 2, "/no/such/file.yaml"),
+        (["record", "info", "/no/such/file"], 1, "error: /no/such/file: No such file or directory"),
     ],
 )
 def test_a_mistake_is_one_line_on_standard_error(words: list[str], code: int, text: str, capsys: Capture) -> None:
@@ -98,6 +100,35 @@ def test_an_error_has_its_exit_code_and_debug_raises_it(
     assert capsys.readouterr().err == "error: " + " ".join(str(error).split()) + "\n"
     with pytest.raises(type(error)):
         cli.main(["stats", "1", "--debug"])
+
+
+@pytest.mark.parametrize("words", [["version"], ["--help"], ["config", "schema"]])
+def test_a_closed_output_is_an_error_in_one_line(words: list[str]) -> None:
+    command = f"exec {sys.executable} -c 'import sys, tiercel.cli; sys.exit(tiercel.cli.main())' {' '.join(words)} >&-"
+    done = subprocess.run(["sh", "-c", command], check=False, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "error: the standard output is closed\n")
+
+
+def test_an_interrupt_while_a_command_is_still_being_imported_is_quiet() -> None:
+    code = (
+        "import sys, tiercel.cli\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, *_): raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "sys.exit(tiercel.cli.main(['version']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_a_folder_is_listed_whatever_encoding_the_locale_has(tmp_path: Path) -> None:
+    directory = tmp_path / "Schlüssel"
+    Cache.open(MODEL, config(directory, host=0, disk=4)).close()
+    environ = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-c", "import sys, tiercel.cli; sys.exit(tiercel.cli.main())", "ls", str(directory)]
+    done = subprocess.run(command, check=False, capture_output=True, env=environ, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"problem" not in done.stdout
 
 
 def test_help_and_version_succeed(capsys: Capture) -> None:

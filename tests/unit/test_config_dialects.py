@@ -303,6 +303,7 @@ def test_unknown_foreign_variables_are_left_alone_but_named() -> None:
     unknown = notes(loaded, NoteKind.UNKNOWN)
     assert set(unknown) == {"FLEXKV_CPU_CACHE_GIB", "DYN_KVBM_ODD"}
     assert "did you mean 'FLEXKV_CPU_CACHE_GB'" in unknown["FLEXKV_CPU_CACHE_GIB"]
+    assert "did you mean" not in unknown["DYN_KVBM_ODD"], "a prefix alone is no likeness"
     assert loaded.config == CacheConfig()
 
 

@@ -56,6 +56,15 @@ def test_a_lookup_does_not_wait_for_a_thread_that_counts_and_is_not_lost() -> No
     assert metrics.activity().hit_blocks == {"host": 9}
 
 
+def test_what_an_alarm_asks_for_is_served_before_it_happens() -> None:
+    metrics = CacheMetrics()
+    metrics.foresee("throttled", ["disk-load"])
+    snapshot = msgspec.structs.replace(sample_snapshot(), activity=metrics.activity())
+    values = {(name, labels): value for name, labels, value in samples(snapshot)}
+    for name, label in (("checkpoints", "failed"), ("errors", "DeadlineError"), ("throttled", "disk-load")):
+        assert values[f"tiercel_{name}_total", (label,)] == 0, "increase() misses a series that appears at 1"
+
+
 def test_a_frozen_activity_does_not_change_when_counting_goes_on() -> None:
     metrics = sample_metrics()
     before = metrics.activity()

@@ -105,6 +105,19 @@ def test_a_live_socket_is_not_taken_over(tmp_path: Path) -> None:
         server.close()
 
 
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path, linked: bool) -> None:
+    precious = place = tmp_path / "precious"
+    precious.write_text("not yours")
+    if linked:
+        place = tmp_path / "link"
+        place.symlink_to(precious)
+    with pytest.raises(OSError, match="no socket lies there"):
+        StatusServer(sample_snapshot, path=place, runtime=tmp_path / "run")
+    assert place.read_text() == "not yours"
+    assert list((tmp_path / "run").iterdir()) == []
+
+
 def test_two_caches_of_one_process_have_a_socket_each(tmp_path: Path) -> None:
     first = StatusServer(sample_snapshot, runtime=tmp_path)
     second = StatusServer(sample_snapshot, runtime=tmp_path)

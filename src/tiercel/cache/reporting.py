@@ -37,6 +37,7 @@ class Reporter:
             OSError: nor can the socket that is derived without a setting.
         """
         self._depths, self._tickets = depths, tickets
+        self._assembly.metrics.foresee("throttled", depths())
         config = self._assembly.config
         path = Path(config.status_socket) if config.status_socket else None
         if path is None and self._assembly.disk_folder is not None:

@@ -12,9 +12,12 @@ Only `print_*` functions and `main` write to the terminal. Modules are imported 
 `tiercel --help` stays quick.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
+
+from tiercel.errors import ConfigError, TiercelError
 
 DEBUG_OPTION = "--debug"
 
@@ -28,16 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code. With `--debug` the error is raised instead, with its traceback.
     """
-    from cyclopts import CycloptsError
-
-    from tiercel.cli.app import app
-    from tiercel.errors import ConfigError, TiercelError
-
     words = list(sys.argv[1:] if argv is None else argv)
     debug = DEBUG_OPTION in words
     try:
-        code = app([word for word in words if word != DEBUG_OPTION])
-        sys.stdout.flush()
+        return _run([word for word in words if word != DEBUG_OPTION])
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
         return 141
@@ -45,19 +42,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             raise
         return 130
-    except (CycloptsError, ValueError) as error:  # ConfigError is a ValueError too
+    except (TiercelError, OSError, ValueError) as error:
         if debug:
             raise
-        return _fail(2, error)
-    except (TiercelError, OSError) as error:
-        if debug:
-            raise
-        return _fail(2 if isinstance(error, ConfigError) else 1, error)
+        is_mistake = isinstance(error, ConfigError) or not isinstance(error, TiercelError | OSError)
+        return _fail(2 if is_mistake else 1, error)
+
+
+def _run(words: Sequence[str]) -> int:
+    """Run the command that the words name.
+
+    Raises:
+        ValueError: there is no such command or option. Or what the command raises.
+        OSError: nobody can read the output.
+    """
+    from cyclopts import CycloptsError
+
+    from tiercel.cli.app import app
+
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "the standard output is closed")
+    try:
+        code = app(words)
+    except CycloptsError as error:
+        raise ValueError(str(error)) from error
+    sys.stdout.flush()
     return code if isinstance(code, int) else 0
 
 
 def _fail(code: int, error: Exception) -> int:
     """Print the error as one line and return the exit code."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    print(f"error: {text}", file=sys.stderr)
+    told = str(error)
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, TiercelError):
+        told = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+    print(f"error: {' '.join(told.split()) or type(error).__name__}", file=sys.stderr)
     return code

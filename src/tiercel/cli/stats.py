@@ -37,7 +37,7 @@ def stats(target: str | None = None, /, *, json: Annotated[bool, Parameter(negat
 
     Args:
         target: a process id, a status socket or a cache directory; by default every running cache of this user.
-        json: print JSON, one object per cache, in a list.
+        json: print JSON, one object per cache, in a list; of a directory that none runs on, what `tiercel ls` prints.
     """
     if target is None:
         snapshots = _running_snapshots()
@@ -151,8 +151,9 @@ def _print_activity(activity: Activity) -> None:
         columns = ("from", "to", "blocks", "bytes", "moves", "waited", "moved in")
         print_table("", columns, map(_transfer_row, activity.transfers))
     for name, label in _COUNTERS.items():
-        if name in _ALWAYS_SHOWN or activity.counters[name]:
-            print_line(f"{label}: {counts_text(activity.counters[name])}")
+        counts = {of: count for of, count in activity.counters[name].items() if count}
+        if name in _ALWAYS_SHOWN or counts:
+            print_line(f"{label}: {counts_text(counts)}")
 
 
 def _print_times(label: str, seconds: HistogramStatus) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tiercel.config.cache import SETTINGS
 from tiercel.config.load import LoadedConfig
 from tiercel.config.model import ModelConfig
-from tiercel.config.notes import Note
+from tiercel.config.notes import Note, NoteKind
 from tiercel.config.resolved import ResolvedConfig, Room, resolve_sizes, share_bytes
 from tiercel.config.resources import probe_room
 from tiercel.config.sizes import format_bytes
@@ -41,7 +41,7 @@ class Explanation:
     Attributes:
         settings: one row per setting, in the order of the reference page.
         derived: what they amount to: shares in bytes on this machine, and with a model blocks and bytes.
-        notes: what was ignored, contradictory, different elsewhere, unlikely or unknown.
+        notes: what was impossible, ignored, contradictory, different elsewhere, unlikely or unknown.
     """
 
     settings: Sequence[ConfigRow]
@@ -69,6 +69,7 @@ def explain(loaded: LoadedConfig, model: ModelConfig | None = None, room: Room |
     ]
     sized_for = model or loaded.model
     derived: list[ConfigRow] = []
+    notes = list(loaded.notes)
     try:
         if loaded.config.shares:
             room = room or probe_room(loaded.config)
@@ -76,8 +77,8 @@ def explain(loaded: LoadedConfig, model: ModelConfig | None = None, room: Room |
         if sized_for is not None:
             derived += _sizes(loaded, sized_for, room)
     except ConfigError as error:
-        derived.append(_row("block bytes", 0, "bytes", "Bytes of KV in one block.", note=str(error)))
-    return Explanation(settings=settings, derived=derived, notes=loaded.notes)
+        notes.insert(0, Note(kind=NoteKind.IMPOSSIBLE, key="sizes", text=str(error), loud=True))
+    return Explanation(settings=settings, derived=derived, notes=notes)
 
 
 def _shares(loaded: LoadedConfig, room: Room) -> list[ConfigRow]:

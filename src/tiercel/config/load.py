@@ -168,5 +168,5 @@ def _from_text(key: str, text: str, name: str) -> object:
     if key in LATER_KEYS:
         return LATER_KEYS[key].parse(text)
     known = [PREFIX + other.upper() for other in (*SETTINGS, *LATER_KEYS)]
-    hint = nearest(name, known) or "see docs/configuration.md"
+    hint = nearest(name, known, prefix=PREFIX) or "see docs/configuration.md"
     raise ConfigError(f"{name} (from environment): unknown variable; {hint}; unset it if it is not meant for Tiercel")

@@ -41,15 +41,22 @@ def problem(key: str, value: object, rule: str, remedy: str, origin: str = "") -
     return ConfigError(f"{key} = {shown(value)}{source}: {rule}; {remedy}")
 
 
-def unknown_key(key: str, known: Iterable[str], origin: str) -> ConfigError:
+def unknown_key(key: object, known: Iterable[str], origin: str) -> ConfigError:
     """Build the error for a key that nobody reads, with the nearest known one."""
     return ConfigError(f"{key} (from {origin}): unknown key; {nearest(key, known) or 'see docs/configuration.md'}")
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return "did you mean 'x'?" for the known word most like this one, or ""."""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"did you mean {found[0]!r}?" if found else ""
+def nearest(word: object, known: Iterable[str], *, prefix: str = "") -> str:
+    """Return "did you mean 'x'?" for the known word most like this one, or "".
+
+    Args:
+        word: what was given; a file's key need not be text.
+        known: what might have been meant.
+        prefix: what the word and whatever is worth naming begin with. It does not count as likeness.
+    """
+    rests = [other.removeprefix(prefix) for other in known if other.startswith(prefix)]
+    found = difflib.get_close_matches(str(word).removeprefix(prefix), rests, n=1, cutoff=0.6)
+    return f"did you mean {prefix + found[0]!r}?" if found else ""
 
 
 def shown(value: object) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 class NoteKind(enum.StrEnum):
     """Why there is a note."""
 
+    IMPOSSIBLE = "impossible"
     IGNORED = "ignored"
     CONTRADICTORY = "contradictory"
     DIFFERENT = "means something else"
@@ -15,6 +16,7 @@ class NoteKind(enum.StrEnum):
 
 
 NOTE_HEADINGS = {
+    NoteKind.IMPOSSIBLE: "No cache can be opened with this",
     NoteKind.CONTRADICTORY: "Given twice with different values",
     NoteKind.IGNORED: "Taken without effect",
     NoteKind.DIFFERENT: "Means something else than where it comes from",

@@ -7,11 +7,20 @@ from tiercel.config.messages import problem
 
 
 def is_path_text(text: str) -> bool:
-    """Whether the operating system could take a text as a path."""
+    """Whether a text can be a path: the operating system could take it, and it is UTF-8."""
     try:
-        return b"\0" not in os.fsencode(text)
-    except UnicodeEncodeError:  # half a surrogate pair, which JSON can write
+        return "\0" not in utf8_path(text)
+    except UnicodeError:  # half a surrogate pair, which JSON can write, or bytes of another encoding
         return False
+
+
+def utf8_path(path: str | os.PathLike[str]) -> str:
+    """Return a path as native code and messages take it, whatever encoding Python assumes for names of files.
+
+    Raises:
+        UnicodeError: its bytes are no UTF-8.
+    """
+    return os.fsencode(path).decode()
 
 
 def expanded(entry: str) -> Path:

@@ -126,7 +126,7 @@ def _too_large(key: str, resolved: ResolvedConfig, needed: int, there: str, fitt
     remedy = (
         f'set {key} to {fitting} or "{fitting * resolved.slot_bytes // 2**20}MiB", or less'
         if fitting * resolved.slot_bytes >= 2**20
-        else "not even one block fits well; free some, or turn the tier off"
+        else "less than 1 MiB would fit; free some, or turn the tier off"
     )
     return ConfigError(f"{key} = {value!r}: takes {format_bytes(needed)}, and {there}; {remedy}")
 

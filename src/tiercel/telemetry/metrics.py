@@ -11,7 +11,7 @@ snapshot.
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from threading import Lock
 
 from tiercel.telemetry.catalogue import COUNTED
@@ -29,6 +29,14 @@ HIT_RATIO_BOUNDS = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 QUEUE_BOUNDS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 MOVE_BOUNDS_BYTES = tuple(float(64 << (10 + 2 * step)) for step in range(9))
 """64 KiB to 4 GiB."""
+
+
+FORESEEN = {
+    "checkpoints": ("ok", "failed"),
+    "errors": ("DeadlineError", "StaleTicketError", "ThrottledError", "TierFailedError"),
+    "recorder_events": ("written", "dropped"),
+}
+"""Labels that are served from the start: Prometheus's `increase` does not see a counter that appears with its first event."""
 
 
 class Histogram:
@@ -102,6 +110,8 @@ class CacheMetrics:
         self._submissions: dict[str, Histogram] = {}
         self._checkpoint_seconds = Histogram(CHECKPOINT_BOUNDS_S)
         self._counters: dict[str, dict[str, int]] = {name: {} for name in sorted(COUNTED - {"lookups"})}
+        for name, labels in FORESEEN.items():
+            self.foresee(name, labels)
 
     def observe_lookup(
         self,
@@ -214,6 +224,12 @@ class CacheMetrics:
         with self._lock:
             self._checkpoint_seconds.observe(seconds)
         self.count("checkpoints", "ok")
+
+    def foresee(self, counter: str, labels: Iterable[str]) -> None:
+        """Serve 0 for these values of a counter's label before the first of them is counted."""
+        with self._lock:
+            for label in labels:
+                self._counters[counter].setdefault(label, 0)
 
     def count(self, counter: str, label: str, num: int = 1) -> None:
         """Add to one of the counters of `catalogue.COUNTED`, under the value of its label."""

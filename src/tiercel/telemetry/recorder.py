@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tiercel.errors import FormatError
 from tiercel.telemetry.recording import (
     FRAME_HEAD,
     KEY_BYTES,
@@ -98,9 +99,10 @@ class Recorder:
 
         Raises:
             OSError: the file cannot be written, or another recorder writes it.
-            FormatError: it holds something else.
+            FormatError: it, or FILE.1, holds something else, which is left as it is.
         """
         self._path = path
+        self._older = path.with_name(path.name + ".1")
         self._about = about
         self._half_bytes = bytes_max // 2
         self._count = count
@@ -159,6 +161,8 @@ class Recorder:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             tail = Tail()
+            for path in (self._path, self._older):
+                _require_ours(path)
             if file.seek(0, os.SEEK_END) < len(MAGIC):
                 tail.end = 0
                 self._buffer += MAGIC
@@ -191,15 +195,20 @@ class Recorder:
             del self._buffer[: file.write(self._buffer)]
 
     def _write_all(self) -> None:
+        num_buffered = 0
         try:
             while (event := self._queue.get()) is not None:
+                num_buffered += 1
                 self._write_event(event)
-                self._count("written", 1)
                 if self._queue.empty() or len(self._buffer) >= _BUFFER_BYTES:
                     self._flush(self._file)
+                    self._count("written", num_buffered)
+                    num_buffered = 0
             self._flush(self._file)
+            self._count("written", num_buffered)
         except OSError as error:
             self._closing = True
+            self._count("dropped", num_buffered + self._queue.qsize())
             self._note(f"recording to {self._path} ended ({error}); free room and open the cache anew to record again")
         finally:
             self._file.close()
@@ -248,6 +257,15 @@ class Recorder:
     def _rotate(self) -> None:
         """Put the file aside as FILE.1, in place of an earlier one, and go on in a new one."""
         self._flush(self._file)
-        self._path.replace(self._path.with_name(self._path.name + ".1"))
+        self._path.replace(self._older)
         aside, self._file = self._file, self._open()
         aside.close()
+
+
+def _require_ours(path: Path) -> None:
+    """Raise FormatError if a file holds what no recorder wrote; a beginning cut short by a kill is a recorder's."""
+    if path.exists():
+        with path.open("rb") as file:
+            head = file.read(len(MAGIC))
+        if not MAGIC.startswith(head) and head[:-1] != MAGIC[:-1]:
+            raise FormatError(f"{path} is no recording")

@@ -4,13 +4,27 @@ from pathlib import Path
 
 import msgspec
 
-from tiercel.telemetry.recording import GapRecord, RecordedStore, SessionRecord, Tail, read_recording
+from tiercel.telemetry.recording import (
+    GapRecord,
+    RecordedStore,
+    RecordingAbout,
+    SessionRecord,
+    Tail,
+    read_recording,
+)
+
+
+class SessionSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """When a session began, in seconds since the epoch, and what its numbers mean."""
+
+    started_at: float
+    about: RecordingAbout
 
 
 class RecordingSummary(msgspec.Struct, frozen=True, kw_only=True):
     """A recording in numbers. `span_s` adds up the sessions, each from its beginning to its last event."""
 
-    sessions: tuple[SessionRecord, ...]
+    sessions: tuple[SessionSummary, ...]
     lookups: int
     stores: int
     events_missing: int
@@ -31,13 +45,13 @@ class RecordingSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 def summarise_recording(path: str | Path) -> RecordingSummary:
     """Read a whole recording. Raises as `read_recording`."""
-    tail, sessions, spans = Tail(), list[SessionRecord](), list[float]()
+    tail, sessions, spans = Tail(), list[SessionSummary](), list[float]()
     lookups = stores = missing = tokens = blocks = matched = 0
     hits: dict[str, int] = {}
     distinct: set[int] = set()
     for event in read_recording(path, tail):
         if isinstance(event, SessionRecord):
-            sessions.append(event)
+            sessions.append(SessionSummary(started_at=event.started_at, about=event.about))
             spans.append(0.0)
         elif isinstance(event, GapRecord):
             missing += event.num_events

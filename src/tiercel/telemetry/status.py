@@ -50,7 +50,8 @@ class StatusServer:
         runtime: directory of the sockets found by pid; by default `runtime_directory()`.
 
     Raises:
-        OSError: the socket cannot be made; EADDRINUSE if a live process answers at its place. Nothing is left.
+        OSError: the socket cannot be made; EADDRINUSE if a live process answers at its place, EEXIST if something lies
+            there that is no socket. Nothing is left, and what lay there is unchanged.
     """
 
     def __init__(
@@ -196,6 +197,8 @@ def _listen(path: Path) -> socket.socket:
     """Listen at `path` with mode 0600, replacing a stale socket in one step."""
     if _answers(path):
         raise OSError(errno.EADDRINUSE, "another live process serves its status there", str(path))
+    if path.exists() and not path.is_socket():
+        raise OSError(errno.EEXIST, "something that is no socket lies there", str(path))
     fresh = path.with_name(f".{os.getpid()}.{path.name}")
     fresh.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

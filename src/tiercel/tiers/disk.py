@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiercel import _native
+from tiercel.config.paths import utf8_path
 from tiercel.errors import TierFailedError
 from tiercel.tiers._bookkeeping import CallGate, Counters, SlotStates, runs_of
 from tiercel.tiers.base import BlockLabels, BlockMemory, BlockStatus, Slots, Statuses, TierName, TierStats
@@ -48,7 +49,7 @@ class DiskTier:
         self._states = SlotStates(options.num_slots)
         self._records = BlockRecords(folders.folders[0], options.num_slots)
         self._files = _native.BlockFiles(
-            [str(path) for path in folders.data_paths()],
+            [utf8_path(path) for path in folders.data_paths()],
             num_slots=options.num_slots,
             slot_bytes=page_aligned_bytes(options.block_bytes),
             block_bytes=options.block_bytes,

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiercel import _native
+from tiercel.config.paths import utf8_path
 from tiercel.tiers._bookkeeping import runs_of
 from tiercel.tiers.base import BlockLabels, BlockStatus, Slots, Statuses
 
@@ -53,7 +54,7 @@ class BlockRecords:
         self._folder = folder
         self._lock = threading.Lock()
         self._checkpoint_lock = threading.Lock()
-        self._journal = _native.Journal(str(folder), num_slots=num_slots)
+        self._journal = _native.Journal(utf8_path(folder), num_slots=num_slots)
 
     def recover(self) -> Slots:
         """Load what the journal says and return the written slots, least recently written first. Once, first."""

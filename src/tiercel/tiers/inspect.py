@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiercel import _native
+from tiercel.config.paths import utf8_path
 from tiercel.errors import FormatError
 from tiercel.tiers.disk_directory import Manifest, read_manifest
 
@@ -109,7 +110,7 @@ def _rows(names: NDArray[np.uint8]) -> Iterator[bytes]:
 
 
 def _replay(folder: Path, manifest: Manifest) -> _native.Recovered:
-    return _native.replay_journal(str(folder), num_slots=manifest.num_slots)
+    return _native.replay_journal(utf8_path(folder), num_slots=manifest.num_slots)
 
 
 def _inspect_folder(folder: Path) -> FolderReport:
@@ -128,7 +129,7 @@ def _inspect_folder(folder: Path) -> FolderReport:
         if manifest is None:
             return msgspec.structs.replace(report, problem="has no manifest")
         recovered = _replay(folder, manifest)
-    except (FormatError, OSError) as error:
+    except (FormatError, OSError, UnicodeError) as error:  # the last: a path that no native code takes
         return msgspec.structs.replace(report, problem=str(error))
     num_blocks = len(recovered.slots)
     return msgspec.structs.replace(

@@ -88,7 +88,8 @@ def read_variables(environ: Mapping[str, str], reading: Reading, *, beside: Dial
             continue
         known = _variable(dialect, name)
         if known is None:
-            hint = nearest(name, _VARIABLES[dialect.name]) or "it may belong to another program"
+            prefix = next((found for found in dialect.prefixes if name.startswith(found)), "")
+            hint = nearest(name, _VARIABLES[dialect.name], prefix=prefix) or "it may belong to another program"
             reading.notes.append(
                 Note(kind=NoteKind.UNKNOWN, key=name, text=f"no variable of {dialect.name} that is known here; {hint}")
             )
