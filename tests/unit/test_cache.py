@@ -292,7 +292,7 @@ def test_a_full_queue_is_throttled_and_works_again_when_it_has_room(tmp_path: Pa
         ]
         with pytest.raises(ThrottledError, match="transfer_queue_depth_max"):
             cache.store(sequences[8], sources[8])
-        assert cache.stats().activity.throttled == {"host-store": 1}
+        assert cache.stats().activity.throttled == {"host-load": 0, "host-store": 1}
         gate.set()
         assert all(ticket.wait(10).ok for ticket in held)
         assert cache.store(sequences[8], sources[8]).wait(10).ok

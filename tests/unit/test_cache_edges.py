@@ -193,3 +193,17 @@ def test_a_socket_or_port_that_cannot_be_had_names_its_setting(tmp_path: Path) -
         taken.listen()
         with pytest.raises(ConfigError, match=r"metrics_port = .*already in use.*free port"):
             Cache.open(MODEL, replace(config(host=64), metrics_port=taken.getsockname()[1]))
+
+
+@pytest.mark.parametrize("limit", ["5", 1.5, [1]])
+def test_a_limit_that_is_no_number_of_tokens_is_named(limit: Any) -> None:
+    with Cache.open(MODEL, config(host=8)) as cache, pytest.raises(TypeError, match=r"limit_tokens = .*integer"):
+        cache.lookup(cache.sequence(tokens(4, seed=1)), limit_tokens=limit)
+
+
+def test_a_limit_beyond_every_integer_of_the_machine_is_no_limit() -> None:
+    with Cache.open(MODEL, config(host=8)) as cache:
+        engine = SmallEngine(cache.geometry)
+        sequence = cache.sequence(tokens(4, seed=1))
+        cache.store(sequence, engine.fill(sequence)).wait(10)
+        assert cache.lookup(sequence, limit_tokens=10**30).num_blocks == 4

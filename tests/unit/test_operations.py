@@ -1,5 +1,6 @@
 """The procedures of docs/operations.md, done as they stand there."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -73,3 +74,12 @@ def test_directories_in_another_order_are_refused(disks: tuple[Path, Path]) -> N
 def test_a_disk_tier_grows_without_loss_and_shrinks_with_it(disks: tuple[Path, Path]) -> None:
     assert warm_blocks(*disks, num_slots=128) == NUM_BLOCKS
     assert warm_blocks(*disks, num_slots=4) == 4
+
+
+def test_the_page_on_operations_explains_every_kind_of_fallback() -> None:
+    root = Path(__file__).parents[2]
+    sources = "".join(path.read_text() for path in sorted((root / "src" / "tiercel" / "cache").glob("*.py")))
+    kinds = set(re.findall(r'\bkind="(\w+)"', sources)) | {"io_engine", "direct_io", "allocation"}
+    assert kinds > {"recorder", "watermark"}
+    page = (root / "docs" / "operations.md").read_text()
+    assert [kind for kind in sorted(kinds) if f"| `{kind}` |" not in page] == []

@@ -3,8 +3,10 @@
 import io
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from tests.helpers.small_engine import MODEL, SmallEngine, config, tokens
 from tiercel import BlockStatus, Cache, TierName
 from tiercel.cache import Outcome
 from tiercel.telemetry import logs
+from tiercel.telemetry.recording_summary import summarise_recording
 from tiercel.tiers.throttled import ThrottledTier, TierLimits
 
 
@@ -67,7 +70,7 @@ def test_a_deadline_that_passes_is_logged_under_its_request_and_counted(tmp_path
             ticket = cache.store(sequence, engine.fill(sequence), timeout_s=0.05)
         assert ticket.wait(10).outcome is Outcome.DEADLINE
         cache._dispatcher.transfer.drain(10)
-        assert cache.stats().activity.counters["errors"] == {"DeadlineError": 1}
+        assert +Counter(cache.stats().activity.counters["errors"]) == {"DeadlineError": 1}
         assert {t.outcome for t in cache.stats().activity.tickets} == {"deadline"}
     (line,) = lines_of(stream, "ticket_deadline")
     assert (line["request_id"], line["ticket"]) == ("late", ticket.number)
@@ -96,3 +99,24 @@ def test_binding_nothing_leaves_what_is_bound_and_nesting_gives_it_back() -> Non
             assert logs.current_request_id() == "inner"
         assert logs.current_request_id() == "outer"
     assert logs.current_request_id() is None
+
+
+@pytest.mark.parametrize(
+    ("request_id", "error"),
+    [(5, TypeError), (b"req", TypeError), ("half \udcff", ValueError), ("x" * 5000, ValueError)],
+)
+def test_a_request_id_that_no_line_can_hold_is_refused_before_it_reaches_a_recording(
+    tmp_path: Path, request_id: Any, error: type[Exception]
+) -> None:
+    path = tmp_path / "trace"
+    with Cache.open(MODEL, config(host=8, record_path=str(path))) as cache:
+        engine = SmallEngine(cache.geometry)
+        sequence = cache.sequence(tokens(4, seed=1))
+        with pytest.raises(error, match="request_id"):
+            cache.lookup(sequence, request_id=request_id)
+        with pytest.raises(error, match="request_id"):
+            cache.store(sequence, engine.fill(sequence), request_id=request_id)
+        with pytest.raises(error, match="request_id"):
+            logs.bind_request_id(request_id)
+        cache.lookup(sequence, request_id="größer").release()
+    assert summarise_recording(path).lookups == 1

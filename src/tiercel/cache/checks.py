@@ -1,8 +1,11 @@
 """A caller's mistakes, refused at the edge before anything is started. Used by the facade only."""
 
+import operator
+
 from tiercel.cache.assembly import Assembly
 from tiercel.hashing import Sequence
 from tiercel.layout import EngineBlocks
+from tiercel.telemetry.logs import check_request_id
 
 _TIMEOUT_S_MAX = 86400.0
 """Longest deadline of an operation, as of `transfer_timeout_s`."""
@@ -32,6 +35,17 @@ class ArgumentChecks:
                     f"make it with Cache.sequence"
                 )
             raise ValueError("the sequence was made for another model or by hand; make it with this cache's `sequence`")
+
+    def lookup(self, sequence: Sequence, limit_tokens: int | None, request_id: str | None) -> int | None:
+        """Return a lookup's limit, at most the sequence's tokens. Raises TypeError or ValueError for a wrong argument."""
+        self.sequence(sequence)
+        check_request_id(request_id)
+        if limit_tokens is None:
+            return None
+        try:
+            return min(operator.index(limit_tokens), sequence.num_tokens)
+        except TypeError as error:
+            raise TypeError(f"limit_tokens = {limit_tokens!r}: must be an integer, or None for no limit") from error
 
     def memory(self, blocks: EngineBlocks) -> None:
         """Raise TypeError for something else than engine blocks, ValueError for blocks of another geometry."""

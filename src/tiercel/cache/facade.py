@@ -128,9 +128,9 @@ class Cache:
         """
         started = time.monotonic()
         self._dispatcher.check_open()
-        self._checks.sequence(sequence)
+        limit = self._checks.lookup(sequence, limit_tokens, request_id)
         lookup = self._assembly.control.lookup(
-            sequence, now_s=started, limit_tokens=limit_tokens, queued_bytes=self._dispatcher.transfer.queued_bytes
+            sequence, now_s=started, limit_tokens=limit, queued_bytes=self._dispatcher.transfer.queued_bytes
         )
         self._observer.observe_lookup(lookup, time.monotonic() - started, request_id)
         return lookup

@@ -7,6 +7,7 @@ every line that the call logs, on its thread or task.
 
 import json
 import logging
+import reprlib
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +16,9 @@ from threading import Lock
 from typing import IO, Any, Literal
 
 LogFormat = Literal["human", "json"]
+
+REQUEST_ID_CHARS_MAX = 4096
+"""Longest request id, far below what one record of a recording may take."""
 
 NOTES_MAX = 64
 """Different notes kept per cache; later ones are still logged."""
@@ -34,6 +38,8 @@ class bind_request_id:  # noqa: N801 (used like a function)
     __slots__ = ("_request_id", "_token")
 
     def __init__(self, request_id: str | None) -> None:
+        """Raises TypeError or ValueError as `check_request_id`."""
+        check_request_id(request_id)
         self._request_id = request_id
         self._token: Token[str | None] | None = None
 
@@ -45,6 +51,23 @@ class bind_request_id:  # noqa: N801 (used like a function)
         if self._token is not None:
             _request_id.reset(self._token)
             self._token = None
+
+
+def check_request_id(request_id: object) -> None:
+    """Raise TypeError for what is no text, ValueError for a text that lines of a log and a recording cannot hold."""
+    if request_id is None:
+        return
+    if not isinstance(request_id, str):
+        raise TypeError(f"request_id = {reprlib.repr(request_id)}: must be a str, or None for the one that is bound")
+    if len(request_id) > REQUEST_ID_CHARS_MAX:
+        raise ValueError(
+            f"request_id of {len(request_id)} characters: must have at most {REQUEST_ID_CHARS_MAX}; cut it"
+        )
+    if not request_id.isascii():
+        try:
+            request_id.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"request_id = {reprlib.repr(request_id)}: must be text that UTF-8 has") from error
 
 
 def current_request_id() -> str | None:
