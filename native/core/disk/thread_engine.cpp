@@ -42,6 +42,8 @@ int transfer(int descriptor, IoDirection direction, const IoRequest& request) no
 }
 
 class ThreadEngine final : public IoEngine {
+  static constexpr std::uint32_t kReadsAheadMax = 16;
+
  public:
   ThreadEngine(std::vector<int> descriptors, const EngineLimits& limits)
       : descriptors_(std::move(descriptors)), turns_(limits) {
@@ -99,14 +101,23 @@ class ThreadEngine final : public IoEngine {
     wake_.notify_one();
   }
 
+  // Reads go first, but a write that waits lets no more than kReadsAheadMax of them pass. Called under the lock, with a
+  // task there.
+  Task take() {
+    const bool is_read = writes_.empty() || (!reads_.empty() && num_reads_ahead_ < kReadsAheadMax);
+    num_reads_ahead_ = is_read && !writes_.empty() ? num_reads_ahead_ + 1 : 0;
+    std::deque<Task>& tasks = is_read ? reads_ : writes_;
+    const Task task = tasks.front();
+    tasks.pop_front();
+    return task;
+  }
+
   void work() {
     for (;;) {
       std::unique_lock lock(mutex_);
       wake_.wait(lock, [&] { return stopping_ || !reads_.empty() || !writes_.empty(); });
-      std::deque<Task>& tasks = reads_.empty() ? writes_ : reads_;
-      if (tasks.empty()) return;
-      const Task task = tasks.front();
-      tasks.pop_front();
+      if (reads_.empty() && writes_.empty()) return;
+      const Task task = take();
       lock.unlock();
       const int error = transfer(descriptors_[task.request.file], task.direction, task.request);
       // Notified under the lock: the batch lives on the stack of `run` and is gone once its last result is seen.
@@ -120,8 +131,9 @@ class ThreadEngine final : public IoEngine {
   Turns turns_;
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::deque<Task> reads_;  // go first
+  std::deque<Task> reads_;
   std::deque<Task> writes_;
+  std::uint32_t num_reads_ahead_ = 0;  // taken since a write has been waiting
   bool stopping_ = false;
   std::vector<std::thread> threads_;
 };
