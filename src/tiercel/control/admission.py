@@ -28,10 +28,12 @@ class WriteBudget:
         self._at_s: float | None = None
 
     def available(self, now_s: float) -> int:
-        """Bytes that may be written now. A clock that went back brings nothing and takes nothing."""
-        elapsed_s = 0.0 if self._at_s is None else max(0.0, now_s - self._at_s)
-        self._at_s = now_s
-        self._level = min(self._burst, self._level + elapsed_s * self._rate)
+        """Bytes that may be written now. A time before one that was told brings nothing: callers look at the clock before they
+        wait for their turn, and what lies between must not be counted twice."""
+        if self._at_s is None or now_s > self._at_s:
+            elapsed_s = 0.0 if self._at_s is None else now_s - self._at_s
+            self._at_s = now_s
+            self._level = min(self._burst, self._level + elapsed_s * self._rate)
         return int(self._level)
 
     def spend(self, num_bytes: int) -> None:
