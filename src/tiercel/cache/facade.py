@@ -279,8 +279,10 @@ class Cache:
                 return
             self._closed = True
         atexit.unregister(self.close)
-        self._upkeep.close()
+        self._upkeep.end()
         drained = self._dispatcher.close()
+        # What is stuck in a transfer has had its time; a checkpoint alone gets as much.
+        drained = self._upkeep.join(self._assembly.transfer_settings.close_timeout_s if drained else 0.0) and drained
         try:
             self._reporter.close()
             self._observer.close()

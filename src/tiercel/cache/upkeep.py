@@ -45,9 +45,14 @@ class Upkeep:
                     # A cache without room ahead of need still works, and the next round tries again.
                     _logger.warning("background upkeep failed: %s", error)
 
-    def close(self) -> None:
-        """End the thread after the round in progress. Idempotent."""
+    def end(self) -> None:
+        """Let the round in progress be the last one. Does not wait for it. Idempotent."""
         self._closing = True
         self._wanted.set()
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
-            self._thread.join()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the last round, after `end`. False if it still runs then: a device does not answer."""
+        if self._thread.ident is not None and threading.current_thread() is not self._thread:
+            self._thread.join(timeout_s)
+            return not self._thread.is_alive()
+        return True
