@@ -4,7 +4,7 @@ import msgspec
 
 from tiercel.telemetry.catalogue import COUNTED
 from tiercel.telemetry.metrics import CacheMetrics
-from tiercel.telemetry.snapshot import StatusSnapshot, TierStatus
+from tiercel.telemetry.snapshot import HistogramStatus, HitCurveStatus, StatusSnapshot, TierStatus
 
 
 def sample_metrics() -> CacheMetrics:
@@ -43,6 +43,7 @@ def sample_snapshot(metrics: CacheMetrics | None = None) -> StatusSnapshot:
         read_seconds=0.001,
         write_seconds=0.004,
         evicted=7,
+        eviction_age=HistogramStatus(bounds=(1.0, 60.0), counts=(2, 4, 1), sum=200.0),
     )
     disk = msgspec.structs.replace(
         host, name="disk", num_slots=1000, num_free=940, blocks_corrupt=1, io_errors=2, journal_bytes=512
@@ -58,5 +59,8 @@ def sample_snapshot(metrics: CacheMetrics | None = None) -> StatusSnapshot:
         activity=(sample_metrics() if metrics is None else metrics).activity(),
         tickets={"running": 2, "done": 11},
         queue_depths={"disk-load": 4},
+        hit_curve=HitCurveStatus(
+            factors=(0.25, 4.0), hit_rates=(0.125, 0.75), errors=(0.01, 0.02), num_blocks=900, sample_rate=0.01
+        ),
         notes=("io_uring is not available: threads are used",),
     )

@@ -129,6 +129,10 @@ def test_prometheus_reads_every_number_of_the_snapshot() -> None:
         'tiercel_recompute_total{reason="corrupt"} 3.0',
         'tiercel_queue_depth{queue="disk-load"} 4.0',
         'tiercel_tickets{state="running"} 2.0',
+        'tiercel_hit_curve_ratio{capacity="0.25x"} 0.125',
+        'tiercel_hit_curve_ratio{capacity="4x"} 0.75',
+        'tiercel_eviction_age_seconds_bucket{le="60",tier="host"} 6.0',
+        'tiercel_eviction_age_seconds_sum{tier="host"} 200.0',
     ):
         assert line in text.splitlines(), f"{line}\n--- not in ---\n{text}"
 

@@ -5,13 +5,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from tiercel import __version__
 from tiercel.cache.assembly import Assembly
 from tiercel.cache.observing import TIER_NAMES
 from tiercel.config.messages import problem
-from tiercel.telemetry.snapshot import StatusSnapshot, TierStatus
+from tiercel.index import EVICTION_AGE_BOUNDS_S
+from tiercel.telemetry.snapshot import Activity, HistogramStatus, HitCurveStatus, StatusSnapshot, TierStatus
 from tiercel.telemetry.status import SOCKET_NAME, StatusServer
 from tiercel.tiers.base import TierName
+
+_CURVE_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Capacities whose hit rate is told, as multiples of what all tiers hold; at most `control.ghost.SPAN`."""
 
 
 class Reporter:
@@ -72,10 +78,37 @@ class Reporter:
             started_at=self._started_at,
             uptime_s=time.time() - self._started_at,
             tiers=tuple(self._tier_status(tier) for tier in assembly.control.tiers),
-            activity=assembly.metrics.activity(),
+            activity=self._activity(),
             tickets=self._tickets(),
             queue_depths=self._depths(),
+            hit_curve=self._hit_curve(),
             notes=(*assembly.notes.texts(), *self._outages()),
+        )
+
+    def _activity(self) -> Activity:
+        """What was counted, and what the tiers count by themselves."""
+        activity = self._assembly.metrics.activity()
+        errors, fallbacks = dict(activity.counters["errors"]), dict(activity.counters["fallbacks"])
+        for tier in self._assembly.tiers.values():
+            stats = tier.stats()
+            for act, count in stats.journal_refusals.items():
+                errors[f"journal_{act}"] = count
+            if stats.num_outages:
+                fallbacks["disk_outage"] = stats.num_outages
+        return replace(activity, counters={**activity.counters, "errors": errors, "fallbacks": fallbacks})
+
+    def _hit_curve(self) -> HitCurveStatus | None:
+        control = self._assembly.control
+        if control.settings.ghost_sample_rate == 0:
+            return None
+        total = sum(control.settings.capacities.values())
+        curve = control.hit_curve(int(total * factor) for factor in _CURVE_FACTORS)
+        return HitCurveStatus(
+            factors=_CURVE_FACTORS,
+            hit_rates=curve.hit_rates,
+            errors=curve.errors,
+            num_blocks=curve.num_blocks,
+            sample_rate=curve.sample_rate,
         )
 
     def _outages(self) -> list[str]:
@@ -102,6 +135,9 @@ class Reporter:
             blocks_corrupt=moved.blocks_corrupt,
             io_errors=moved.io_errors,
             evicted=index.num_evicted,
+            eviction_age=HistogramStatus(
+                bounds=EVICTION_AGE_BOUNDS_S, counts=index.evicted_age_counts, sum=index.evicted_age_sum_s
+            ),
             journal_bytes=disk.journal_bytes if disk is not None and tier is TierName.DISK else 0,
         )
 

@@ -17,7 +17,14 @@ from tiercel.cli.render import (
     seconds_text,
 )
 from tiercel.errors import StatusError
-from tiercel.telemetry.snapshot import Activity, HistogramStatus, StatusSnapshot, TierStatus, TransferStatus
+from tiercel.telemetry.snapshot import (
+    Activity,
+    HistogramStatus,
+    HitCurveStatus,
+    StatusSnapshot,
+    TierStatus,
+    TransferStatus,
+)
 from tiercel.telemetry.status import SOCKET_NAME, read_status, runtime_directory
 
 _COUNTERS = {
@@ -113,7 +120,10 @@ def print_snapshot(snapshot: StatusSnapshot) -> None:
         "written at",
     )
     print_table("", (*columns, "evicted", "corrupt", "I/O errors"), map(_tier_row, snapshot.tiers))
+    for tier in snapshot.tiers:
+        _print_times(f"evicted from {tier.name}, unused before that", tier.eviction_age)
     _print_activity(snapshot.activity)
+    _print_curve(snapshot.hit_curve)
     print_line(f"tickets: {counts_text(snapshot.tickets)}")
     print_line(f"queues: {counts_text(snapshot.queue_depths)}")
     for note in snapshot.notes:
@@ -154,6 +164,13 @@ def _print_activity(activity: Activity) -> None:
         counts = {of: count for of, count in activity.counters[name].items() if count}
         if name in _ALWAYS_SHOWN or counts:
             print_line(f"{label}: {counts_text(counts)}")
+
+
+def _print_curve(curve: HitCurveStatus | None) -> None:
+    if curve is not None and curve.num_blocks:
+        points = zip(curve.factors, curve.hit_rates, curve.errors, strict=True)
+        text = ", ".join(f"{factor:g}x {rate:.1%} ± {error:.1%}" for factor, rate, error in points)
+        print_line(f"hit rate by capacity (LRU, {curve.num_blocks} blocks looked up): {text}")
 
 
 def _print_times(label: str, seconds: HistogramStatus) -> None:

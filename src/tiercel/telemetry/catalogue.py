@@ -59,6 +59,10 @@ _LOOKUPS = (
     Metric("tiercel_lookup_hit_ratio", _H, (), "ratio",
            "Share of a lookup's full blocks that are stored; lookups without a full block are left out.",
            "High is good. A drop of the whole distribution is eviction, one of its upper end new traffic."),
+    Metric("tiercel_hit_curve_ratio", _G, ("capacity",), "ratio",
+           "Share of the blocks looked up since the start that an LRU cache of that many times the capacity of all tiers "
+           "would have had; without the blocks of a miss that was never stored.",
+           "2x or 4x far above 1x: more capacity pays. 0.5x near 1x: less would do."),
 )  # fmt: skip
 
 _TRANSFERS = (
@@ -98,8 +102,10 @@ _FAULTS = (
            "Silent fallbacks: what works, but slower or safer-than-asked. The notes of `tiercel stats` say each in words.",
            "Read the note; docs/operations.md lists the kinds and their remedies."),
     Metric("tiercel_errors_total", _C, ("kind",), "errors",
-           "Errors that calls raised, by class, and tickets that did not end in time (DeadlineError).",
-           "ThrottledError: see tiercel_throttled_total. DeadlineError: a tier stalls. StaleTicketError: weights were reset."),
+           "Errors that calls raised, by class, tickets that did not end in time (DeadlineError), and what the disk tier's "
+           "journal refused (journal_put, journal_free, journal_sync, journal_checkpoint).",
+           "journal_*: the disk is full or fails, and blocks are not warm after a restart. ThrottledError: see "
+           "tiercel_throttled_total. DeadlineError: a tier stalls. StaleTicketError: weights were reset."),
     Metric("tiercel_corrupt_blocks_total", _C, ("tier",), "blocks",
            "Blocks whose checksum did not match; they were never served.",
            "A few after a power loss are usual. More: the device or its memory fails; replace it."),
@@ -126,6 +132,10 @@ _TIERS = (
     Metric("tiercel_evicted_blocks_total", _C, ("tier",), "blocks", "Blocks evicted.",
            "Ready blocks over the rate of eviction is the time that a block stays. Shorter than the time between two "
            "turns of a conversation: the tier is too small."),
+    Metric("tiercel_eviction_age_seconds", _H, ("tier",), "seconds",
+           "From the last use of a block to its eviction.",
+           "High is good: what is evicted had not been asked for in a long time. Shorter than the pause between two turns "
+           "of a conversation: the tier is too small."),
     Metric("tiercel_demoted_blocks_total", _C, ("tier",), "blocks",
            "Blocks that left a tier for a slower one.", "As of tiercel_evicted_blocks_total; nothing is lost."),
     Metric("tiercel_checkpoints_total", _C, ("outcome",), "checkpoints", "Checkpoints of the journal: ok or failed.",

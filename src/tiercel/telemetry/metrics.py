@@ -42,21 +42,21 @@ FORESEEN = {
 class Histogram:
     """Counts per bucket. Not thread-safe: the owner's lock guards it."""
 
-    __slots__ = ("_bounds", "_counts", "_total")
+    __slots__ = ("_bounds", "counts", "total")
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._total = 0.0
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
 
     def observe(self, value: float) -> None:
         """Count one observation in the first bucket whose bound is not below it."""
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self._total += value
+        self.counts[bisect_left(self._bounds, value)] += 1
+        self.total += value
 
     def freeze(self) -> HistogramStatus:
         """Return the counts so far."""
-        return HistogramStatus(bounds=self._bounds, counts=tuple(self._counts), sum=self._total)
+        return HistogramStatus(bounds=self._bounds, counts=tuple(self.counts), sum=self.total)
 
 
 class _Route:
@@ -138,7 +138,7 @@ class CacheMetrics:
             self._set_aside.append(seen)
             return
         try:
-            self._count_lookup(*seen)
+            self._count_lookup(seen)
             if self._set_aside:
                 self._count_set_aside()
         finally:
@@ -147,37 +147,32 @@ class CacheMetrics:
     def _count_set_aside(self) -> None:
         """Count the lookups that found the lock taken. Called under the lock."""
         for _ in range(len(self._set_aside)):
-            self._count_lookup(*self._set_aside.popleft())
+            self._count_lookup(self._set_aside.popleft())
 
-    def _count_lookup(
-        self,
-        seconds: float,
-        num_tokens: int,
-        tokens_per_block: int,
-        hits: Sequence[tuple[str, int]],
-        num_pending: int,
-        num_declined: int,
-    ) -> None:
-        num_blocks = num_tokens // tokens_per_block
-        stored = num_declined
+    def _count_lookup(self, seen: _Lookup) -> None:
+        """Count one. Histograms are written to directly, since four calls would cost more than everything else."""
+        seconds, num_tokens, self._tokens_per_block, hits, num_pending, stored = seen
+        num_blocks = num_tokens // self._tokens_per_block
         self._lookup_tokens += num_tokens
         self._lookup_blocks += num_blocks
-        self._tokens_per_block = tokens_per_block
         if num_pending:
             self._pending_blocks += num_pending
-        if num_declined:
-            self._declined_blocks += num_declined
+        if stored:
+            self._declined_blocks += stored
         for tier, blocks in hits:
             stored += blocks
-            try:
-                self._hits[tier].observe(blocks)
-            except KeyError:
-                self._hits[tier] = Histogram(HIT_BLOCKS_BOUNDS)
-                self._hits[tier].observe(blocks)
+            histogram = self._hits.get(tier)
+            if histogram is None:
+                histogram = self._hits[tier] = Histogram(HIT_BLOCKS_BOUNDS)
+            histogram.counts[bisect_left(HIT_BLOCKS_BOUNDS, blocks)] += 1
+            histogram.total += blocks
         if num_blocks:
-            self._hit_ratio.observe(stored / num_blocks)
+            ratio = stored / num_blocks
+            self._hit_ratio.counts[bisect_left(HIT_RATIO_BOUNDS, ratio)] += 1
+            self._hit_ratio.total += ratio
         self._outcomes[0 if not stored else 1 if stored < num_blocks else 2] += 1
-        self._lookup_seconds.observe(seconds)
+        self._lookup_seconds.counts[bisect_left(LOOKUP_BOUNDS_S, seconds)] += 1
+        self._lookup_seconds.total += seconds
 
     def observe_move(
         self, *, route: tuple[str, str], wait_s: float, seconds: float, num_bytes: int, blocks: Mapping[str, int]

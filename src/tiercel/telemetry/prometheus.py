@@ -129,6 +129,10 @@ def samples(snapshot: StatusSnapshot) -> Iterator[Sample]:
     yield "tiercel_checkpoint_seconds", (), snapshot.activity.checkpoint_seconds
     for queue, depth in snapshot.queue_depths.items():
         yield "tiercel_queue_depth", (queue,), depth
+    curve = snapshot.hit_curve
+    if curve is not None and curve.num_blocks:
+        for factor, rate in zip(curve.factors, curve.hit_rates, strict=True):
+            yield "tiercel_hit_curve_ratio", (f"{factor:g}x",), rate
     for state, count in snapshot.tickets.items():
         yield "tiercel_tickets", (state,), count
 
@@ -181,3 +185,5 @@ def _tier_samples(tier: TierStatus) -> Iterator[Sample]:
         ("journal_bytes", tier.journal_bytes),
     ):
         yield f"tiercel_{name}", (tier.name,), value
+    if tier.eviction_age.bounds:
+        yield "tiercel_eviction_age_seconds", (tier.name,), tier.eviction_age

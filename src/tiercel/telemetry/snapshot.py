@@ -7,31 +7,6 @@ queues and outcomes are named by strings, so that this module knows none of the 
 import msgspec
 
 
-class TierStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One tier: what it holds now, and what it did since it was opened.
-
-    Bytes are payload bytes of blocks that ended ok; `journal_bytes` is what the journal has grown by since its checkpoint.
-    """
-
-    name: str
-    num_slots: int
-    num_free: int
-    num_ready: int
-    num_writing: int
-    num_pinned: int
-    block_bytes: int
-    blocks_read: int = 0
-    blocks_written: int = 0
-    bytes_read: int = 0
-    bytes_written: int = 0
-    read_seconds: float = 0.0
-    write_seconds: float = 0.0
-    blocks_corrupt: int = 0
-    io_errors: int = 0
-    evicted: int = 0
-    journal_bytes: int = 0
-
-
 class HistogramStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Counts of observations per bucket, not cumulative; the last bucket has no upper bound.
 
@@ -67,6 +42,50 @@ class HistogramStatus(msgspec.Struct, frozen=True, kw_only=True):
             if seen and seen >= rank:
                 return bound
         return None
+
+
+class TierStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One tier: what it holds now, and what it did since it was opened.
+
+    Bytes are payload bytes of blocks that ended ok; `journal_bytes` is what the journal has grown by since its checkpoint,
+    `eviction_age` the seconds from the last use of a block to its eviction.
+    """
+
+    name: str
+    num_slots: int
+    num_free: int
+    num_ready: int
+    num_writing: int
+    num_pinned: int
+    block_bytes: int
+    blocks_read: int = 0
+    blocks_written: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+    read_seconds: float = 0.0
+    write_seconds: float = 0.0
+    blocks_corrupt: int = 0
+    io_errors: int = 0
+    evicted: int = 0
+    eviction_age: HistogramStatus = HistogramStatus(bounds=(), counts=(0,), sum=0.0)
+    journal_bytes: int = 0
+
+
+class HitCurveStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The hit rate that an LRU cache would have had, by its capacity; see `Cache.hit_curve`.
+
+    Attributes:
+        factors: capacities as multiples of what all tiers hold together.
+        hit_rates: of each capacity; `errors` are their standard errors.
+        num_blocks: blocks counted so far.
+        sample_rate: share of blocks that is followed.
+    """
+
+    factors: tuple[float, ...]
+    hit_rates: tuple[float, ...]
+    errors: tuple[float, ...]
+    num_blocks: int
+    sample_rate: float
 
 
 class TransferStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,6 +171,7 @@ class StatusSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         started_at: seconds since the epoch.
         tickets: tickets by state.
         queue_depths: moves waiting, by queue.
+        hit_curve: None without a ghost index.
         notes: every silent fallback, in words.
     """
 
@@ -165,4 +185,5 @@ class StatusSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     activity: Activity
     tickets: dict[str, int] = {}
     queue_depths: dict[str, int] = {}
+    hit_curve: HitCurveStatus | None = None
     notes: tuple[str, ...] = ()

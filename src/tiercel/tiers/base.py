@@ -16,7 +16,8 @@ bytes that are not the bytes last written to that slot; after a failure leave al
 """
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -109,6 +110,10 @@ class TierStats:
     io_errors: int = 0
     out_of_service: str = ""
     """Why the tier refuses reads or writes now, or ""."""
+    num_outages: int = 0
+    """How often it began to refuse them."""
+    journal_refusals: Mapping[str, int] = field(default_factory=dict)
+    """What its journal could not do, by act: put, free, sync, checkpoint."""
 
 
 class Tier(Protocol):

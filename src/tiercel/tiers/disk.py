@@ -220,7 +220,12 @@ class DiskTier:
 
     def stats(self) -> TierStats:
         reasons = (self._writes.reason, self._reads.reason)
-        return replace(self._counters.snapshot(), out_of_service="; ".join(filter(None, reasons)))
+        return replace(
+            self._counters.snapshot(),
+            out_of_service="; ".join(filter(None, reasons)),
+            num_outages=self._writes.num_outages + self._reads.num_outages,
+            journal_refusals=dict(self._records.refusals),
+        )
 
     def close(self) -> None:
         if not self._gate.close():

@@ -51,6 +51,8 @@ class Service:
         self._lock = threading.Lock()
         self._num_failures = 0
         self._reason = ""
+        self.num_outages = 0
+        """How often the tier went out of service."""
         self._probe_at = clock() + probe_interval_s
 
     @property
@@ -89,6 +91,7 @@ class Service:
             if self._reason:
                 return self._reason
             self._probe_at = self._clock() + self._probe_interval_s
+            self.num_outages += 1
             reason = self._reason = (
                 f"the disk tier takes no {self._act}: {fault}; it tries again every {self._probe_interval_s:g} s, "
                 "and blocks are misses until then"

@@ -8,6 +8,7 @@ whose record the disk has no room for is not reported as written.
 import errno
 import logging
 import threading
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,8 @@ class BlockRecords:
         self._voids_lock = threading.Lock()
         self._unrecorded_voids: list[Slots] = []
         self._refusals: set[tuple[str, int | None]] = set()
+        self.refusals: Counter[str] = Counter()
+        """What the journal could not do, by act."""
         self._folder = folder
         self._lock = threading.Lock()
         self._checkpoint_lock = threading.Lock()
@@ -177,7 +180,8 @@ class BlockRecords:
         return self.parents[slots], self.keys[slots], slots, self.checksums[slots]
 
     def _log_refusal(self, act: str, error: OSError) -> None:
-        """Log the first refusal of each kind; more of them would only fill the same disk."""
+        """Count a refusal, and log the first of each kind; more of them would only fill the same disk."""
+        self.refusals[act] += 1
         if (act, error.errno) in self._refusals:
             return
         self._refusals.add((act, error.errno))
