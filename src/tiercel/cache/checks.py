@@ -1,8 +1,11 @@
 """A caller's mistakes, refused at the edge before anything is started. Used by the facade only."""
 
 import operator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from tiercel.cache.assembly import Assembly
+from tiercel.control import Lookup
 from tiercel.hashing import Sequence
 from tiercel.layout import EngineBlocks
 from tiercel.telemetry.logs import check_request_id
@@ -80,3 +83,19 @@ class ArgumentChecks:
         if not 0 < timeout_s <= _TIMEOUT_S_MAX:
             raise ValueError(f"timeout_s = {timeout_s}: must be more than 0 and at most {_TIMEOUT_S_MAX:.0f}")
         return timeout_s
+
+
+@contextmanager
+def looked_up(look_up: Callable[..., Lookup], what: Lookup | Sequence, limit_tokens: int | None) -> Iterator[Lookup]:
+    """A lookup as it was given, or one of a sequence, whose pins are given back if the body raises."""
+    if isinstance(what, Lookup):
+        if limit_tokens is not None:
+            raise ValueError(f"limit_tokens = {limit_tokens}: give it to `lookup`, this one has been made")
+        yield what
+        return
+    lookup = look_up(what, limit_tokens=limit_tokens)
+    try:
+        yield lookup
+    except BaseException:
+        lookup.release()
+        raise

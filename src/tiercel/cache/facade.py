@@ -17,15 +17,14 @@ import atexit
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiercel.cache.assembly import Assembly, Progress, assemble
-from tiercel.cache.checks import ArgumentChecks
+from tiercel.cache.checks import ArgumentChecks, looked_up
 from tiercel.cache.dispatch import Dispatcher
 from tiercel.cache.forks import refuse_in_forked_children
 from tiercel.cache.observing import Observer
@@ -157,7 +156,7 @@ class Cache:
             ValueError: `target` is too small, read-only, of another geometry or names a block twice, the lookup is another
                 cache's, or the timeout is not positive.
         """
-        with bind_request_id(request_id), self._looked_up(what, limit_tokens) as lookup:
+        with bind_request_id(request_id), looked_up(self.lookup, what, limit_tokens) as lookup:
             return self.launch([(lookup, target)], timeout_s=timeout_s)[0]
 
     def launch(self, batch: Iterable[tuple[Lookup, EngineBlocks]], *, timeout_s: float | None = None) -> list[Ticket]:
@@ -181,7 +180,7 @@ class Cache:
     ) -> Ticket:
         """Bring stored blocks from slower tiers into the fastest one. Arguments and errors as in `load`."""
         self._dispatcher.check_open()
-        with bind_request_id(request_id), self._looked_up(what, limit_tokens) as lookup:
+        with bind_request_id(request_id), looked_up(self.lookup, what, limit_tokens) as lookup:
             with self._observer.launching(self._dispatcher.transfer.queue_depths):
                 ticket = self._dispatcher.prefetch(lookup, self._checks.timeout(timeout_s))
             return self._observer.launched(ticket)
@@ -223,21 +222,6 @@ class Cache:
                 ticket = self._dispatcher.store(sequence, memory, first_block, timeout_s, priority)
             self._observer.record_store(sequence, first_block, ticket.num_blocks)
             return self._observer.launched(ticket)
-
-    @contextmanager
-    def _looked_up(self, what: Lookup | Sequence, limit_tokens: int | None) -> Iterator[Lookup]:
-        """A lookup as it was given, or one of a sequence, whose pins are given back if the body raises."""
-        if isinstance(what, Lookup):
-            if limit_tokens is not None:
-                raise ValueError(f"limit_tokens = {limit_tokens}: give it to `lookup`, this one has been made")
-            yield what
-            return
-        lookup = self.lookup(what, limit_tokens=limit_tokens)
-        try:
-            yield lookup
-        except BaseException:
-            lookup.release()
-            raise
 
     def observe_prefill(self, *, cached_tokens: int, computed_tokens: int, seconds: float) -> None:
         """Tell how long the engine took to compute tokens behind a prefix; `load_policy: auto` learns from it."""
