@@ -47,10 +47,10 @@ class Index::VictimPrefetch {
 
   // The eviction has come one victim further, with at most num_left more.
   void advance(std::size_t num_left) {
-    if (num_started_ == num_known_) {
-      if (num_left < kFewVictims || num_passed_++ < num_known_) return;
+    if (num_passed_ == num_known_) {
+      if (num_left < kFewVictims) return;
       num_known_ = index_.tree_.policy(tier_).peek(std::span<RunId>(victims_).first(std::min(num_left, kNumVictims)));
-      num_started_ = num_ended_ = num_passed_ = 0;
+      num_started_ = num_ended_ = num_chained_ = num_passed_ = 0;
     }
     const std::size_t ahead = std::min(num_known_, num_passed_ + kRunsAhead);
     while (num_started_ < ahead) index_.tree_.prefetch_run(tier_, victims_[num_started_++]);
@@ -58,6 +58,8 @@ class Index::VictimPrefetch {
     for (; num_ended_ < ends_ahead; ++num_ended_) {
       index_.tiers_[tier_].slots.prefetch(index_.tree_.prefetch_end(tier_, victims_[num_ended_]));
     }
+    const std::size_t chains_ahead = std::min(num_known_, num_passed_ + kChainsAhead);
+    while (num_chained_ < chains_ahead) index_.tree_.prefetch_chain(victims_[num_chained_++]);
     ++num_passed_;
   }
 
@@ -66,6 +68,7 @@ class Index::VictimPrefetch {
   static constexpr std::size_t kFewVictims = 4;
   static constexpr std::size_t kRunsAhead = 64;
   static constexpr std::size_t kEndsAhead = 32;
+  static constexpr std::size_t kChainsAhead = 12;
 
   const Index& index_;
   std::size_t tier_;
@@ -73,6 +76,7 @@ class Index::VictimPrefetch {
   std::size_t num_known_ = 0;
   std::size_t num_started_ = 0;
   std::size_t num_ended_ = 0;
+  std::size_t num_chained_ = 0;
   std::size_t num_passed_ = 0;
 };
 

@@ -1,61 +1,52 @@
 #include "index/key_table.hpp"
 
+#include <algorithm>
 #include <utility>
 
 namespace tiercel {
 
-void KeyTable::place(Shard& shard, Entry entry) noexcept {
-  std::size_t at = entry.tag & shard.mask;
-  while (shard.entries[at].run != kNoRun) at = (at + 1) & shard.mask;
-  shard.entries[at] = entry;
-}
+KeyTable::KeyTable(LazyArray<Run>& runs, std::size_t num_runs)
+    : runs_(runs),
+      buckets_(std::max(num_runs * kBucketsPerRun, kFirstBuckets)),
+      num_buckets_max_(std::max(num_runs * kBucketsPerRun, kFirstBuckets)) {}
 
-void KeyTable::grow(Shard& shard) {
-  const std::size_t old_length = shard.entries == nullptr ? 0 : shard.mask + 1;
-  const std::size_t length = old_length == 0 ? kFirstEntries : old_length * 2;
-  auto old = std::exchange(shard.entries, std::make_unique_for_overwrite<Entry[]>(length));
-  shard.mask = length - 1;
-  for (std::size_t at = 0; at < length; ++at) shard.entries[at] = {0, kNoRun};
-  for (std::size_t at = 0; at < old_length; ++at) {
-    if (old[at].run != kNoRun) place(shard, old[at]);
+// Move what belongs there from the bucket base_ below into a new last one.
+void KeyTable::split_bucket() noexcept {
+  if (num_buckets_ == 2 * base_) base_ *= 2;
+  const std::size_t added = num_buckets_++;
+  RunLink rest = std::exchange(buckets_[added - base_], kNoLink);
+  RunLink* stay = &buckets_[added - base_];
+  RunLink* move = &buckets_[added];
+  while (rest != kNoLink) {
+    Run& run = runs_[rest - 1];
+    RunLink*& end = bucket_of(run.first_key) == added ? move : stay;
+    *end = rest;
+    end = &run.next_in_bucket;
+    rest = std::exchange(run.next_in_bucket, kNoLink);
   }
-  num_bytes_ += (length - old_length) * sizeof(Entry);
 }
 
-void KeyTable::insert(const Key& key, RunId run) {
-  const std::uint64_t hash = spread(key);
-  Shard& shard = shards_[hash >> 56];
-  if (shard.entries == nullptr || (shard.num_used + 1) * 4 > (shard.mask + 1) * 3) grow(shard);
-  place(shard, {static_cast<std::uint32_t>(hash), run});
-  ++shard.num_used;
+void KeyTable::insert(RunId run) {
+  ++num_runs_;
+  while (num_buckets_ < std::min(num_runs_ * kBucketsPerRun, num_buckets_max_)) split_bucket();
+  RunLink& first = buckets_[bucket_of(runs_[run].first_key)];
+  runs_[run].next_in_bucket = std::exchange(first, run + 1);
 }
 
-std::size_t KeyTable::position_of(const Shard& shard, std::uint64_t hash, RunId run) const noexcept {
-  std::size_t at = static_cast<std::uint32_t>(hash) & shard.mask;
-  while (shard.entries[at].run != run) at = (at + 1) & shard.mask;
-  return at;
+RunLink& KeyTable::link_to(RunId run) noexcept {
+  RunLink* link = &buckets_[bucket_of(runs_[run].first_key)];
+  while (*link != run + 1) link = &runs_[*link - 1].next_in_bucket;
+  return *link;
 }
 
-void KeyTable::replace(const Key& key, RunId old_run, RunId new_run) {
-  const std::uint64_t hash = spread(key);
-  Shard& shard = shards_[hash >> 56];
-  shard.entries[position_of(shard, hash, old_run)].run = new_run;
+void KeyTable::replace(RunId old_run, RunId new_run) {
+  link_to(old_run) = new_run + 1;
+  runs_[new_run].next_in_bucket = runs_[old_run].next_in_bucket;
 }
 
-void KeyTable::erase(const Key& key, RunId run) {
-  const std::uint64_t hash = spread(key);
-  Shard& shard = shards_[hash >> 56];
-  std::size_t hole = position_of(shard, hash, run);
-  // Close the hole: move back each later entry of the cluster whose home does not lie behind the hole.
-  for (std::size_t at = (hole + 1) & shard.mask; shard.entries[at].run != kNoRun; at = (at + 1) & shard.mask) {
-    const std::size_t home = shard.entries[at].tag & shard.mask;
-    if (((at - home) & shard.mask) >= ((at - hole) & shard.mask)) {
-      shard.entries[hole] = shard.entries[at];
-      hole = at;
-    }
-  }
-  shard.entries[hole] = {0, kNoRun};
-  --shard.num_used;
+void KeyTable::erase(RunId run) {
+  link_to(run) = runs_[run].next_in_bucket;
+  --num_runs_;
 }
 
 }  // namespace tiercel

@@ -1,57 +1,50 @@
-// Where a run begins: first key -> run. Open addressing in 256 shards, so that growing copies a 256th at a time and no
-// single insert stalls. Two runs may share a first key (only a corrupt journal makes that happen); the caller's
-// predicate tells them apart. Not thread-safe.
+// Where a run begins: first key -> run. Linear hashing with chains through the runs' own records (Litwin, Linear
+// Hashing: A New Tool for File and Table Addressing, 1980): an insert adds two buckets, in place, so no single one
+// stalls, and all buckets lie together on few pages. Two runs may share a first key (only a corrupt journal makes that
+// happen); their parents tell them apart. Not thread-safe.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
+#include <cstring>
 
-#include "index/types.hpp"
+#include "index/lazy_array.hpp"
+#include "index/run.hpp"
 #include "key.hpp"
 
 namespace tiercel {
 
 class KeyTable {
  public:
-  // The run under `key` for which matches(run) holds, or kNoRun.
-  template <typename Matches>
-  RunId find(const Key& key, Matches&& matches) const {
-    const std::uint64_t hash = spread(key);
-    const Shard& shard = shards_[hash >> 56];
-    if (shard.entries == nullptr) return kNoRun;
-    const auto tag = static_cast<std::uint32_t>(hash);
-    for (std::size_t at = tag & shard.mask;; at = (at + 1) & shard.mask) {
-      const Entry& entry = shard.entries[at];
-      if (entry.run == kNoRun) return kNoRun;
-      if (entry.tag == tag && matches(entry.run)) return entry.run;
+  // num_runs: most runs ever in the table. `runs` must outlive it; of these it writes next_in_bucket.
+  KeyTable(LazyArray<Run>& runs, std::size_t num_runs);
+
+  // The run below `parent` that begins with `key`, or kNoRun.
+  RunId find(RunId parent, const Key& key) const noexcept {
+    RunLink link = buckets_[bucket_of(key)];
+    while (link != kNoLink && !(runs_[link - 1].parent == parent && runs_[link - 1].first_key == key)) {
+      link = runs_[link - 1].next_in_bucket;
     }
+    return link - 1;
   }
 
-  // Fetch what a call with this key will look at first.
-  void prefetch(const Key& key) const noexcept {
-    const std::uint64_t hash = spread(key);
-    const Shard& shard = shards_[hash >> 56];
-    if (shard.entries != nullptr) __builtin_prefetch(&shard.entries[static_cast<std::uint32_t>(hash) & shard.mask], 1);
+  // Fetch what erasing the run, whose record is at hand, will look at first; and, when that has come, second.
+  void prefetch_bucket(RunId run) const noexcept { __builtin_prefetch(&buckets_[bucket_of(runs_[run].first_key)], 1); }
+  void prefetch_chain(RunId run) const noexcept {
+    const RunLink first = buckets_[bucket_of(runs_[run].first_key)];
+    if (first != kNoLink && first != run + 1) __builtin_prefetch(&runs_[first - 1], 1);
   }
 
-  void insert(const Key& key, RunId run);
-  void replace(const Key& key, RunId old_run, RunId new_run);  // old_run must be there
-  void erase(const Key& key, RunId run);                       // must be there
+  void insert(RunId run);                      // by its first key
+  void replace(RunId old_run, RunId new_run);  // old_run must be there; both begin with one key
+  void erase(RunId run);                       // must be there
 
-  std::size_t num_bytes() const noexcept { return num_bytes_; }
+  std::size_t num_bytes() const noexcept { return num_buckets_ * sizeof(RunLink); }
 
  private:
-  struct Entry {
-    std::uint32_t tag;
-    RunId run;
-  };
-  struct Shard {
-    std::unique_ptr<Entry[]> entries;
-    std::size_t mask = 0;
-    std::size_t num_used = 0;
-  };
+  static constexpr RunLink kNoLink = 0;
+  static constexpr std::size_t kFirstBuckets = 16;
+  static constexpr std::size_t kBucketsPerRun = 2;
 
   // Keys are hashes already; the multiplication only guards against made-up ones.
   static std::uint64_t spread(const Key& key) noexcept {
@@ -62,14 +55,20 @@ class KeyTable {
     const std::uint64_t mixed = (low ^ (high * 0x9E3779B97F4A7C15u)) * 0xD6E8FEB86659FD93u;
     return mixed ^ (mixed >> 32);
   }
-  static void place(Shard& shard, Entry entry) noexcept;
-  std::size_t position_of(const Shard& shard, std::uint64_t hash, RunId run) const noexcept;
-  void grow(Shard& shard);
+  // Buckets from base_ on were split off the one base_ below.
+  std::size_t bucket_of(const Key& key) const noexcept {
+    const std::size_t bucket = spread(key) & (2 * base_ - 1);
+    return bucket < num_buckets_ ? bucket : bucket - base_;
+  }
+  RunLink& link_to(RunId run) noexcept;
+  void split_bucket() noexcept;
 
-  static constexpr std::size_t kFirstEntries = 16;
-
-  std::array<Shard, 256> shards_;
-  std::size_t num_bytes_ = 0;
+  LazyArray<Run>& runs_;
+  LazyArray<RunLink> buckets_;
+  std::size_t num_buckets_max_;
+  std::size_t base_ = kFirstBuckets;  // a power of two: base_ <= num_buckets_ <= 2 * base_
+  std::size_t num_buckets_ = kFirstBuckets;
+  std::size_t num_runs_ = 0;
 };
 
 }  // namespace tiercel

@@ -45,9 +45,9 @@ struct PolicyOptions {
 // What a policy may read of the tier. Elements never move.
 struct TierView {
   const LazyArray<Run>& runs;
-  const LazyArray<TierRun>& held;
-  std::size_t num_runs;     // run numbers are below this one
-  std::uint32_t num_slots;  // capacity of the tier in blocks
+  LazyArray<TierRun>& held;  // of these a policy may write policy_word
+  std::size_t num_runs;      // run numbers are below this one
+  std::uint32_t num_slots;   // capacity of the tier in blocks
 };
 
 struct PolicyStats {
@@ -80,7 +80,7 @@ class EvictionPolicy {
   virtual void became_leaf(RunId run) = 0;
   // The run's blocks [first, stop), its last in the tier, leave it. Comes before `removed`.
   virtual void trimmed(RunId run, std::uint32_t first, std::uint32_t stop, Leave leave) = 0;
-  // The tier holds nothing of the run any more. Its parent is still known.
+  // The tier holds nothing of the run any more, and forgets its record after this call. Its parent is still known.
   virtual void removed(RunId run) = 0;
   // `head` holds from now on the leading blocks of `tail` and is its parent, an inner run; both share tail's history.
   virtual void split(RunId head, RunId tail) = 0;
@@ -103,8 +103,6 @@ class EvictionPolicy {
 
   virtual PolicyStats stats() const { return {}; }
   virtual std::size_t num_bytes() const = 0;
-  // Fetch what `removed` will look at.
-  virtual void prefetch(RunId) const noexcept {}
 
  protected:
   const TierView tier_;

@@ -22,6 +22,7 @@ struct alignas(64) Run {
   std::uint32_t capacity;    // of keys and of each tier's slots
   std::uint32_t depth;       // blocks before this run on its path
   std::uint32_t root;        // in the root table; the same on a whole path
+  RunLink next_in_bucket;    // the table's
   std::uint8_t priority;     // no lower than any child's
 };
 static_assert(sizeof(Run) == 64);
@@ -32,7 +33,8 @@ struct alignas(32) TierRun {   // half a cache line
   std::uint32_t num_writing;   // of those, not ready yet
   std::uint32_t num_children;  // child runs of which the tier holds any block
   Slot only_slot;
-  float last_used;  // a stamp of EvictionAges
+  float last_used;            // a stamp of EvictionAges
+  std::uint32_t policy_word;  // the policy's own
 };
 
 }  // namespace tiercel

@@ -7,7 +7,7 @@ namespace tiercel {
 
 RunTree::RunTree(std::span<const std::uint32_t> capacities, std::span<const PolicyOptions> policies,
                  std::size_t num_runs)
-    : runs_(num_runs), unused_(num_runs) {
+    : runs_(num_runs), table_(runs_, num_runs), unused_(num_runs) {
   tiers_.reserve(capacities.size());  // policies keep references
   for (std::size_t tier = 0; tier < capacities.size(); ++tier) {
     Tier& added = tiers_.emplace_back(num_runs);
@@ -65,7 +65,7 @@ RunId RunTree::add_child(RunId parent, const Key& root, std::span<const Key> key
   run.root = roots_.acquire(root);
   run.priority = priority;
   link_child(parent, id);
-  table_.insert(keys[0], id);
+  table_.insert(id);
   return id;
 }
 
@@ -106,7 +106,7 @@ RunId RunTree::split(RunId tail_id, std::uint32_t at) {
   head.keys = new_keys(head_id, head.capacity);
   std::copy_n(tail.keys, at, head.keys);
   roots_.add_use(head.root);
-  table_.replace(tail.first_key, tail_id, head_id);
+  table_.replace(tail_id, head_id);
 
   // The head takes the tail's place among its siblings; the tail becomes its only child.
   if (head.previous_sibling != kNoRun) {
@@ -124,7 +124,7 @@ RunId RunTree::split(RunId tail_id, std::uint32_t at) {
   tail.num_blocks -= at;
   tail.depth += at;
   set_capacity(tail_id, tail.num_blocks);
-  table_.insert(tail.first_key, tail_id);
+  table_.insert(tail_id);
   return head_id;
 }
 
@@ -135,7 +135,7 @@ void RunTree::split_tier(std::size_t tier, RunId head_id, RunId tail_id, std::ui
   if (tail.num_present == 0) return;
   tiers_[tier].run_end = std::max(tiers_[tier].run_end, head_id + 1);
   const std::uint32_t num_head = std::min(tail.num_present, at);
-  head = {new_slots(tier, head_id, runs_[head_id].capacity), num_head, 0, 0, 0, tail.last_used};
+  head = {new_slots(tier, head_id, runs_[head_id].capacity), num_head, 0, 0, 0, tail.last_used, 0};
   std::copy_n(tail.slots, num_head, head.slots);
   if (tail.num_writing != 0) {
     head.num_writing = static_cast<std::uint32_t>(std::count_if(head.slots, head.slots + num_head, is_writing));
@@ -143,8 +143,8 @@ void RunTree::split_tier(std::size_t tier, RunId head_id, RunId tail_id, std::ui
   policy.split(head_id, tail_id);
   if (num_head == tail.num_present) {
     free_slots(tail.slots, runs_[tail_id].capacity);
-    tail = {};
     policy.removed(tail_id);
+    tail = {};
     policy.became_leaf(head_id);
     return;
   }
@@ -159,7 +159,7 @@ void RunTree::fill(std::size_t tier, RunId id, std::span<const Slot> slots, bool
   const RunId parent = runs_[id].parent;
   bool is_new = false;
   if (held.num_present == 0) {
-    held = {new_slots(tier, id, runs_[id].capacity), 0, 0, 0, 0, EvictionAges::kNeverUsed};
+    held = {new_slots(tier, id, runs_[id].capacity), 0, 0, 0, 0, EvictionAges::kNeverUsed, 0};
     tiers_[tier].run_end = std::max(tiers_[tier].run_end, id + 1);
     if (parent != kNoRun) count_child(tier, parent);
     is_new = true;
@@ -212,14 +212,14 @@ void RunTree::leave(std::size_t tier, RunId id) {
   TierRun& held = tiers_[tier].runs[id];
   const RunId parent = runs_[id].parent;
   free_slots(held.slots, runs_[id].capacity);
-  held = {};
   tiers_[tier].policy->removed(id);
+  held = {};
   if (parent != kNoRun) forget_child(tier, parent);
 }
 
 void RunTree::remove(RunId id) {
   Run& run = runs_[id];
-  table_.erase(run.first_key, id);
+  table_.erase(id);
   unlink_child(id);
   roots_.release(run.root);
   free_arrays(id);
@@ -255,16 +255,14 @@ void RunTree::raise(RunId id, std::uint8_t priority) {
 }
 
 void RunTree::prefetch_run(std::size_t tier, RunId id) const noexcept {
-  const Tier& from = tiers_[tier];
   __builtin_prefetch(&runs_[id], 1);
-  __builtin_prefetch(&from.runs[id], 1);
-  from.policy->prefetch(id);
+  __builtin_prefetch(&tiers_[tier].runs[id], 1);
 }
 
 Slot RunTree::prefetch_end(std::size_t tier, RunId id) const noexcept {
   const Run& run = runs_[id];
   const TierRun& held = tiers_[tier].runs[id];
-  table_.prefetch(run.first_key);
+  table_.prefetch_bucket(id);
   if (run.parent != kNoRun) __builtin_prefetch(&tiers_[tier].runs[run.parent], 1);
   if (run.capacity == 1) return held.only_slot & kSlotMask;
   __builtin_prefetch(held.slots + held.num_present - 1, 1);

@@ -58,9 +58,7 @@ class RunTree {
   std::uint64_t version() const noexcept { return version_; }
 
   // The child of `parent` (kNoRun: the top) that begins with `key`, or kNoRun.
-  RunId find_child(RunId parent, const Key& key) const {
-    return table_.find(key, [&](RunId id) { return runs_[id].parent == parent && runs_[id].first_key == key; });
-  }
+  RunId find_child(RunId parent, const Key& key) const { return table_.find(parent, key); }
 
   // A new run below `parent`'s end. No tier holds any of it: `fill` must follow. keys must not be empty.
   RunId add_child(RunId parent, const Key& root, std::span<const Key> keys, std::uint8_t priority);
@@ -82,10 +80,11 @@ class RunTree {
   // The path up from `id` has at least this priority.
   void raise(RunId id, std::uint8_t priority);
 
-  // Fetch into the processor's cache what evicting the run will need, in two steps, the second some time after the
-  // first: each miss would otherwise be waited for. The second returns a slot that will be needed.
+  // Fetch into the processor's cache what evicting the run will need, in three steps, each some time after the one
+  // before: each miss would otherwise be waited for. The second returns a slot that will be needed.
   void prefetch_run(std::size_t tier, RunId id) const noexcept;
   Slot prefetch_end(std::size_t tier, RunId id) const noexcept;
+  void prefetch_chain(RunId id) const noexcept { table_.prefetch_chain(id); }
 
   // Forget all runs.
   void clear();

@@ -7,6 +7,7 @@
 namespace tiercel {
 
 using RunId = std::uint32_t;
+using RunLink = std::uint32_t;  // a run's number + 1; 0: none, so that zeroed memory is valid
 using Slot = std::uint32_t;
 
 inline constexpr RunId kNoRun = std::numeric_limits<RunId>::max();

@@ -30,7 +30,6 @@ class LruPolicy final : public EvictionPolicy {
   std::size_t peek(std::span<RunId> victims) const override { return log_.peek(victims); }
   std::vector<RunId> order() const override { return log_.order(); }
   std::size_t num_bytes() const override { return log_.num_bytes(); }
-  void prefetch(RunId run) const noexcept override { log_.prefetch(run); }
 
  private:
   UseLog log_;

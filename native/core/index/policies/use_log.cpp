@@ -7,8 +7,7 @@ namespace tiercel {
 
 // A chunk that is not a level's youngest is sparse only if it and a neighbour hold more than half a chunk, so there are
 // at most live / kSparse + 2 a level.
-UseLog::UseLog(const TierView& tier)
-    : tier_(tier), places_(tier.num_runs), chunks_(tier.num_runs / (kSparse / 2) + 4 * (kPriorityMax + 1)) {
+UseLog::UseLog(const TierView& tier) : tier_(tier), chunks_(tier.num_runs / (kSparse / 2) + 4 * (kPriorityMax + 1)) {
   youngest_.fill(kNoPlace);
 }
 
@@ -51,8 +50,7 @@ void UseLog::append(RunId run) {
   chunk.runs[at] = run;
   chunk.live[at / 64] |= std::uint64_t{1} << (at % 64);
   ++chunk.num_live;
-  places_[run] = youngest_[level] = id * kChunkEntries + at;
-  num_runs_seen_ = std::max(num_runs_seen_, std::size_t{run} + 1);
+  place_of(run) = youngest_[level] = id * kChunkEntries + at;
 }
 
 void UseLog::kill(Place place) {
@@ -64,11 +62,11 @@ void UseLog::kill(Place place) {
   if (chunk.num_live < kSparse) settle(id);
 }
 
-bool UseLog::shares(RunId run, Place place) const noexcept { return run != kNoRun && places_[run] == place; }
+bool UseLog::shares(RunId run, Place place) const noexcept { return run != kNoRun && place_of(run) == place; }
 
 // Take the run's own entry away. What shared it takes it over.
 void UseLog::erase(RunId run) {
-  const Place place = places_[run];
+  const Place place = place_of(run);
   Chunk& chunk = chunks_[place / kChunkEntries];
   const std::uint32_t at = place % kChunkEntries;
   if (chunk.runs[at] != run || !test(chunk.live, at)) return;
@@ -85,11 +83,10 @@ void UseLog::erase(RunId run) {
 void UseLog::remove(RunId run) { erase(run); }
 
 void UseLog::share(RunId head, RunId tail) noexcept {
-  const Place place = places_[tail];
+  const Place place = place_of(tail);
   const std::uint32_t at = place % kChunkEntries;
-  places_[head] = place;
+  place_of(head) = place;
   chunks_[place / kChunkEntries].shared[at / 64] |= std::uint64_t{1} << (at % 64);
-  num_runs_seen_ = std::max(num_runs_seen_, std::size_t{head} + 1);
 }
 
 void UseLog::clear() {
@@ -141,11 +138,11 @@ void UseLog::move_entries(Chunk& target, ChunkId target_id, ChunkId source_id) n
       const RunId run = source.runs[at];
       target.runs[to] = run;
       target.live[to / 64] |= std::uint64_t{1} << (to % 64);
-      places_[run] = new_place;
+      place_of(run) = new_place;
       if (!test(shared, at)) continue;
       target.shared[to / 64] |= std::uint64_t{1} << (to % 64);
       for (RunId head = tier_.runs[run].parent; shares(head, old_place); head = tier_.runs[head].parent) {
-        places_[head] = new_place;
+        place_of(head) = new_place;
       }
     }
   }

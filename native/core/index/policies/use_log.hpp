@@ -24,7 +24,7 @@ class UseLog {
   // The run is the youngest of its priority.
   void append(RunId run);
   void use(RunId run) {
-    if (places_[run] == youngest_[tier_.runs[run].priority] && run_at(places_[run]) == run) return;
+    if (place_of(run) == youngest_[tier_.runs[run].priority] && run_at(place_of(run)) == run) return;
     erase(run);
     append(run);
   }
@@ -38,14 +38,13 @@ class UseLog {
   void clear();
 
   RunId oldest() const { return behind(passed_).run; }
-  void pass_over(RunId run) noexcept { passed_ = {run, places_[run]}; }
+  void pass_over(RunId run) noexcept { passed_ = {run, place_of(run)}; }
   void offer_again();
   std::size_t peek(std::span<RunId> runs) const;
   std::vector<RunId> order() const;
 
-  void prefetch(RunId run) const noexcept { __builtin_prefetch(&places_[run]); }
   std::size_t num_bytes() const noexcept {
-    return num_runs_seen_ * sizeof(Place) + num_chunks_seen_ * sizeof(Chunk) + unused_.capacity() * sizeof(ChunkId);
+    return num_chunks_seen_ * sizeof(Chunk) + unused_.capacity() * sizeof(ChunkId);
   }
 
  private:
@@ -76,6 +75,7 @@ class UseLog {
     Place place = kNoPlace;
   };
 
+  Place& place_of(RunId run) const noexcept { return tier_.held[run].policy_word; }
   RunId run_at(Place place) const noexcept { return chunks_[place / kChunkEntries].runs[place % kChunkEntries]; }
   static bool test(const std::array<std::uint64_t, kChunkEntries / 64>& bits, std::uint32_t at) noexcept {
     return (bits[at / 64] >> (at % 64) & 1) != 0;
@@ -95,14 +95,12 @@ class UseLog {
   void move_entries(Chunk& target, ChunkId target_id, ChunkId source_id) noexcept;
 
   const TierView tier_;
-  LazyArray<Place> places_;
   LazyArray<Chunk> chunks_;
   std::array<Level, kPriorityMax + 1> levels_{};
   std::array<Place, kPriorityMax + 1> youngest_;
   std::vector<ChunkId> unused_;
   Cursor passed_;  // the last run passed over; nothing is merged while there is one, so its place holds
   ChunkId num_chunks_seen_ = 0;
-  std::size_t num_runs_seen_ = 0;  // highest run number + 1
 };
 
 }  // namespace tiercel
