@@ -10,6 +10,7 @@
 #include "memory/arena.hpp"
 #include "memory/checksum.hpp"
 #include "memory/copy.hpp"
+#include "memory/memory_limits.hpp"
 #include "version.hpp"
 
 namespace nb = nanobind;
@@ -94,6 +95,7 @@ void bind_memory(nb::module_& module) {
   nb::register_exception_translator(&translate_system_error);
   module.def("built_with_io_uring", &built_with_io_uring);
   module.def("cpu_features", &cpu_features_as_dict);
+  module.def("return_freed_memory", &return_freed_memory, nb::call_guard<nb::gil_scoped_release>());
   module.def("checksum", &checksum_of_buffer, nb::arg("data"), nb::arg("seed") = 0);
   nb::class_<Arena>(module, "Arena", nb::is_final())
       .def(

@@ -69,6 +69,9 @@ def sha256(data: bytes, portable: bool = False) -> bytes: ...
 def checksum(data: Any, seed: int = 0) -> int:
     """64-bit XXH3 of a C-contiguous buffer; the same on every machine. ValueError if it is not contiguous."""
 
+def return_freed_memory() -> None:
+    """Hand freed memory back to the kernel, where the C library would keep it. Milliseconds."""
+
 @final
 class Arena:
     """One shared memory mapping (memfd), zero-filled, its base address page-aligned. It lives until it is closed or

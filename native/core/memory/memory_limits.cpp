@@ -1,5 +1,7 @@
 #include "memory/memory_limits.hpp"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -86,6 +88,12 @@ MemoryRoom available_memory() {
     lower(room, names.root, names);
   }
   return room;
+}
+
+void return_freed_memory() noexcept {
+#ifdef __GLIBC__
+  ::malloc_trim(0);
+#endif
 }
 
 }  // namespace tiercel

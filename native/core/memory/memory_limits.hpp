@@ -1,4 +1,5 @@
-// How much memory this process may still take, by the machine and by its control group.
+// How much memory this process may still take, by the machine and by its control group, and giving back what it need
+// not keep.
 #pragma once
 
 #include <cstdint>
@@ -14,5 +15,9 @@ struct MemoryRoom {
 // The least of what the kernel calls available and what each enclosing memory control group leaves, counting page cache
 // that can be dropped as room.
 MemoryRoom available_memory();
+
+// Hands what was freed back to the kernel, where the C library would keep it for itself. Milliseconds: not for every
+// day.
+void return_freed_memory() noexcept;
 
 }  // namespace tiercel

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tiercel import hashing
+from tiercel import _native, hashing
 from tiercel.config import CacheConfig, ModelConfig, ResolvedConfig, check_resources
 from tiercel.config.sizes import parse_size
 from tiercel.control import DEMOTION_START, Admission, Control, ControlSettings
@@ -142,6 +142,7 @@ def assemble(model: ModelConfig, config: CacheConfig, progress: Progress | None 
         control = Control(settings)
         if disk is not None:
             _restore(control, disk)
+            _native.return_freed_memory()  # what recovery needed for a moment: as much again as what it leaves
         opened.pop_all()
     return Assembly(
         config=config,
