@@ -195,6 +195,17 @@ def test_a_socket_or_port_that_cannot_be_had_names_its_setting(tmp_path: Path) -
             Cache.open(MODEL, replace(config(host=64), metrics_port=taken.getsockname()[1]))
 
 
+@pytest.mark.parametrize("key", ["record_path", "status_socket"])
+def test_a_path_in_a_home_directory_is_found_there(tmp_path: Path, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    there: dict[str, Any] = {key: "~/here"}
+    nowhere: dict[str, Any] = {key: "~nobody-here/x"}
+    with Cache.open(MODEL, config(host=8, **there)):
+        assert (tmp_path / "here").exists()
+    with pytest.raises(ConfigError, match=f"{key} = '~nobody-here/x': names a home directory that does not exist"):
+        Cache.open(MODEL, config(host=8, **nowhere))
+
+
 @pytest.mark.parametrize("limit", ["5", 1.5, [1]])
 def test_a_limit_that_is_no_number_of_tokens_is_named(limit: Any) -> None:
     with Cache.open(MODEL, config(host=8)) as cache, pytest.raises(TypeError, match=r"limit_tokens = .*integer"):

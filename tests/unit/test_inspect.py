@@ -164,3 +164,11 @@ def test_a_folder_without_permission_is_reported_as_such(tmp_path: Path) -> None
     closed = tmp_path / "tiercel-v1-closed"
     closed.mkdir(mode=0)
     assert [report.problem for report in inspect_directory(tmp_path)] == ["", "cannot be read (Permission denied)"]
+
+
+def test_a_manifest_that_lacks_its_format_version_is_told_in_words(tmp_path: Path) -> None:
+    folder = tmp_path / "tiercel-v9-abab"
+    folder.mkdir()
+    (folder / "manifest.json").write_text("{}")
+    (report,) = inspect_directory(tmp_path)
+    assert "not a manifest (it names no format_version); remove" in report.problem

@@ -237,7 +237,7 @@ def test_another_file_is_refused_and_left_alone(tmp_path: Path, content: bytes, 
 
 def test_two_caches_may_not_record_to_one_file(open_recorder: Open, tmp_path: Path) -> None:
     recorder = open_recorder()
-    with pytest.raises(ConfigError, match="no other cache"):
+    with pytest.raises(ConfigError, match="another cache records to it"):
         Cache.open(MODEL, config(host=8, record_path=str(tmp_path / "trace")))
     recorder.close()
 

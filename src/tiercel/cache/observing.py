@@ -5,12 +5,12 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from tiercel.cache.assembly import Assembly
 from tiercel.cache.tickets import Outcome, Ticket
 from tiercel.config.messages import problem
+from tiercel.config.paths import expanded
 from tiercel.control import Lookup
 from tiercel.errors import DeadlineError, FormatError, TiercelError
 from tiercel.hashing import Sequence
@@ -213,7 +213,7 @@ def _make_recorder(assembly: Assembly, path: str) -> Recorder:
     )
     try:
         return Recorder(
-            Path(path),
+            expanded("record_path", path),
             about,
             bytes_max=assembly.record_bytes_max,
             count=partial(assembly.metrics.count, "recorder_events"),

@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from msgspec.structs import replace
 
@@ -11,6 +10,7 @@ from tiercel import __version__
 from tiercel.cache.assembly import Assembly
 from tiercel.cache.observing import TIER_NAMES
 from tiercel.config.messages import problem
+from tiercel.config.paths import expanded
 from tiercel.index import EVICTION_AGE_BOUNDS_S
 from tiercel.telemetry.snapshot import Activity, HistogramStatus, HitCurveStatus, StatusSnapshot, TierStatus
 from tiercel.telemetry.status import SOCKET_NAME, StatusServer
@@ -45,7 +45,7 @@ class Reporter:
         self._depths, self._tickets = depths, tickets
         self._assembly.metrics.foresee("throttled", depths())
         config = self._assembly.config
-        path = Path(config.status_socket) if config.status_socket else None
+        path = expanded("status_socket", config.status_socket) if config.status_socket else None
         if path is None and self._assembly.disk_folder is not None:
             path = self._assembly.disk_folder / SOCKET_NAME
         try:

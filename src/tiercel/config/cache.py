@@ -78,7 +78,7 @@ class CacheConfig(SightSettings, MovingSettings, PolicySettings, CapacitySetting
     def ssd_cache_dirs(self) -> tuple[Path, ...]:
         """The directories of `ssd_cache_dir`, in order."""
         given = self.ssd_cache_dir.split(";") if isinstance(self.ssd_cache_dir, str) else self.ssd_cache_dir
-        return tuple(expanded(entry.strip()) for entry in given if entry.strip())
+        return tuple(expanded("ssd_cache_dir", entry.strip()) for entry in given if entry.strip())
 
     @property
     def shares(self) -> tuple[str, ...]:

@@ -23,9 +23,9 @@ def utf8_path(path: str | os.PathLike[str]) -> str:
     return os.fsencode(path).decode()
 
 
-def expanded(entry: str) -> Path:
-    """Return a path with ~ replaced. Raises ConfigError where there is no such home."""
+def expanded(key: str, entry: str) -> Path:
+    """Return the path that a setting names, with ~ replaced. Raises ConfigError where there is no such home."""
     try:
         return Path(entry).expanduser()
     except RuntimeError as error:
-        raise problem("ssd_cache_dir", entry, "names a home directory that does not exist", "write it out") from error
+        raise problem(key, entry, "names a home directory that does not exist", "write it out") from error

@@ -159,7 +159,10 @@ class Recorder:
         """Open the file, alone, cut off what is torn, and begin a session in it."""
         file = FileIO(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise OSError(error.errno, "another cache records to it", str(self._path)) from error
             tail = Tail()
             for path in (self._path, self._older):
                 _require_ours(path)

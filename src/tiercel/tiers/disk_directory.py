@@ -195,14 +195,17 @@ def read_manifest(folder: Path) -> Manifest | None:
     except FileNotFoundError:
         return None
     try:
-        version = json.loads(data)["format_version"]
+        fields = json.loads(data)
+        if "format_version" not in fields:
+            raise ValueError("it names no format_version")
+        version = fields["format_version"]
         if version != FORMAT_VERSION:
             raise FormatError(
                 f"{path}: has format version {version!r}, this version of Tiercel reads {FORMAT_VERSION}; "
                 f"use the version that wrote it, or remove {folder}"
             )
         return msgspec.json.decode(data, type=Manifest)
-    except (ValueError, KeyError, TypeError, msgspec.MsgspecError) as error:
+    except (ValueError, TypeError, msgspec.MsgspecError) as error:
         raise FormatError(f"{path}: not a manifest ({error}); remove {folder} if it is of no use") from error
 
 
