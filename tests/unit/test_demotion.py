@@ -200,3 +200,22 @@ def test_stores_resets_and_close_race_demotions(tmp_path: Path) -> None:
             prompt = again.sequence(tokens(10, seed=turn))
             loaded = again.load(prompt, fresh.blocks(0, 10)).wait(10)
             fresh.check(prompt, loaded.num_blocks_ok)
+
+
+def test_a_store_that_does_not_write_to_disk_is_not_throttled_by_a_queue_of_demotions(tmp_path: Path) -> None:
+    settings = config(
+        tmp_path, host=64, disk=400, ssd_admission="on_evict", evict_start_threshold=0.5, transfer_queue_depth_max=8
+    )
+    assembly = assemble(MODEL, settings)
+    slow: object = Slow(assembly.tiers[TierName.DISK], 0.5)
+    assembly.tiers[TierName.DISK] = slow  # type: ignore[assignment]
+    with Cache(assembly) as cache:
+        engine = SmallEngine(cache.geometry)
+        first, second = (cache.sequence(tokens(num_blocks, seed=num_blocks)) for num_blocks in (40, 4))
+        cache.store(first, engine.fill(first)).wait(10)
+        deadline = time.monotonic() + 10
+        while not cache.stats().queue_depths["disk-store"]:
+            assert time.monotonic() < deadline, "no demotion begins"
+            time.sleep(0.001)
+        assert cache.store(second, engine.fill(second, at=50)).wait(10).ok
+        assert cache.stats().activity.throttled == {}

@@ -48,6 +48,8 @@ class Dispatcher:
         self._reset_lock = threading.Lock()
         self._load_lanes = [LaneName(tier, True) for tier in sorted(tiers)]
         self._store_lanes = [LaneName(tier, False) for tier in sorted(tiers)]
+        demotes = control.settings.demotes
+        self._target_lanes = [lane for lane in self._store_lanes if not (demotes and lane.tier is _DISK)]
         self._table = OperationTable(control, tiers, settings, hooks)
         self.transfer = self._table.transfer
 
@@ -100,10 +102,10 @@ class Dispatcher:
         now_s = time.monotonic()
         ended: list[Resolution] = []
         with self._table.lock:
-            lanes = self._store_lanes
-            self._check_room(lanes[:1], 1 if isinstance(priority, int) else PRIORITY_STEPS_MAX)
-            targets = [lanes[0].tier]
-            for lane in lanes[1:]:
+            first, *others = self._target_lanes
+            self._check_room([first], 1 if isinstance(priority, int) else PRIORITY_STEPS_MAX)
+            targets = [first.tier]
+            for lane in others:
                 if self.transfer.has_room(lane, _STORE_MOVES):
                     targets.append(lane.tier)
                 else:
