@@ -37,6 +37,23 @@ def num_pinned(cache: Cache) -> int:
     return sum(tier.num_pinned for tier in cache.stats().tiers)
 
 
+def test_a_batch_takes_no_more_room_in_a_queue_than_it_has_moves() -> None:
+    with Cache.open(MODEL, config(host=64, transfer_queue_depth_max=8)) as cache:
+        engine = SmallEngine(cache.geometry)
+        for seed in range(9):
+            store(cache, engine, seed)
+        sequences = [cache.sequence(tokens(4, seed=seed)) for seed in range(9)]
+        engine.poison()
+        lookups = [cache.lookup(sequence) for sequence in sequences]
+        batch = [(lookup, engine.blocks(4 * at, 4 * at + 4)) for at, lookup in enumerate(lookups)]
+        with pytest.raises(ThrottledError, match="no room for 9 more moves"):
+            cache.launch(batch)
+        assert all(ticket.wait(10).ok for ticket in cache.launch(batch[:8]))
+        for at, sequence in enumerate(sequences[:8]):
+            engine.check(sequence, 4, at=4 * at)
+        lookups[8].release()
+
+
 def test_a_batch_with_a_lookup_that_was_used_before_starts_none(cache: Cache, engine: SmallEngine) -> None:
     store(cache, engine, 1)
     sequence = cache.sequence(tokens(4, seed=1))

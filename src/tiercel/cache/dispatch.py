@@ -20,7 +20,8 @@ from tiercel.tiers.base import BlockMemory, Tier, TierName
 from tiercel.transfer import LaneName, TransferSettings
 
 _MOVES_PER_SEGMENT = 3
-"""Most moves of one lane that a segment is split into: into the fastest tier, and past it on both sides."""
+"""Most moves of its own tier's lane that a slower tier's segment is split into: into the fastest tier, and past it on both
+sides. In the fastest tier's lane a segment makes one at most."""
 
 _STORE_MOVES = 2 * PRIORITY_STEPS_MAX + 2
 """Most moves of a slower tier's lane that a store is split into: each priority's part of the tier before it and what lies
@@ -69,11 +70,14 @@ class Dispatcher:
 
     def load(self, loads: Sequence[tuple[Lookup, BlockMemory]], timeout_s: float) -> list[Ticket]:
         """Launch loads, all or none. Raises ThrottledError, StaleTicketError, CacheClosedError or ValueError."""
-        num_segments = sum(len(lookup.segments) for lookup, _ in loads)
+        tiers = [segment.tier for lookup, _ in loads for segment in lookup.segments]
         now_s = time.monotonic()
         ended: list[Resolution] = []
         with self._table.lock:
-            self._check_room(self._load_lanes, _MOVES_PER_SEGMENT * num_segments)
+            fastest, *slower = self._load_lanes
+            self._check_room([fastest], len(tiers))
+            for lane in slower:
+                self._check_room([lane], _MOVES_PER_SEGMENT * tiers.count(lane.tier))
             self._control.check_launchable([lookup for lookup, _ in loads])
             tickets = []
             for lookup, target in loads:
