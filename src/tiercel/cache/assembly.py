@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tiercel import _native, hashing
+from tiercel import hashing
 from tiercel.config import CacheConfig, ModelConfig, ResolvedConfig, check_resources
 from tiercel.config.sizes import parse_size
 from tiercel.control import DEMOTION_START, Admission, Control, ControlSettings
@@ -24,6 +24,7 @@ from tiercel.tiers.base import Tier, TierName
 from tiercel.tiers.disk import DiskTier
 from tiercel.tiers.disk_options import DiskOptions
 from tiercel.tiers.host import HostTier
+from tiercel.tiers.memory import return_freed_memory
 from tiercel.transfer import Devices, TransferSettings
 
 _logger = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ def assemble(model: ModelConfig, config: CacheConfig, progress: Progress | None 
         control = Control(settings)
         if disk is not None:
             _restore(control, disk)
-            _native.return_freed_memory()  # what recovery needed for a moment: as much again as what it leaves
+            return_freed_memory()  # what recovery needed for a moment: as much again as what it leaves
         opened.pop_all()
     return Assembly(
         config=config,

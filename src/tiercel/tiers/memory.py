@@ -66,6 +66,11 @@ def allocate_memory(num_blocks: int, block_bytes: int) -> ContiguousMemory:
     return ContiguousMemory(addresses.astype(np.uint64), block_bytes, owner=mapping)
 
 
+def return_freed_memory() -> None:
+    """Hand freed memory back to the system, where the C library would keep it. Milliseconds: for the end of a start."""
+    _native.return_freed_memory()
+
+
 def bytes_view(memory: ContiguousMemory, block: int, num_bytes: int) -> memoryview:
     """Return the bytes of one block, writable; valid while the memory lives."""
     return memoryview((ctypes.c_uint8 * num_bytes).from_address(int(memory.addresses[block]))).cast("B")
