@@ -229,6 +229,7 @@ def test_a_disk_without_room_for_the_journal_reports_no_space_and_recovers(tmp_p
         for _ in range(200):  # until the journal's last page is full
             outcomes |= set(store(tier, slots_of(4, 5), rows[:2], random_labels(random, 2)))
         assert outcomes == {OK, BlockStatus.NO_SPACE}
+        assert tier.stats().journal_refusals["put"] > 0
         assert load(tier, slots_of(0, 3))[0] == [OK, OK]
         assert load(tier, slots_of(4, 5))[0] == [BlockStatus.MISSING] * 2
         tier.free(slots_of(1))

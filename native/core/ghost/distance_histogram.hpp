@@ -36,7 +36,7 @@ class DistanceHistogram {
 
   static std::size_t bucket_of(std::uint64_t distance) noexcept {
     if (distance < 2 * kSteps) return distance;
-    const int shift = std::bit_width(distance) - 1 - kStepBits;
+    const int shift = static_cast<int>(std::bit_width(distance)) - 1 - kStepBits;
     return static_cast<std::size_t>(shift) * kSteps + (distance >> shift);
   }
   static std::uint64_t first_of(std::size_t bucket) noexcept {
