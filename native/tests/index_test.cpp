@@ -34,12 +34,13 @@ class Caller {
   Caller(std::shared_ptr<Index> index, std::uint64_t seed) : index_(std::move(index)), random_(seed) {}
 
   void act() {
+    now_s_ += 0.001;
     const std::unique_ptr<Sequence> sequence = random_sequence(random_);
     const std::size_t tier = random_.below(kCapacities.size());
     const std::uint64_t kind = random_.below(100);
     if (kind < 40) {
       Index::Lock lock(index_->mutex());
-      matches_.push_back(index_->match(lock, *sequence, sequence->num_blocks(), random_.below(2) == 0));
+      matches_.push_back(index_->match(lock, *sequence, sequence->num_blocks(), random_.below(2) == 0, now_s_));
       if (random_.below(4) == 0) index_->truncate(lock, matches_.back(), random_.below(kBlocksMax));
     } else if (kind < 80) {
       reserve(*sequence, tier);
@@ -48,7 +49,7 @@ class Caller {
       index_->drop(lock, *sequence, random_.below(sequence->num_blocks()), tier);
     } else if (kind < 92) {
       Index::Lock lock(index_->mutex());
-      index_->evict(lock, tier, {.num_blocks = random_.below(30)});
+      index_->evict(lock, tier, {.num_blocks = random_.below(30), .now_s = now_s_});
     } else if (kind == 92) {
       Index::Lock lock(index_->mutex());
       index_->clear(lock);
@@ -67,7 +68,8 @@ class Caller {
   void reserve(Sequence& sequence, std::size_t tier) {
     sequence.hash_to(sequence.num_blocks());
     Index::Lock lock(index_->mutex());
-    reservations_.push_back(index_->reserve(lock, sequence, tier, 1, 0, sequence.num_blocks()));
+    reservations_.push_back(
+        index_->reserve(lock, sequence, tier, ReserveOptions{1, 0, sequence.num_blocks(), now_s_, 0}));
     Reservation& reservation = reservations_.back();
     const std::uint64_t fate = random_.below(10);
     if (fate == 0) index_->abort(lock, reservation);
@@ -82,6 +84,7 @@ class Caller {
 
   const std::shared_ptr<Index> index_;
   Random random_;
+  double now_s_ = 0;
   std::deque<Match> matches_;
   std::deque<Reservation> reservations_;
 };
