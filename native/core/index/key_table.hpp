@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "index/lazy_array.hpp"
+#include "index/prefetch.hpp"
 #include "index/run.hpp"
 #include "key.hpp"
 
@@ -29,10 +30,10 @@ class KeyTable {
   }
 
   // Fetch what erasing the run, whose record is at hand, will look at first; and, when that has come, second.
-  void prefetch_bucket(RunId run) const noexcept { __builtin_prefetch(&buckets_[bucket_of(runs_[run].first_key)], 1); }
+  void prefetch_bucket(RunId run) const noexcept { tiercel::prefetch(&buckets_[bucket_of(runs_[run].first_key)]); }
   void prefetch_chain(RunId run) const noexcept {
     const RunLink first = buckets_[bucket_of(runs_[run].first_key)];
-    if (first != kNoLink && first != run + 1) __builtin_prefetch(&runs_[first - 1], 1);
+    if (first != kNoLink && first != run + 1) tiercel::prefetch(&runs_[first - 1]);
   }
 
   void insert(RunId run);                      // by its first key

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "index/prefetch.hpp"
+
 namespace tiercel {
 
 RunTree::RunTree(std::span<const std::uint32_t> capacities, std::span<const PolicyOptions> policies,
@@ -255,17 +257,17 @@ void RunTree::raise(RunId id, std::uint8_t priority) {
 }
 
 void RunTree::prefetch_run(std::size_t tier, RunId id) const noexcept {
-  __builtin_prefetch(&runs_[id], 1);
-  __builtin_prefetch(&tiers_[tier].runs[id], 1);
+  tiercel::prefetch(&runs_[id]);
+  tiercel::prefetch(&tiers_[tier].runs[id]);
 }
 
 Slot RunTree::prefetch_end(std::size_t tier, RunId id) const noexcept {
   const Run& run = runs_[id];
   const TierRun& held = tiers_[tier].runs[id];
   table_.prefetch_bucket(id);
-  if (run.parent != kNoRun) __builtin_prefetch(&tiers_[tier].runs[run.parent], 1);
+  if (run.parent != kNoRun) tiercel::prefetch(&tiers_[tier].runs[run.parent]);
   if (run.capacity == 1) return held.only_slot & kSlotMask;
-  __builtin_prefetch(held.slots + held.num_present - 1, 1);
+  tiercel::prefetch(held.slots + held.num_present - 1);
   return 0;
 }
 

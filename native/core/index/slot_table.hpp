@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "index/lazy_array.hpp"
+#include "index/prefetch.hpp"
 #include "index/types.hpp"
 
 namespace tiercel {
@@ -57,7 +58,7 @@ class SlotTable {
     ++num_pinned_;
   }
 
-  void prefetch(Slot slot) const noexcept { __builtin_prefetch(&words_[slot], 1); }
+  void prefetch(Slot slot) const noexcept { tiercel::prefetch(&words_[slot]); }
   bool is_pinned(Slot slot) const noexcept { return (words_[slot] & ~kOwnedBit) != 0; }
   void pin(Slot slot) noexcept { num_pinned_ += (words_[slot]++ & ~kOwnedBit) == 0; }
   void unpin(Slot slot) noexcept {
