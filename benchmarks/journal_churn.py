@@ -58,6 +58,7 @@ def overwrite(records: BlockRecords, folder: Path, rounds: int) -> Churn:
     """Fill the tier, overwrite it `rounds` times in random order, and go on until just before a checkpoint is due."""
     random = np.random.default_rng(1)
     churn = Churn()
+    order = np.arange(NUM_BLOCKS, dtype=np.uint32)
 
     def checkpoint() -> None:
         started = time.perf_counter()
@@ -67,7 +68,7 @@ def overwrite(records: BlockRecords, folder: Path, rounds: int) -> Churn:
     with ThreadPoolExecutor(1) as pool:
         running: Future[None] | None = None
         for _ in range(rounds + 1):
-            order = random.permutation(NUM_BLOCKS).astype(np.uint32)
+            order[:] = random.permutation(NUM_BLOCKS)
             for at in range(0, NUM_BLOCKS, BLOCKS_A_WRITE):
                 slots = order[at : at + BLOCKS_A_WRITE]
                 beside = running is not None and not running.done()

@@ -124,7 +124,7 @@ class Simulation:
     def do_sync(self) -> None:
         disk = self.cache._assembly.disk
         assert disk is not None
-        disk._synced_at = float("-inf")
+        disk._sync._synced_at = float("-inf")
         disk._sync.sync_if_due()
 
     def do_reset(self) -> None:

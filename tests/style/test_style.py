@@ -33,6 +33,9 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("swallowed exception", "src/tiercel/cache/tickets.py:Ticket._call_back"): (
         "a caller's callback must not end the thread that resolves other tickets too; the log has the trace"
     ),
+    ("swallowed exception", "src/tiercel/cache/upkeep.py:Upkeep._work"): (
+        "a defect in one task must not end the thread that makes room for all stores; the log has the trace"
+    ),
     ("parameters", "src/tiercel/config/settings.py:setting"): (
         "what is known of a setting, in one place; six of the eight are keywords with a default"
     ),

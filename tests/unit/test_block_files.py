@@ -172,6 +172,7 @@ def test_writes_that_give_way_to_reads_still_end(tmp_path: Path, engine: str) ->
     memory, slots = filled_memory(64), np.random.default_rng(SEED).permutation(64).astype(np.uint32)
     read, written = slots[:32], slots[32:]
     _, checksums = files.write(read, memory.addresses[:32], seeds_for(read))
+    _, checksums_written = files.write(written, memory.addresses[32:], seeds_for(written))
     stopped, failures = threading.Event(), []
 
     def keep_reading() -> None:

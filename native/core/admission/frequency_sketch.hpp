@@ -1,9 +1,9 @@
 // How often was a block seen lately? A count-min sketch with conservative update over two windows: estimates are never
 // too low within the windows, and seldom too high.
 //
-// Counters have 4 bits. Those of a key lie in one cache line, one in each of its four rows, all chosen by bits of the key
-// itself. A window ends after a number of sightings; the counts of the window before stay readable, so what was seen
-// just before the change is not forgotten with it. Not thread-safe: the owner guards it.
+// Counters have 4 bits. Those of a key lie in one cache line, one in each of its four rows, all chosen by bits of the
+// key itself. A window ends after a number of sightings; the counts of the window before stay readable, so what was
+// seen just before the change is not forgotten with it. Not thread-safe: the owner guards it.
 #pragma once
 
 #include <array>

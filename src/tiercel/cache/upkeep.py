@@ -44,6 +44,8 @@ class Upkeep:
                 except (TiercelError, OSError) as error:
                     # A cache without room ahead of need still works, and the next round tries again.
                     _logger.warning("background upkeep failed: %s", error)
+                except Exception:
+                    _logger.critical("defect in background upkeep", exc_info=True)
 
     def end(self) -> None:
         """Let the round in progress be the last one. Does not wait for it. Idempotent."""
