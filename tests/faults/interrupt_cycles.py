@@ -170,6 +170,7 @@ def main() -> None:
     seed = int(os.environ.get("TIERCEL_TEST_SEED", str(random.randrange(2**32))))
     sys.stderr.write(f"TIERCEL_TEST_SEED={seed}\n")
     logging.disable(logging.CRITICAL - 1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where a shell runs this in the background
     generator = random.Random(seed)
     for prompt in range(NUM_PROMPTS):
         MODEL.content(prompt, BLOCKS_MAX)

@@ -19,12 +19,12 @@ def test_the_wheel_holds_types_licences_and_the_native_core(wheel: Path) -> None
     assert sorted(licences) == ["LICENSE", "native/third_party/xxhash/LICENSE"]
 
 
-def test_the_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_holds_every_module_and_kernel_and_nothing_else(wheel: Path) -> None:
     names = {name for name in zipfile.ZipFile(wheel).namelist() if not name.startswith("tiercel-")}
     modules = {
         path.relative_to(ROOT / "src").as_posix()
         for path in (ROOT / "src" / "tiercel").rglob("*")
-        if path.suffix in (".py", ".pyi", ".typed") and "__pycache__" not in path.parts
+        if path.suffix in (".py", ".pyi", ".typed", ".cu") and "__pycache__" not in path.parts
     }
     assert modules <= names | {"tiercel/py.typed"}, sorted(modules - names)
     strange = {name for name in names - modules if not name.endswith((".so", "/py.typed", "/"))}
