@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.small_engine import MODEL, SmallEngine, config, tokens
+from tests.helpers.small_engine import MODEL, PROMPT_BLOCKS, SmallEngine, config, load_prompt, store_prompt
 from tiercel import Cache, TierName
 from tiercel.cache import assembly
 from tiercel.tiers.disk_options import DiskOptions
 
-NUM_BLOCKS = 24
 NOBODY = 65534
 Fault = Callable[[Path], AbstractContextManager[None]]
 
@@ -59,21 +58,6 @@ def every_call_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(assembly, "DiskOptions", partial(DiskOptions, probe_interval_s=0.0))
 
 
-def store(cache: Cache, engine: SmallEngine, seed: int) -> int:
-    """Store a prompt and return how many of its blocks reached the disk."""
-    sequence = cache.sequence(tokens(NUM_BLOCKS, seed=seed))
-    return cache.store(sequence, engine.fill(sequence)).wait(10).blocks_by_tier.get(TierName.DISK, 0)
-
-
-def load(cache: Cache, engine: SmallEngine, seed: int) -> int:
-    """Load a prompt, check every byte that came, and return how many blocks that was."""
-    sequence = cache.sequence(tokens(NUM_BLOCKS, seed=seed))
-    engine.poison()
-    result = cache.load(sequence, engine.blocks(0, NUM_BLOCKS)).wait(10)
-    engine.check(sequence, result.num_blocks_ok)
-    return result.num_blocks_ok
-
-
 def out_of_service(cache: Cache) -> str:
     return cache._assembly.tiers[TierName.DISK].stats().out_of_service
 
@@ -89,22 +73,24 @@ def test_a_disk_out_of_service_costs_misses_and_comes_back(
     with Cache.open(MODEL, settings) as cache:
         engine = SmallEngine(cache.geometry)
         for seed in range(3):
-            assert store(cache, engine, seed) == NUM_BLOCKS
+            assert store_prompt(cache, engine, seed) == PROMPT_BLOCKS
         (folder,) = (directory / "cache").iterdir()
         with fault(folder):
             for seed in range(10, 14):
-                assert store(cache, engine, seed) == 0
-                load(cache, engine, seed)
+                assert store_prompt(cache, engine, seed) == 0
+                load_prompt(cache, engine, seed)
             assert says in out_of_service(cache)
-            assert [load(cache, engine, seed) for seed in range(3)] == [NUM_BLOCKS] * 3, "reads go on from open files"
-            assert load(cache, engine, 10) == 0, "what the disk did not take is a miss"
-        assert load(cache, engine, 11) == 0
-        assert store(cache, engine, 10) == NUM_BLOCKS
+            assert [load_prompt(cache, engine, seed) for seed in range(3)] == [PROMPT_BLOCKS] * 3, (
+                "reads go on from open files"
+            )
+            assert load_prompt(cache, engine, 10) == 0, "what the disk did not take is a miss"
+        assert load_prompt(cache, engine, 11) == 0
+        assert store_prompt(cache, engine, 10) == PROMPT_BLOCKS
         assert out_of_service(cache) == ""
-        assert load(cache, engine, 10) == NUM_BLOCKS
+        assert load_prompt(cache, engine, 10) == PROMPT_BLOCKS
         cache._assembly.control.index.check()
     with Cache.open(MODEL, settings) as cache:
         engine = SmallEngine(cache.geometry)
-        assert [load(cache, engine, seed) for seed in (0, 1, 2, 10, 11)] == [NUM_BLOCKS] * 4 + [0]
+        assert [load_prompt(cache, engine, seed) for seed in (0, 1, 2, 10, 11)] == [PROMPT_BLOCKS] * 4 + [0]
     told = [getattr(record, "event", "") for record in caplog.records]
     assert (told.count("disk_out_of_service"), told.count("disk_in_service")) == (1, 1)

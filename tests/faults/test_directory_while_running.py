@@ -7,43 +7,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.helpers.small_engine import MODEL, SmallEngine, config, tokens
+from tests.helpers.small_engine import MODEL, PROMPT_BLOCKS, SmallEngine, config, load_prompt, store_prompt
 from tests.helpers.tier_samples import ODD_BLOCK_BYTES, disk_options, load, random_bytes, random_labels, slots_of, store
-from tiercel import Cache, TierName
+from tiercel import Cache
 from tiercel.tiers.base import BlockStatus
 from tiercel.tiers.disk import DiskTier
-
-NUM_BLOCKS = 24
-
-
-def store_prompt(cache: Cache, engine: SmallEngine, seed: int) -> int:
-    """Store a prompt and return how many of its blocks reached the disk."""
-    sequence = cache.sequence(tokens(NUM_BLOCKS, seed=seed))
-    return cache.store(sequence, engine.fill(sequence)).wait(10).blocks_by_tier.get(TierName.DISK, 0)
-
-
-def load_prompt(cache: Cache, engine: SmallEngine, seed: int) -> int:
-    """Load a prompt, check what came, and return how much that was."""
-    sequence = cache.sequence(tokens(NUM_BLOCKS, seed=seed))
-    engine.poison()
-    result = cache.load(sequence, engine.blocks(0, NUM_BLOCKS)).wait(10)
-    engine.check(sequence, result.num_blocks_ok)
-    return result.num_blocks_ok
 
 
 def test_a_cache_whose_directory_is_removed_goes_on_and_closes(tmp_path: Path) -> None:
     directory = tmp_path / "cache"
     with Cache.open(MODEL, config(directory, host=32, disk=160, journal_checkpoint_bytes=4096)) as cache:
         engine = SmallEngine(cache.geometry)
-        assert store_prompt(cache, engine, 0) == NUM_BLOCKS
+        assert store_prompt(cache, engine, 0) == PROMPT_BLOCKS
         shutil.rmtree(directory)
         for seed in range(1, 12):  # checkpoints come due, and cannot be written
             store_prompt(cache, engine, seed)
-            assert load_prompt(cache, engine, seed) == NUM_BLOCKS
+            assert load_prompt(cache, engine, seed) == PROMPT_BLOCKS
         load_prompt(cache, engine, 0)
         cache._assembly.control.index.check()
     with Cache.open(MODEL, config(directory, host=32, disk=160)) as cache:
-        assert store_prompt(cache, SmallEngine(cache.geometry), 0) == NUM_BLOCKS, "a new start begins an empty cache"
+        assert store_prompt(cache, SmallEngine(cache.geometry), 0) == PROMPT_BLOCKS, "a new start begins an empty cache"
 
 
 def test_a_copy_made_while_the_cache_runs_serves_no_wrong_byte(tmp_path: Path) -> None:
@@ -72,7 +55,7 @@ def test_a_wall_clock_that_jumps_changes_nothing(tmp_path: Path, monkeypatch: py
         with Cache.open(MODEL, settings) as cache:
             engine = SmallEngine(cache.geometry)
             store_prompt(cache, engine, 1)
-            assert load_prompt(cache, engine, 1) == NUM_BLOCKS
+            assert load_prompt(cache, engine, 1) == PROMPT_BLOCKS
             cache.stats()
 
 

@@ -10,12 +10,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tiercel import CacheConfig, EngineMemory, ModelConfig, Sequence
+from tiercel import Cache, CacheConfig, EngineMemory, ModelConfig, Sequence, TierName
 from tiercel.layout import BlockGeometry, EngineBlocks
 
 MODEL = ModelConfig(num_layers=2, num_kv_heads=2, head_size=16, dtype="float16", model_id="small")
 TOKENS_PER_BLOCK = 16
 POISON = 0xEE
+PROMPT_BLOCKS = 24
+"""Blocks of a prompt that `store_prompt` and `load_prompt` make of a seed."""
 
 
 def config(directory: Path | None = None, *, host: int = 64, disk: int = 0, **settings: object) -> CacheConfig:
@@ -81,3 +83,18 @@ def _expected(key: NDArray[np.uint8], layer: int, part: int, shape: tuple[int, .
 def tokens(num_blocks: int, seed: int, *, extra: int = 0) -> NDArray[np.int32]:
     """Random tokens of `num_blocks` blocks and `extra` more."""
     return np.random.default_rng(seed).integers(0, 50_000, num_blocks * TOKENS_PER_BLOCK + extra, dtype=np.int32)
+
+
+def store_prompt(cache: Cache, engine: SmallEngine, seed: int) -> int:
+    """Store a prompt and return how many of its blocks reached the disk."""
+    sequence = cache.sequence(tokens(PROMPT_BLOCKS, seed=seed))
+    return cache.store(sequence, engine.fill(sequence)).wait(10).blocks_by_tier.get(TierName.DISK, 0)
+
+
+def load_prompt(cache: Cache, engine: SmallEngine, seed: int) -> int:
+    """Load a prompt, check every byte that came, and return how many blocks that was."""
+    sequence = cache.sequence(tokens(PROMPT_BLOCKS, seed=seed))
+    engine.poison()
+    result = cache.load(sequence, engine.blocks(0, PROMPT_BLOCKS)).wait(10)
+    engine.check(sequence, result.num_blocks_ok)
+    return result.num_blocks_ok

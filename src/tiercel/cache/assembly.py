@@ -13,7 +13,6 @@ import numpy as np
 
 from tiercel import hashing
 from tiercel.config import CacheConfig, ModelConfig, ResolvedConfig, check_resources
-from tiercel.config.sizes import parse_size
 from tiercel.control import DEMOTION_START, Admission, Control, ControlSettings
 from tiercel.errors import TierFailedError
 from tiercel.layout import BlockGeometry
@@ -165,7 +164,7 @@ def assemble(model: ModelConfig, config: CacheConfig, progress: Progress | None 
 def _control_settings(
     resolved: ResolvedConfig, geometry: BlockGeometry, tiers: Mapping[TierName, Tier]
 ) -> ControlSettings:
-    config, budget = resolved.config, resolved.config.ssd_write_budget_per_day
+    config = resolved.config
     return ControlSettings(
         capacities={name: tier.num_slots for name, tier in tiers.items()},
         tokens_per_block=config.tokens_per_block,
@@ -179,7 +178,7 @@ def _control_settings(
         slru_protected_threshold=config.slru_protected_threshold,
         hit_reward_seconds=config.hit_reward_seconds,
         ssd_admission=Admission(config.ssd_admission),
-        ssd_write_budget_per_day=parse_size("ssd_write_budget_per_day", budget) if isinstance(budget, str) else budget,
+        ssd_write_budget_per_day=resolved.ssd_write_budget_bytes_per_day,
         min_store_priority=config.min_store_priority,
         ghost_sample_rate=config.ghost_sample_rate,
         demotion_bytes_max=_DEMOTION_CHUNKS * resolved.transfer_chunk_bytes,

@@ -65,6 +65,7 @@ class ResolvedConfig:
         transfer_chunk_bytes: that setting in bytes.
         journal_checkpoint_bytes: that setting in bytes.
         record_bytes_max: that setting in bytes.
+        ssd_write_budget_bytes_per_day: ssd_write_budget_per_day in bytes, None for no limit.
     """
 
     config: "CacheConfig"
@@ -76,6 +77,7 @@ class ResolvedConfig:
     transfer_chunk_bytes: int
     journal_checkpoint_bytes: int
     record_bytes_max: int
+    ssd_write_budget_bytes_per_day: int | None
 
     @property
     def host_bytes(self) -> int:
@@ -122,6 +124,7 @@ def resolve_sizes(config: "CacheConfig", model: ModelConfig, room: Room | None =
     checkpoint_bytes = _bytes("journal_checkpoint_bytes", config.journal_checkpoint_bytes)
     host = _blocks(config, "num_cpu_blocks", slot_bytes, checkpoint_bytes, room) if config.enable_cpu else 0
     disk = _blocks(config, "num_ssd_blocks", slot_bytes, checkpoint_bytes, room) if config.enable_ssd else 0
+    budget = config.ssd_write_budget_per_day
     return ResolvedConfig(
         config=config,
         model=model,
@@ -132,6 +135,7 @@ def resolve_sizes(config: "CacheConfig", model: ModelConfig, room: Room | None =
         transfer_chunk_bytes=_bytes("transfer_chunk_bytes", config.transfer_chunk_bytes),
         journal_checkpoint_bytes=checkpoint_bytes,
         record_bytes_max=_bytes("record_bytes_max", config.record_bytes_max),
+        ssd_write_budget_bytes_per_day=None if budget is None else _bytes("ssd_write_budget_per_day", budget),
     )
 
 
