@@ -26,7 +26,6 @@ from tests.faults.simulation_model import BLOCKS_MAX, GEOMETRY_MODEL, NUM_PROMPT
 from tiercel import Cache, CacheConfig
 
 ENDS_WITHIN_S = 20.0
-TOLD_AGAIN_AFTER_S = 4.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 MODEL = Model()
 
@@ -126,22 +125,13 @@ def fork(work: Callable[[], object], errors: Path) -> int:
     raise SystemExit(0)
 
 
-def exit_code(child: int, what: str, errors: Path, again: int | None = None) -> int:
-    """Wait for a child, for so long and no longer.
-
-    Args:
-        again: a signal to send once more every few seconds. About one in a hundred of the exceptions that handlers raise gets
-            lost on its way up, and the process goes on as if it had not been told; where is not known. Told again, it ends.
-    """
+def exit_code(child: int, what: str, errors: Path) -> int:
+    """Wait for a child, for so long and no longer."""
     deadline = time.monotonic() + ENDS_WITHIN_S
-    told_at = time.monotonic()
     while time.monotonic() < deadline:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)
-        if again is not None and time.monotonic() - told_at > TOLD_AGAIN_AFTER_S:
-            told_at = time.monotonic()
-            os.kill(child, again)
         time.sleep(0.001)
     os.kill(child, signal.SIGABRT)  # faulthandler tells where it hangs
     os.waitpid(child, 0)
@@ -158,7 +148,7 @@ def run_cycle(directory: Path, generator: random.Random) -> None:
     child = fork(lambda: USERS[user](config, random.Random(seed)), errors)
     time.sleep(delay_s)
     os.kill(child, number)
-    code = exit_code(child, told, errors, again=number)
+    code = exit_code(child, told, errors)
     expected = {130} if number is signal.SIGINT else {128 + signal.SIGTERM, -signal.SIGTERM}
     said = errors.read_text()
     assert code in expected, f"{told}: exit code {code}\n{said}"

@@ -23,6 +23,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from tiercel.tiers._numbered import NumberedType
+
 Slots = NDArray[np.uint32]
 """Slot numbers: uint32[num_blocks], C-contiguous."""
 
@@ -33,7 +35,7 @@ Statuses = NDArray[np.uint8]
 """One `BlockStatus` per block: uint8[num_blocks]."""
 
 
-class TierName(enum.IntEnum):
+class TierName(enum.IntEnum, metaclass=NumberedType):
     """The tiers in order of speed; smaller is faster."""
 
     GPU = 0
@@ -42,7 +44,7 @@ class TierName(enum.IntEnum):
     REMOTE = 3
 
 
-class BlockStatus(enum.IntEnum):
+class BlockStatus(enum.IntEnum, metaclass=NumberedType):
     """How a read or a write of one block ended."""
 
     OK = 0
