@@ -155,15 +155,17 @@ def choose_split(
     and its minimum lies at a segment's end: only those points are compared. Ties go to loading more, which spares the engine.
 
     Args:
-        segments: what is stored, in order from block 0.
+        segments: what is stored, in order, at least one; the engine holds what comes before the first.
         num_tokens: length of the prompt, at least as long as the segments cover.
         costs: cost of reaching the engine, one per segment.
         prefill: the engine's cost of computing tokens.
 
     Returns:
-        A number of blocks between 0 and the blocks that the segments cover.
+        The block before which to end loading: the first segment's first, or a segment's end.
     """
-    best_blocks, best_seconds = 0, prefill.seconds(0, num_tokens)
+    best_blocks = segments[0].first_block
+    held_tokens = min(best_blocks * tokens_per_block, num_tokens)
+    best_seconds = prefill.seconds(held_tokens, num_tokens - held_tokens)
     load_seconds = 0.0
     for segment, cost in zip(segments, costs, strict=True):
         load_seconds += cost.seconds(segment.num_blocks * block_bytes)
@@ -175,10 +177,7 @@ def choose_split(
     return best_blocks
 
 
-def cut_segments(segments: Iterable[Segment], num_blocks: int) -> tuple[Segment, ...]:
-    """Return the part of the segments that covers the first `num_blocks` blocks."""
-    return tuple(
-        Segment(s.tier, s.first_block, min(s.num_blocks, num_blocks - s.first_block))
-        for s in segments
-        if s.first_block < num_blocks
-    )
+def cut_segments(segments: Iterable[Segment], stop: int, *, first_block: int = 0) -> tuple[Segment, ...]:
+    """Return the part of the segments that covers the blocks [first_block, stop)."""
+    parts = ((s.tier, max(s.first_block, first_block), min(s.first_block + s.num_blocks, stop)) for s in segments)
+    return tuple(Segment(tier, begin, end - begin) for tier, begin, end in parts if begin < end)

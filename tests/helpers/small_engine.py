@@ -60,9 +60,9 @@ class SmallEngine:
         for _, array, _ in self._arrays():
             array[:] = POISON
 
-    def check(self, sequence: Sequence, num_blocks: int, *, at: int = 0) -> None:
-        """Assert that the first blocks of a sequence lie at engine blocks from `at` on, byte for byte."""
-        for block, key in enumerate(sequence.keys(0, num_blocks)):
+    def check(self, sequence: Sequence, num_blocks: int, *, at: int = 0, first: int = 0) -> None:
+        """Assert that blocks of a sequence, from `first` on, lie at engine blocks from `at` on, byte for byte."""
+        for block, key in enumerate(sequence.keys(first, first + num_blocks)):
             for layer, array, part in self._arrays():
                 expected = _expected(key, layer, part, array[0].shape)
                 assert np.array_equal(array[at + block], expected), (

@@ -39,10 +39,14 @@ class ArgumentChecks:
                 )
             raise ValueError("the sequence was made for another model or by hand; make it with this cache's `sequence`")
 
-    def lookup(self, sequence: Sequence, limit_tokens: int | None, request_id: str | None) -> int | None:
+    def lookup(
+        self, sequence: Sequence, limit_tokens: int | None, engine_tokens: int, request_id: str | None
+    ) -> int | None:
         """Return a lookup's limit, at most the sequence's tokens. Raises TypeError or ValueError for a wrong argument."""
         self.sequence(sequence)
         check_request_id(request_id)
+        if operator.index(engine_tokens) < 0:
+            raise ValueError(f"engine_tokens = {engine_tokens}: must not be negative")
         if limit_tokens is None:
             return None
         try:

@@ -84,7 +84,7 @@ class Dispatcher:
                 operation = self._control.begin_load(next(self._numbers), lookup, deadline_s=timeout_s, now_s=now_s)
                 tickets.append(self._table.start(operation, target, now_s, ended))
                 if self._control.promotes_hits:
-                    self._promote(lookup.sequence, lookup.num_blocks, timeout_s, now_s, ended)
+                    self._promote(lookup.sequence, lookup.first_block + lookup.num_blocks, timeout_s, now_s, ended)
         resolve_all(ended)
         return tickets
 

@@ -114,12 +114,21 @@ class Cache:
         root = self._root_key(self._assembly.fingerprint, namespace)
         return Sequence(root, self.geometry.tokens_per_block, tokens, origin=self._checks.origin)
 
-    def lookup(self, sequence: Sequence, *, limit_tokens: int | None = None, request_id: str | None = None) -> Lookup:
+    def lookup(
+        self,
+        sequence: Sequence,
+        *,
+        limit_tokens: int | None = None,
+        engine_tokens: int = 0,
+        request_id: str | None = None,
+    ) -> Lookup:
         """Find the leading blocks that are stored and decide how many of them are worth loading.
 
         Args:
             sequence: one of this cache's sequences.
             limit_tokens: load at most this many tokens; an engine computes at least a prompt's last token itself.
+            engine_tokens: leading tokens that the engine's own cache holds: no block of these is loaded, and the plan weighs
+                only what lies behind. Block i of a load's target is block `first_block + i` of the sequence.
             request_id: what to log, record and trace it under; by default what `bind_request_id` bound. So in the other calls.
 
         Returns:
@@ -127,9 +136,10 @@ class Cache:
         """
         started = time.monotonic()
         self._dispatcher.check_open()
-        limit = self._checks.lookup(sequence, limit_tokens, request_id)
+        limit = self._checks.lookup(sequence, limit_tokens, engine_tokens, request_id)
+        queued = self._dispatcher.transfer.queued_bytes
         lookup = self._assembly.control.lookup(
-            sequence, now_s=started, limit_tokens=limit, queued_bytes=self._dispatcher.transfer.queued_bytes
+            sequence, now_s=started, limit_tokens=limit, engine_tokens=engine_tokens, queued_bytes=queued
         )
         self._observer.observe_lookup(lookup, time.monotonic() - started, request_id)
         return lookup
@@ -143,7 +153,7 @@ class Cache:
         timeout_s: float | None = None,
         request_id: str | None = None,
     ) -> Ticket:
-        """Bring stored blocks into the engine's memory: block i of the sequence to block i of `target`.
+        """Bring stored blocks into the engine's memory: block i of what is loaded to block i of `target`.
 
         Args:
             what: a lookup, or a sequence that is looked up now.

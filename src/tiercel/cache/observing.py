@@ -74,7 +74,7 @@ class Observer:
             tokens_per_block=sequence.tokens_per_block,
             hits=hits,
             num_pending=lookup.num_pending,
-            num_declined=lookup.matched_blocks - lookup.num_blocks,
+            num_declined=lookup.matched_blocks - lookup.first_block - lookup.num_blocks,
         )
         if self._recorder is not None:
             self._recorder.lookup(sequence, lookup.matched_blocks, hits, request_id or current_request_id())

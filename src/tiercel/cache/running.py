@@ -72,8 +72,9 @@ class Running:
         blocks = dict(operation.arrived)
         if operation.plan.kind is _LOAD:
             blocks.clear()
+            base = operation.plan.first_block
             for s in operation.segments:
-                window = statuses[s.first_block : s.first_block + s.num_blocks]
+                window = statuses[s.first_block - base : s.first_block - base + s.num_blocks]
                 blocks[s.tier] = blocks.get(s.tier, 0) + window.tobytes().count(_OK)
         return TransferResult(
             kind=operation.plan.kind,

@@ -121,7 +121,7 @@ class PlanBuilder:
             Move(
                 source=segment.tier,
                 target=_GPU,
-                first_block=segment.first_block,
+                first_block=segment.first_block - self._first_block,
                 num_blocks=segment.num_blocks,
                 source_slots=pack_slots(match.slots(segment.first_block, segment.first_block + segment.num_blocks)),
                 target_slots=b"",

@@ -28,10 +28,10 @@ class LoadChoice:
             TransferCostModel(latency_s=latency_s, bytes_per_s=bytes_per_s) for latency_s, bytes_per_s in _PRIOR_COSTS
         )
 
-    def num_blocks(self, segments: Sequence[Segment], num_tokens: int, queued_bytes: QueuedBytes | None) -> int:
-        """How many leading blocks to load of those that the segments, at least one, cover."""
+    def stop_block(self, segments: Sequence[Segment], num_tokens: int, queued_bytes: QueuedBytes | None) -> int:
+        """Before which block to end loading, of those that the segments, at least one, cover."""
         if self._never_loads:
-            return 0
+            return segments[0].first_block
         last = segments[-1]
         matched = last.first_block + last.num_blocks
         if self._always_loads or self.prefill.num_observations == 0:

@@ -60,12 +60,14 @@ class Control:
         *,
         now_s: float = 0.0,
         limit_tokens: int | None = None,
+        engine_tokens: int = 0,
         queued_bytes: QueuedBytes | None = None,
     ) -> Lookup:
         """Find and pin the leading blocks of a sequence and decide how many of them to load.
 
         Args:
             limit_tokens: load no more than this many tokens (an engine must compute at least the last one itself).
+            engine_tokens: leading tokens that the engine holds already; the full blocks of these are not loaded.
             queued_bytes: tells the bytes that already wait to be loaded from each tier.
         """
         limit_blocks = None if limit_tokens is None else max(0, limit_tokens) // self._tokens_per_block
@@ -74,17 +76,21 @@ class Control:
             self._ghost.observe_hashed(sequence, limit_blocks)
         found = match.segments
         if not found:
-            return Lookup(self.index, sequence, match, 0, 0, ())
+            return Lookup(self.index, sequence, match, 0, range(0), ())
         tiers = self.tiers
         segments = tuple([Segment(tiers[t], first, count) for t, first, count in found])
         _, first, count = found[-1]
         num_matched = first + count
         if self._admits_by_count:
             self._admission.see(sequence, num_matched)
-        num_blocks = self._choice.num_blocks(segments, sequence.num_tokens, queued_bytes)
-        if num_blocks < num_matched:
-            segments = cut_segments(segments, num_blocks)
-        return Lookup(self.index, sequence, match, num_matched, num_blocks, segments)
+        start = engine_tokens // self._tokens_per_block
+        if start > 0:
+            start = min(start, num_matched)
+            segments = cut_segments(segments, num_matched, first_block=start)
+        stop = self._choice.stop_block(segments, sequence.num_tokens, queued_bytes) if segments else start
+        if stop < num_matched:
+            segments = cut_segments(segments, stop)
+        return Lookup(self.index, sequence, match, num_matched, range(start, stop), segments)
 
     def check_launchable(self, lookups: Sequence[Lookup]) -> None:
         """Raise what `begin_load` would raise for one of several lookups, and for one that is named twice. Nothing changes."""
@@ -115,7 +121,8 @@ class Control:
         match = lookup.take_match()
         loading = kind is _LOAD
         top = self.tiers[0]
-        builder = PlanBuilder(self.index, self.tiers, ticket, now_s=now_s)
+        base = lookup.first_block
+        builder = PlanBuilder(self.index, self.tiers, ticket, first_block=base, now_s=now_s)
         sequence = lookup.sequence
         # As a buffer of its own: numpy takes twice as long to make and fill an array.
         statuses = np.frombuffer(bytearray(_PENDING_BYTE * lookup.num_blocks), np.uint8)
@@ -125,11 +132,12 @@ class Control:
                 if loading:
                     builder.deliver(match, segment)
                 else:
-                    statuses[segment.first_block : segment.first_block + segment.num_blocks] = _OK
+                    begin = segment.first_block - base
+                    statuses[begin : begin + segment.num_blocks] = _OK
                 continue
             kept, brought = builder.load(sequence, match, segment, deliver=loading)
             if not loading:
-                attached += _note_prefetched(statuses, segment, kept, brought)
+                attached += _note_prefetched(statuses, base, segment, kept, brought)
         operation = Operation(
             plan=builder.plan(kind, lookup.num_blocks, deadline_s),
             sequence=sequence,
@@ -259,15 +267,18 @@ class Control:
         return self.index.stats(self._numbers[tier])
 
 
-def _note_prefetched(statuses: NDArray[np.uint8], segment: Segment, kept: range, brought: Attached) -> Attached:
-    """Enter what becomes of a prefetch's segment: kept, brought by other tickets, or without room. Returns those brought."""
+def _note_prefetched(
+    statuses: NDArray[np.uint8], base: int, segment: Segment, kept: range, brought: Attached
+) -> Attached:
+    """Enter what becomes of a prefetch's segment: kept, brought by other tickets, or without room. Returns those brought.
+    base: the sequence's block that the operation begins with."""
     start, stop = segment.first_block, segment.first_block + segment.num_blocks
-    statuses[start:stop] = _NO_SPACE
-    statuses[kept.start : kept.stop] = PENDING
+    statuses[start - base : stop - base] = _NO_SPACE
+    statuses[kept.start - base : kept.stop - base] = PENDING
     attached = []
     for first, count, owner in brought:
         begin, end = max(first, start), min(first + count, stop)
         if begin < end:
-            statuses[begin:end] = PENDING
-            attached.append((begin, end - begin, owner))
+            statuses[begin - base : end - base] = PENDING
+            attached.append((begin - base, end - begin, owner))
     return tuple(attached)

@@ -20,7 +20,8 @@ class Lookup:
     Attributes:
         sequence: the sequence that was looked up.
         matched_blocks: leading blocks that are stored.
-        num_blocks: leading blocks that are worth loading; at most matched_blocks.
+        first_block: the first block to load; those before it the engine holds already.
+        num_blocks: blocks from there on that are worth loading.
         num_pending: blocks directly behind the stored ones that are being written right now.
         segments: where the blocks to load lie, in order.
     """
@@ -28,6 +29,7 @@ class Lookup:
     __slots__ = (
         "_index",
         "_match",
+        "first_block",
         "generation",
         "matched_blocks",
         "num_blocks",
@@ -42,18 +44,19 @@ class Lookup:
         sequence: TokenSequence,
         match: Match,
         matched_blocks: int,
-        num_blocks: int,
+        blocks: range,
         segments: tuple[Segment, ...],
     ) -> None:
         self._index = index
         self.sequence = sequence
         self.matched_blocks = matched_blocks
-        self.num_blocks = num_blocks
+        self.first_block = blocks.start
+        self.num_blocks = len(blocks)
         self.num_pending = match.num_pending
         self.segments = segments
         self.generation = match.generation
-        if num_blocks < matched_blocks:
-            match.truncate(num_blocks)
+        if blocks.stop < matched_blocks:
+            match.truncate(blocks.stop)
         self._match: Match | None = match
 
     @property

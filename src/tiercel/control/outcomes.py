@@ -81,13 +81,13 @@ class Outcomes:
         assert operation.sequence is not None, "only what was asked for attaches"
         plan = operation.plan
         match = self._index.match(operation.sequence, limit_blocks=plan.first_block + plan.num_blocks, touch=False)
-        num_ready = match.num_blocks
-        if plan.kind is _PREFETCH:
-            num_ready = sum(count for tier, _, count in match.segments if tier == 0)
+        ready = np.zeros(plan.first_block + plan.num_blocks, np.bool_)
+        for tier, first, count in match.segments:
+            ready[first : first + count] = tier == 0 or plan.kind is not _PREFETCH
         match.release()
         for first, count, _ in operation.attached:
-            ready = np.arange(first, first + count) < num_ready - plan.first_block
-            operation.statuses[first : first + count] = np.where(ready, BlockStatus.OK, BlockStatus.MISSING)
+            window = ready[plan.first_block + first : plan.first_block + first + count]
+            operation.statuses[first : first + count] = np.where(window, BlockStatus.OK, BlockStatus.MISSING)
         operation.attached = ()
 
     def finish(self, operation: Operation) -> tuple[Free, ...]:
