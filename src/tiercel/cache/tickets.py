@@ -96,6 +96,11 @@ class Ticket:
         """Whether the outcome is known."""
         return self._result is not None
 
+    @property
+    def source_free(self) -> bool:
+        """Whether the engine's memory of a store may be written again; for other kinds, whether the outcome is known."""
+        return self._source_free
+
     def wait(self, timeout_s: float | None = None) -> TransferResult:
         """Wait for the outcome. Without a timeout the ticket's own deadline bounds the wait.
 

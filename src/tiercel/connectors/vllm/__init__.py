@@ -1,0 +1,15 @@
+"""vLLM with Tiercel behind its KV cache: the connector that vLLM loads by this module's path.
+
+    vllm serve MODEL --kv-transfer-config '{"kv_connector": "TiercelConnector",
+        "kv_connector_module_path": "tiercel.connectors.vllm", "kv_role": "kv_both",
+        "kv_connector_extra_config": {"num_cpu_blocks": "64GiB"}}'
+
+`connector` is what vLLM calls; it hands each call to one of two halves. `scheduling` (with `staging`, `requests`, `keys`)
+decides what is loaded and stored, `working` launches it, and `engine` is what both share: the cache, its memory, the
+counts. `facts`, `identity`, `pages` and `settings` turn vLLM's configuration into the cache's; `versions` knows which vLLM
+this fits. Needs vLLM and torch; nobody else in this package imports them.
+"""
+
+from tiercel.connectors.vllm.connector import TiercelConnector
+
+__all__ = ["TiercelConnector"]

@@ -1,0 +1,154 @@
+"""What vLLM calls: each call is handed to the half of its role. No decision is made here.
+
+vLLM loads the class by `kv_connector_module_path`; `KVConnectorBase_V1` (vllm/distributed/kv_transfer/kv_connector/v1/base.py)
+says what each method is for.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import vllm
+from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorBase_V1, KVConnectorRole, SupportsHMA
+
+from tiercel.connectors.vllm.engine import join, leave
+from tiercel.connectors.vllm.facts import require_fixed_scales, require_parallelism, whole_group
+from tiercel.connectors.vllm.plans import StepPlan
+from tiercel.connectors.vllm.scheduling import SchedulerSide
+from tiercel.connectors.vllm.settings import read_settings
+from tiercel.connectors.vllm.versions import check_version
+from tiercel.connectors.vllm.working import WorkerSide
+
+_logger = logging.getLogger(__name__)
+
+
+class TiercelConnector(KVConnectorBase_V1, SupportsHMA):
+    """One role of Tiercel's connector in one vLLM engine."""
+
+    def __init__(self, vllm_config: Any, role: KVConnectorRole, kv_cache_config: Any) -> None:
+        """Check that this engine can be served; the scheduler's role needs the worker's before it.
+
+        Raises:
+            ConfigError: a setting, the model, the way the engine is spread or vLLM's version; the message names it.
+        """
+        super().__init__(vllm_config, role, kv_cache_config)
+        transfer = vllm_config.kv_transfer_config
+        extra: Mapping[str, Any] = transfer.kv_connector_extra_config
+        require_parallelism(vllm_config)
+        require_fixed_scales(vllm_config)
+        group = whole_group(kv_cache_config)
+        settings = read_settings(extra, block_size=group.kv_cache_spec.block_size)
+        check_version(vllm.__version__, allow_untested=settings.allow_untested_vllm)
+        self._engine = join(transfer.engine_id)
+        self._scheduler_side: SchedulerSide | None = None
+        self._worker_side: WorkerSide | None = None
+        try:
+            if role is KVConnectorRole.SCHEDULER:
+                self._scheduler_side = SchedulerSide(self._engine, settings)
+                _recompute_lost_loads(transfer)
+            else:
+                self._worker_side = WorkerSide(self._engine, settings)
+        except BaseException:
+            leave(self._engine)
+            raise
+        self._is_open = True
+
+    @property
+    def _scheduler(self) -> SchedulerSide:
+        assert self._scheduler_side is not None, "this is the scheduler's call"
+        return self._scheduler_side
+
+    @property
+    def _worker(self) -> WorkerSide:
+        assert self._worker_side is not None, "this is the worker's call"
+        return self._worker_side
+
+    def _plan(self) -> StepPlan:
+        plan = self._get_connector_metadata()
+        assert isinstance(plan, StepPlan)
+        return plan
+
+    @property
+    def requires_kv_delivery(self) -> bool:
+        """A store that is dropped costs a recompute, so vLLM need not wait for any."""
+        return False
+
+    # ── worker ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def register_kv_caches(self, kv_caches: dict[str, Any]) -> None:
+        self._worker.register(self._vllm_config, self._kv_cache_config, kv_caches)
+
+    def handle_preemptions(self, kv_connector_metadata: Any) -> None:
+        assert isinstance(kv_connector_metadata, StepPlan)
+        self._worker.fence(kv_connector_metadata)
+
+    def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
+        self._worker.load(self._plan())
+
+    def wait_for_layer_load(self, layer_name: str) -> None:
+        """Loads have ended before a request runs."""
+
+    def save_kv_layer(self, layer_name: str, kv_layer: Any, attn_metadata: Any, **kwargs: Any) -> None:
+        """Blocks are stored whole, behind the pass."""
+
+    def wait_for_save(self) -> None:
+        self._worker.store(self._plan())
+
+    def get_finished(self, finished_req_ids: set[str]) -> tuple[set[str] | None, set[str] | None]:
+        sent, received = self._worker.finished(finished_req_ids)
+        return sent or None, received or None
+
+    def get_block_ids_with_load_errors(self) -> set[int]:
+        return self._worker.take_failed_blocks()
+
+    # ── scheduler ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def on_new_request(self, request: Any) -> None:
+        self._scheduler.on_new_request(request)
+
+    def get_num_new_matched_tokens(self, request: Any, num_computed_tokens: int) -> tuple[int | None, bool]:
+        return self._scheduler.num_new_matched_tokens(request, num_computed_tokens)
+
+    def update_state_after_alloc(self, request: Any, blocks: Any, num_external_tokens: int) -> None:
+        self._scheduler.update_after_alloc(request, blocks.get_block_ids()[0], num_external_tokens)
+
+    def build_connector_meta(self, scheduler_output: Any) -> StepPlan:
+        return self._scheduler.build_plan(scheduler_output)
+
+    def update_connector_output(self, connector_output: Any) -> None:
+        self._scheduler.loads_ended(connector_output.finished_recving or ())
+
+    def request_finished(self, request: Any, block_ids: list[int]) -> tuple[bool, dict[str, Any] | None]:
+        return self._scheduler.request_finished(request, block_ids), None
+
+    def request_finished_all_groups(
+        self, request: Any, block_ids: tuple[list[int], ...]
+    ) -> tuple[bool, dict[str, Any] | None]:
+        return self.request_finished(request, block_ids[0])
+
+    def reset_cache(self) -> bool | None:
+        with self._engine.failures.guard("reset"):
+            self._scheduler.reset()
+            return True
+        return False
+
+    # ── both ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def shutdown(self) -> None:
+        """End this role; the last one closes the cache. Idempotent."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        if self._scheduler_side is not None:
+            self._scheduler_side.close()
+        if self._worker_side is not None:
+            self._worker_side.close()
+        leave(self._engine)
+
+
+def _recompute_lost_loads(transfer: Any) -> None:
+    """Let vLLM compute what a load has lost. Its default fails the request, and it reads this setting after it has made the
+    scheduler's connector."""
+    if transfer.kv_load_failure_policy != "recompute":
+        transfer.kv_load_failure_policy = "recompute"
+        _logger.info("kv_load_failure_policy is recompute with TiercelConnector: what cannot be loaded is computed")

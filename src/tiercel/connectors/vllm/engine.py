@@ -1,0 +1,167 @@
+"""What the two roles of one engine's connector share: the cache, the engine's memory, running transfers.
+
+vLLM makes a worker role, which gets the KV tensors, and then a scheduler role. With one rank both live in one process and meet
+here, under the engine's id. The worker opens the cache when it is given its tensors; whichever role leaves last closes it.
+vLLM calls both roles from one thread.
+"""
+
+import logging
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tiercel import Cache, CacheConfig, ConfigError, EngineMemory, ModelConfig, Ticket, TierName
+from tiercel.connectors.vllm.facts import whole_group
+from tiercel.connectors.vllm.failures import Failures
+from tiercel.connectors.vllm.identity import engine_identity
+from tiercel.connectors.vllm.pages import distinct_layers, map_memory, page_layout, page_shape
+from tiercel.connectors.vllm.settings import ConnectorSettings
+
+_logger = logging.getLogger(__name__)
+
+_engines: dict[str, "SharedEngine"] = {}
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunningLoad:
+    """A load and the engine's blocks that vLLM counts on."""
+
+    ticket: Ticket
+    block_ids: tuple[int, ...]
+
+
+class SharedEngine:
+    """One engine's cache and what runs on it.
+
+    Attributes:
+        cache: None until the worker has registered its tensors.
+        memory: the engine's KV memory, described.
+        loads: running loads, by request.
+        blocks_lost: of loads that have ended: blocks that did not arrive, where there are any.
+        stores: store tickets that may still read a request's blocks, by request.
+        orders_open: stores of a request that were ordered and not launched yet.
+        restart_at: the block from which a request's stores begin anew, because what was ordered was not stored.
+        held: finished requests whose blocks vLLM keeps for a store.
+    """
+
+    def __init__(self, engine_id: str) -> None:
+        self.engine_id = engine_id
+        self.cache: Cache | None = None
+        self.memory: EngineMemory | None = None
+        self.failures = Failures()
+        self.loads: dict[str, RunningLoad] = {}
+        self.blocks_lost: dict[str, int] = {}
+        self.stores: dict[str, list[Ticket]] = {}
+        self.orders_open: dict[str, int] = {}
+        self.restart_at: dict[str, int] = {}
+        self.held: set[str] = set()
+        self.num_roles = 0
+
+    @property
+    def has_host_tier(self) -> bool:
+        """Whether blocks on disk can be staged in memory first."""
+        return self.cache is not None and any(tier.name == TierName.HOST.name.lower() for tier in self.cache.stats().tiers)
+
+    def reads_source(self, request_id: str) -> bool:
+        """Whether a store of this request was ordered, or still reads its blocks. Forgets those that do not."""
+        running = [ticket for ticket in self.stores.get(request_id, ()) if not ticket.source_free]
+        if running:
+            self.stores[request_id] = running
+        else:
+            self.stores.pop(request_id, None)
+        return bool(running) or self.orders_open.get(request_id, 0) > 0
+
+    def open(
+        self, vllm_config: Any, kv_cache_config: Any, kv_caches: Mapping[str, Any], settings: ConnectorSettings
+    ) -> None:
+        """Describe the engine's memory and open the cache for it, or take the memory anew for the cache that is open.
+
+        Raises:
+            ConfigError, TierError: as `Cache.open`; or the tensors are not laid out as any known backend's.
+        """
+        group = whole_group(kv_cache_config)
+        layers = distinct_layers(group.layer_names, kv_caches)
+        layout = page_layout(*layers[0], kv_cache_config.num_blocks)
+        tokens_per_block = settings.cache.tokens_per_block
+        is_latent = "MLA" in type(group.kv_cache_spec).__name__
+        kv_parts, heads, head_size = page_shape(
+            layout,
+            tokens_per_block=tokens_per_block,
+            num_heads=int(getattr(group.kv_cache_spec, "num_kv_heads", 1)),
+            is_latent=is_latent,
+        )
+        model = ModelConfig(
+            model_id=engine_identity(vllm_config, layer_name=layers[0][0], layout=layout.name, named=settings.model_id),
+            weights_epoch=settings.weights_epoch,
+            num_layers=len(layers),
+            num_kv_heads=heads,
+            head_size=head_size,
+            dtype=str(layers[0][1].dtype),
+            use_mla=kv_parts == 1,
+        )
+        if self.cache is None:
+            self.cache = Cache.open(model, _for_rank(settings.cache, vllm_config))
+            self.failures.cache = self.cache
+        try:
+            self.memory = map_memory(
+                self.cache.geometry, layers, kv_cache_config.num_blocks, settings.cache.cpu_copy_threads
+            )
+            if self.memory.device != "cpu":
+                self.cache.devices.attach(self.memory)
+        except BaseException:
+            self.close()
+            raise
+        block_bytes = self.cache.geometry.block_bytes
+        _logger.info("Tiercel keeps %s: blocks of %d tokens, %d bytes", model.model_id, tokens_per_block, block_bytes)
+
+    def require_cache(self) -> Cache:
+        """Return the cache.
+
+        Raises:
+            ConfigError: the worker has not opened it in this process.
+        """
+        if self.cache is None:
+            raise ConfigError(
+                "TiercelConnector's scheduler finds no worker in its process: this version needs vLLM to run one worker, in "
+                "the engine's own process; leave --distributed-executor-backend out, or set it to uni"
+            )
+        return self.cache
+
+    def close(self) -> None:
+        """Close the cache. Idempotent."""
+        cache, self.cache = self.cache, None
+        self.failures.cache = None
+        self.memory = None
+        if cache is not None:
+            cache.close()
+
+
+def join(engine_id: str) -> SharedEngine:
+    """Take part in an engine, as one of its roles. Ended with `leave`."""
+    with _lock:
+        engine = _engines.setdefault(engine_id, SharedEngine(engine_id))
+        engine.num_roles += 1
+        return engine
+
+
+def leave(engine: SharedEngine) -> None:
+    """End a part in an engine; the last one closes its cache."""
+    with _lock:
+        engine.num_roles -= 1
+        last = engine.num_roles <= 0
+        if last:
+            _engines.pop(engine.engine_id, None)
+    if last:
+        engine.close()
+
+
+def _for_rank(config: CacheConfig, vllm_config: Any) -> CacheConfig:
+    """Give each data-parallel engine directories of its own: a cache directory belongs to one process."""
+    parallel = vllm_config.parallel_config
+    if getattr(parallel, "data_parallel_size", 1) <= 1 or not config.enable_ssd:
+        return config
+    rank = f"dp{parallel.data_parallel_rank}"
+    return replace(config, ssd_cache_dir=tuple(str(Path(folder) / rank) for folder in config.ssd_cache_dirs))

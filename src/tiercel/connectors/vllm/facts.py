@@ -1,0 +1,82 @@
+"""What must hold of a vLLM engine before its KV can be kept: everything else is refused at start, by name.
+
+One group of layers whose KV grows by every token and is kept whole, in one process. `TENSOR_PARALLEL_MAX` is where engines
+of several ranks are refused.
+"""
+
+from typing import Any
+
+from tiercel import ConfigError
+
+TENSOR_PARALLEL_MAX = 1
+"""Ranks whose memory one cache can reach."""
+
+_WHOLE = ("FullAttentionSpec", "MLAAttentionSpec", "TQFullAttentionSpec")
+"""vLLM's names of layers whose KV is kept whole. Told apart by name, since the classes come and go with its versions."""
+
+_TOKENS_PER_BLOCK_MAX = 1024
+
+
+def require_parallelism(vllm_config: Any) -> None:
+    """Raise ConfigError for an engine that is spread over ranks in a way that this version does not reach."""
+    parallel = vllm_config.parallel_config
+    limits = {
+        "tensor_parallel_size": TENSOR_PARALLEL_MAX,
+        "pipeline_parallel_size": 1,
+        "prefill_context_parallel_size": 1,
+        "decode_context_parallel_size": 1,
+    }
+    for name, most in limits.items():
+        value = getattr(parallel, name, 1)
+        if value > most:
+            raise ConfigError(
+                f"{name} = {value}: this version of TiercelConnector reaches engines with {name} = {most}; "
+                f"run vLLM so, or without this connector"
+            )
+
+
+def whole_group(kv_cache_config: Any) -> Any:
+    """Return the one group of layers that there is.
+
+    Raises:
+        ConfigError: there are several, or one that does not keep every token's KV.
+    """
+    groups = list(kv_cache_config.kv_cache_groups)
+    if len(groups) != 1:
+        kinds = ", ".join(f"{type(group.kv_cache_spec).__name__} ({len(group.layer_names)} layers)" for group in groups)
+        raise ConfigError(
+            f"the model keeps KV of {len(groups)} kinds: {kinds or 'none'}; TiercelConnector keeps models with one. Models "
+            f"that mix full and sliding-window attention run with --disable-hybrid-kv-cache-manager; Mamba and linear "
+            f"attention do not"
+        )
+    group = groups[0]
+    spec = group.kv_cache_spec
+    kind = type(spec).__name__
+    if kind not in _WHOLE:
+        raise ConfigError(
+            f"the model's layers are of kind {kind}; TiercelConnector keeps {', '.join(_WHOLE)}. Sliding windows run with "
+            f"--disable-hybrid-kv-cache-manager"
+        )
+    _require_block_size(spec.block_size)
+    if getattr(getattr(spec, "kv_quant_mode", None), "is_per_token_head", False):
+        raise ConfigError(
+            "kv_cache_dtype with scales per token and head keeps these outside the KV cache's tensors, where "
+            "TiercelConnector does not reach; take another kv_cache_dtype"
+        )
+    return group
+
+
+def _require_block_size(block_size: int) -> None:
+    if block_size & (block_size - 1) or not 1 <= block_size <= _TOKENS_PER_BLOCK_MAX:
+        raise ConfigError(
+            f"block_size = {block_size}: must be a power of two up to {_TOKENS_PER_BLOCK_MAX}; set vLLM's --block-size so"
+        )
+
+
+def require_fixed_scales(vllm_config: Any) -> None:
+    """Raise ConfigError if the KV's scales are made anew in each process, so that KV of one is not that of another."""
+    if getattr(vllm_config.cache_config, "calculate_kv_scales", False):
+        raise ConfigError(
+            "calculate_kv_scales gives each run its own scales, so KV of one run is wrong in the next; take scales from the "
+            "checkpoint, or leave the KV cache unquantized"
+        )

@@ -1,0 +1,51 @@
+"""What the scheduler role tells the worker role about one engine step.
+
+Both roles are in one process, so orders carry the cache's own objects.
+"""
+
+from dataclasses import dataclass, field
+
+from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorMetadata
+
+from tiercel import Lookup, Sequence
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LoadOrder:
+    """Bring what a lookup pinned into the engine's blocks.
+
+    Attributes:
+        lookup: None if nothing is left to load: then every block is reported as failed.
+        block_ids: the engine's blocks that vLLM counts on, at least as many as the lookup's.
+    """
+
+    request_id: str
+    lookup: Lookup | None
+    block_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StoreOrder:
+    """Keep blocks of a request. block_ids: the engine's, from the sequence's `first_block` on."""
+
+    request_id: str
+    sequence: Sequence
+    first_block: int
+    block_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StepPlan(KVConnectorMetadata):
+    """One step's orders.
+
+    Attributes:
+        fences: requests whose blocks vLLM has taken back: nothing may read them once this step runs.
+        loads: launched at once.
+        settled_stores: stores of blocks that earlier steps computed.
+        stores: stores of blocks that are complete when this step's forward pass has run.
+    """
+
+    fences: tuple[str, ...] = ()
+    loads: tuple[LoadOrder, ...] = ()
+    settled_stores: tuple[StoreOrder, ...] = ()
+    stores: tuple[StoreOrder, ...] = field(default=())

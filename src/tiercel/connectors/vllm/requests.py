@@ -1,0 +1,104 @@
+"""What the connector remembers of each of vLLM's requests.
+
+    new -> (asked: staging, looked up) -> loading -> running -> finished
+                                             └────── preempted ──┘
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tiercel import Cache, Lookup, Sequence, Ticket, TransferResult
+from tiercel.connectors.vllm.keys import Adapters, is_cacheable, make_sequence
+
+
+@dataclass(kw_only=True, eq=False)
+class TrackedRequest:
+    """One request.
+
+    Attributes:
+        request: vLLM's object; its tokens grow.
+        sequence: None if the request cannot be cached.
+        block_ids: vLLM's blocks, by block of the sequence.
+        num_ordered: leading blocks that are stored, or were ordered to be.
+        num_preemptions: of the request, when it was last looked at.
+        deadline_s: until when it may be told to ask again; set when it first asks.
+        staging: brings its blocks from disk to host memory.
+        staged: how that ended.
+        lookup: what it was promised and has not got yet.
+        is_loading: vLLM waits for its load to be reported.
+        gave_up: a load of it failed: it is computed.
+    """
+
+    request: Any
+    sequence: Sequence | None
+    block_ids: list[int] = field(default_factory=list)
+    num_ordered: int = 0
+    num_preemptions: int = 0
+    deadline_s: float | None = None
+    staging: Ticket | None = None
+    staged: TransferResult | None = None
+    lookup: Lookup | None = None
+    is_loading: bool = False
+    gave_up: bool = False
+
+    def update_tokens(self) -> Sequence | None:
+        """Tell the sequence what was generated. Returns it."""
+        sequence = self.sequence
+        if sequence is not None:
+            known = sequence.num_tokens
+            if known < len(self.request.all_token_ids):
+                sequence.extend(np.array(self.request.all_token_ids[known:], np.int32))
+        return sequence
+
+    def remaining_s(self, timeout_s: float) -> float:
+        """Seconds that it may still be told to ask again; counts from the first call on."""
+        now = time.monotonic()
+        if self.deadline_s is None:
+            self.deadline_s = now + timeout_s
+        return self.deadline_s - now
+
+    def drop_lookup(self) -> None:
+        """Give back what was pinned."""
+        if self.lookup is not None:
+            self.lookup.release()
+            self.lookup = None
+
+    def release(self) -> None:
+        """Give back everything that waits for the request to run."""
+        self.drop_lookup()
+        if self.staging is not None:
+            self.staging.cancel()
+            self.staging = None
+
+
+class Requests:
+    """The requests that vLLM has not finished."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+        self._adapters = Adapters()
+        self._tracked: dict[str, TrackedRequest] = {}
+
+    def __iter__(self) -> Iterator[TrackedRequest]:
+        return iter(self._tracked.values())
+
+    def get(self, request_id: str) -> TrackedRequest | None:
+        """Return a request that was met before."""
+        return self._tracked.get(request_id)
+
+    def track(self, request: Any) -> TrackedRequest:
+        """Return a request, met now or before."""
+        tracked = self._tracked.get(request.request_id)
+        if tracked is None:
+            sequence = make_sequence(self._cache, request, self._adapters) if is_cacheable(request) else None
+            tracked = TrackedRequest(request=request, sequence=sequence, num_preemptions=request.num_preemptions)
+            self._tracked[request.request_id] = tracked
+        return tracked
+
+    def forget(self, request_id: str) -> TrackedRequest | None:
+        """Return a request for the last time."""
+        return self._tracked.pop(request_id, None)

@@ -1,0 +1,199 @@
+"""The scheduler's half: which requests load what, and which blocks are stored after which step.
+
+A block is stored when its tokens are known and its KV will be complete: known are the tokens that vLLM has confirmed (never
+placeholders of asynchronous scheduling, never drafts), complete is what was computed before a step and is scheduled in it.
+Every token that is confirmed and was not the last one sampled has been computed by the step that follows its sampling, so the
+smaller of both counts is right with drafts, too.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from tiercel.connectors.vllm.engine import SharedEngine
+from tiercel.connectors.vllm.plans import LoadOrder, StepPlan, StoreOrder
+from tiercel.connectors.vllm.requests import Requests, TrackedRequest
+from tiercel.connectors.vllm.settings import ConnectorSettings
+from tiercel.connectors.vllm.staging import Staging
+
+
+class SchedulerSide:
+    """Decides; starts nothing but staging. Called from the scheduler's thread."""
+
+    def __init__(self, engine: SharedEngine, settings: ConnectorSettings) -> None:
+        cache = engine.require_cache()
+        self._engine = engine
+        self._cache = cache
+        self._tokens_per_block = cache.geometry.tokens_per_block
+        self._requests = Requests(cache)
+        self._staging = Staging(
+            cache, engine.failures, timeout_s=settings.load_timeout_s, has_host_tier=engine.has_host_tier
+        )
+        self._loads: list[LoadOrder] = []
+        self._settled_stores: list[StoreOrder] = []
+
+    def on_new_request(self, request: Any) -> None:
+        """Meet a request."""
+        with self._engine.failures.guard("request"):
+            self._requests.track(request)
+
+    def num_new_matched_tokens(self, request: Any, num_computed_tokens: int) -> tuple[int | None, bool]:
+        """Answer how many tokens behind vLLM's own hit can be loaded; None: ask again. Loads are asynchronous."""
+        found: int | None = 0
+        with self._engine.failures.guard("lookup"):
+            tracked = self._requests.track(request)
+            unusable = tracked.gave_up or tracked.is_loading or getattr(request, "skip_reading_prefix_cache", False)
+            if not unusable and num_computed_tokens % self._tokens_per_block == 0:
+                found = self._staging.promise(tracked, num_computed_tokens)
+        return found, bool(found)
+
+    def update_after_alloc(self, request: Any, block_ids: list[int], num_external_tokens: int) -> None:
+        """Order the load that vLLM has made room for."""
+        tracked = self._requests.track(request)
+        lookup, tracked.lookup = tracked.lookup, None
+        if num_external_tokens == 0:
+            if lookup is not None:
+                lookup.release()
+            return
+        num_blocks = num_external_tokens // self._tokens_per_block
+        last = len(block_ids)
+        if lookup is not None:
+            last = lookup.first_block + num_blocks
+            if lookup.num_blocks > num_blocks:
+                lookup = self._shortened(lookup.sequence, lookup, num_blocks)
+        targets = tuple(block_ids[last - num_blocks : last])
+        tracked.is_loading = True
+        tracked.num_ordered = last
+        self._loads.append(LoadOrder(request_id=request.request_id, lookup=lookup, block_ids=targets))
+
+    def _shortened(self, sequence: Any, lookup: Any, num_blocks: int) -> Any:
+        """vLLM took less than was promised: look up that much."""
+        size, first = self._tokens_per_block, lookup.first_block
+        lookup.release()
+        with self._engine.failures.guard("lookup"):
+            return self._cache.lookup(sequence, limit_tokens=(first + num_blocks) * size, engine_tokens=first * size)
+        return None
+
+    def build_plan(self, scheduler_output: Any) -> StepPlan:
+        """Say what the worker is to do in this step."""
+        fences = self._preempted()
+        self._note_blocks(scheduler_output)
+        stores = []
+        for request_id, num_scheduled in scheduler_output.num_scheduled_tokens.items():
+            tracked = self._requests.get(request_id)
+            if tracked is not None:
+                with self._engine.failures.guard("store"):
+                    order = self._order(tracked, tracked.request.num_computed_tokens + num_scheduled)
+                    if order is not None:
+                        stores.append(order)
+        loads, self._loads = self._loads, []
+        settled, self._settled_stores = self._settled_stores, []
+        return StepPlan(fences=fences, loads=tuple(loads), settled_stores=tuple(settled), stores=tuple(stores))
+
+    def _preempted(self) -> tuple[str, ...]:
+        """Requests that lost their blocks since the last step."""
+        fences = []
+        for tracked in self._requests:
+            request = tracked.request
+            if request.num_preemptions != tracked.num_preemptions:
+                tracked.num_preemptions = request.num_preemptions
+                tracked.block_ids = []
+                tracked.deadline_s = None
+                if self._engine.reads_source(request.request_id):
+                    fences.append(request.request_id)
+        return tuple(fences)
+
+    def _note_blocks(self, scheduler_output: Any) -> None:
+        for new in scheduler_output.scheduled_new_reqs:
+            tracked = self._requests.get(new.req_id)
+            if tracked is not None:
+                tracked.block_ids = list(new.block_ids[0])
+        cached = scheduler_output.scheduled_cached_reqs
+        for request_id, blocks in zip(cached.req_ids, cached.new_block_ids, strict=True):
+            tracked = self._requests.get(request_id)
+            if tracked is None:
+                continue
+            if request_id in cached.resumed_req_ids:
+                tracked.block_ids = []
+            if blocks is not None:
+                tracked.block_ids.extend(blocks[0])
+
+    def _order(self, tracked: TrackedRequest, num_computed: int) -> StoreOrder | None:
+        """Order the blocks that are new among the first num_computed tokens."""
+        request_id = tracked.request.request_id
+        tracked.num_ordered = min(tracked.num_ordered, self._engine.restart_at.pop(request_id, tracked.num_ordered))
+        if tracked.sequence is None:
+            return None
+        known = min(len(tracked.request.all_token_ids), num_computed)
+        stop = min(known // self._tokens_per_block, len(tracked.block_ids))
+        first = tracked.num_ordered
+        if stop <= first:
+            return None
+        sequence = tracked.update_tokens()
+        assert sequence is not None
+        tracked.num_ordered = stop
+        open_orders = self._engine.orders_open
+        open_orders[request_id] = open_orders.get(request_id, 0) + 1
+        return StoreOrder(
+            request_id=request_id, sequence=sequence, first_block=first, block_ids=tuple(tracked.block_ids[first:stop])
+        )
+
+    def request_finished(self, request: Any, block_ids: list[int]) -> bool:
+        """Forget a request. True if vLLM is to keep its blocks until a store has read them."""
+        request_id = request.request_id
+        tracked = self._requests.forget(request_id)
+        if tracked is None:
+            return False
+        tracked.release()
+        if tracked.is_loading:
+            self._cancel_load(request_id)
+            return False
+        tracked.block_ids = list(block_ids)
+        with self._engine.failures.guard("store"):
+            # The last token was sampled and never computed.
+            order = self._order(tracked, min(len(request.all_token_ids) - 1, request.num_computed_tokens))
+            if order is not None:
+                self._settled_stores.append(order)
+        self._engine.restart_at.pop(request_id, None)
+        if not self._engine.reads_source(request_id):
+            return False
+        self._engine.held.add(request_id)
+        return True
+
+    def _cancel_load(self, request_id: str) -> None:
+        """End the load of a request that was aborted; vLLM frees its blocks when the load is reported as ended."""
+        for at, order in enumerate(self._loads):
+            if order.request_id == request_id:
+                if order.lookup is not None:
+                    order.lookup.release()
+                self._loads[at] = LoadOrder(request_id=request_id, lookup=None, block_ids=())
+        load = self._engine.loads.get(request_id)
+        if load is not None:
+            load.ticket.cancel()
+
+    def reset(self) -> None:
+        """Forget every block in every tier. Raises TiercelError."""
+        for tracked in self._requests:
+            tracked.release()
+            tracked.staged, tracked.num_ordered = None, 0
+        self._cache.reset()
+
+    def loads_ended(self, request_ids: Iterable[str]) -> None:
+        """Note that vLLM has heard of loads that ended. A request whose load lost blocks is computed from there on."""
+        for request_id in request_ids:
+            tracked = self._requests.get(request_id)
+            num_lost = self._engine.blocks_lost.pop(request_id, 0)
+            if tracked is not None:
+                tracked.is_loading = False
+                if num_lost:
+                    tracked.gave_up = True
+                    tracked.num_ordered -= num_lost
+
+    def close(self) -> None:
+        """Give back everything."""
+        for tracked in self._requests:
+            tracked.release()
+        for order in self._loads:
+            if order.lookup is not None:
+                order.lookup.release()
+        self._loads = []
+        self._settled_stores = []

@@ -1,0 +1,172 @@
+"""The worker's half: launches what a step's plan says and tells vLLM what has ended.
+
+    handle_preemptions  fence blocks that vLLM took back
+    start_load_kv       loads, and stores of blocks that are complete already
+    (forward pass)
+    wait_for_save       stores of blocks that this step completed; nothing is waited for
+    get_finished        loads that ended, finished requests whose blocks were read
+
+On a GPU, order with vLLM's stream is kept by events: a block is read behind the pass that wrote it and written behind whatever
+used it before. On a CPU the pass has run when it returns.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from tiercel import BlockStatus, DeadlineError, EngineBlocks, ThrottledError, Ticket
+from tiercel.connectors.vllm.engine import RunningLoad, SharedEngine
+from tiercel.connectors.vllm.plans import LoadOrder, StepPlan, StoreOrder
+from tiercel.connectors.vllm.settings import ConnectorSettings
+
+_FENCE_WAIT_S = 0.05
+"""Longest wait for a store to read blocks that vLLM took back; what is not read by then is not stored."""
+
+
+class WorkerSide:
+    """Launches and reports. Called from the worker's thread."""
+
+    def __init__(self, engine: SharedEngine, settings: ConnectorSettings) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._failures = engine.failures
+        self._finished_ids: set[str] = set()
+        self._failed_blocks: set[int] = set()
+        self._failed_loads: set[str] = set()
+
+    def register(self, vllm_config: Any, kv_cache_config: Any, kv_caches: Mapping[str, Any]) -> None:
+        """Take the engine's KV tensors and open the cache. Raises as `SharedEngine.open`."""
+        self._engine.open(vllm_config, kv_cache_config, kv_caches, self._settings)
+
+    def fence(self, plan: StepPlan) -> None:
+        """Wait until nothing reads the blocks of requests that lost them."""
+        for request_id in plan.fences:
+            for ticket in self._engine.stores.pop(request_id, ()):
+                with self._failures.guard("fence"):
+                    self._let_go(ticket)
+
+    @staticmethod
+    def _let_go(ticket: Ticket) -> None:
+        try:
+            ticket.wait_source(_FENCE_WAIT_S)
+        except DeadlineError:
+            ticket.cancel()
+
+    def load(self, plan: StepPlan) -> None:
+        """Launch the plan's loads, and the stores that need no forward pass."""
+        if plan.loads or plan.settled_stores:
+            event = self._event()
+            for load in plan.loads:
+                self._launch_load(load, event)
+            self._store_all(plan.settled_stores, event)
+
+    def store(self, plan: StepPlan) -> None:
+        """Launch the stores of what the forward pass has completed."""
+        if plan.stores:
+            self._store_all(plan.stores, self._event())
+
+    def _event(self) -> Any:
+        """An event behind everything that vLLM has given its stream to do; None where calls return when they have run."""
+        memory = self._engine.memory
+        if memory is None or memory.device == "cpu":
+            return None
+        event = torch.cuda.Event()
+        event.record()
+        return event
+
+    def _blocks(self, block_ids: Iterable[int], event: Any) -> EngineBlocks:
+        memory = self._engine.memory
+        assert memory is not None, "vLLM registers its KV caches before the first step"
+        return memory.blocks(np.fromiter(block_ids, np.int64), after=event)
+
+    def _launch_load(self, order: LoadOrder, event: Any) -> None:
+        cache, lookup = self._engine.require_cache(), order.lookup
+        if lookup is not None:
+            with self._failures.guard("load"):
+                target = self._blocks(order.block_ids[: lookup.num_blocks], event)
+                ticket = cache.load(lookup, target, timeout_s=self._settings.load_timeout_s)
+                self._engine.loads[order.request_id] = RunningLoad(ticket=ticket, block_ids=order.block_ids)
+                return
+            lookup.release()
+        self._lose(order.request_id, order.block_ids)
+
+    def _lose(self, request_id: str, block_ids: tuple[int, ...]) -> None:
+        """Note a load that ended without these blocks."""
+        self._failed_loads.add(request_id)
+        self._failed_blocks.update(block_ids)
+        if block_ids:
+            self._engine.blocks_lost[request_id] = len(block_ids)
+
+    def _store_all(self, orders: Iterable[StoreOrder], event: Any) -> None:
+        engine = self._engine
+        for order in orders:
+            engine.orders_open[order.request_id] -= 1
+            if not engine.orders_open[order.request_id]:
+                del engine.orders_open[order.request_id]
+            with self._failures.guard("store"):
+                try:
+                    self._launch_store(order, event)
+                except ThrottledError:
+                    self._restart(order.request_id, order.first_block)
+                    raise
+
+    def _launch_store(self, order: StoreOrder, event: Any) -> None:
+        cache = self._engine.require_cache()
+        source = self._blocks(order.block_ids, event)
+        ticket = cache.store(order.sequence, source, first_block=order.first_block)
+        self._engine.stores.setdefault(order.request_id, []).append(ticket)
+        ticket.add_done_callback(self._restart_where_missing(order, ticket))
+
+    def _restart_where_missing(self, order: StoreOrder, ticket: Ticket) -> Callable[[], None]:
+        def look() -> None:
+            result = ticket.try_wait()
+            # A block is missing for want of the one before it, which was evicted: the request still has that.
+            if result is not None and len(result.statuses) and result.statuses[0] == BlockStatus.MISSING:
+                self._restart(order.request_id, 0)
+
+        return look
+
+    def _restart(self, request_id: str, first_block: int) -> None:
+        restart_at = self._engine.restart_at
+        restart_at[request_id] = min(first_block, restart_at.get(request_id, first_block))
+
+    def finished(self, finished_ids: set[str]) -> tuple[set[str], set[str]]:
+        """Return the finished requests whose blocks were read, and the requests whose loads have ended.
+
+        Args:
+            finished_ids: requests that vLLM has finished since the last call.
+        """
+        engine = self._engine
+        self._finished_ids |= finished_ids
+        sent = {request_id for request_id in engine.held & self._finished_ids if not engine.reads_source(request_id)}
+        engine.held -= sent
+        self._finished_ids &= engine.held
+        received, self._failed_loads = self._failed_loads, set()
+        for request_id, load in list(engine.loads.items()):
+            result = load.ticket.try_wait()
+            if result is not None:
+                del engine.loads[request_id]
+                received.add(request_id)
+                if result.num_blocks_ok < len(load.block_ids):
+                    self._failures.count_blocks("load", result)
+                    self._lose(request_id, load.block_ids[result.num_blocks_ok :])
+                    self._failed_loads.discard(request_id)
+        return sent, received
+
+    def take_failed_blocks(self) -> set[int]:
+        """Return the engine's blocks that loads did not fill, once."""
+        failed, self._failed_blocks = self._failed_blocks, set()
+        return failed
+
+    def close(self) -> None:
+        """End what still touches the engine's memory."""
+        for load in self._engine.loads.values():
+            load.ticket.cancel()
+        self._engine.loads.clear()
+        for tickets in self._engine.stores.values():
+            for ticket in tickets:
+                with self._failures.guard("close"):
+                    self._let_go(ticket)
+        self._engine.stores.clear()
