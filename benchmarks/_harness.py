@@ -44,6 +44,7 @@ class Row:
     bound: float | None = None
     higher_is_better: bool = False
     spread: tuple[float, float] | None = None
+    count: int | None = None
 
     @property
     def verdict(self) -> str:
@@ -137,12 +138,22 @@ def parse_arguments(description: str | None) -> argparse.Namespace:
     return make_parser(description).parse_args()
 
 
-def report(rows: Sequence[Row], json_path: Path | None = None) -> int:
+def report(
+    rows: Sequence[Row],
+    json_path: Path | None = None,
+    *,
+    machine: dict[str, Any] | None = None,
+    details: dict[str, Any] | None = None,
+) -> int:
     """Print machine, calibration and rows, each with its bound and whether it is reached; write them to `json_path`.
+
+    Args:
+        machine: What to say of the machine; None for what `describe_machine` finds.
+        details: What else goes into the file, beside the rows.
 
     Returns the number of bounds not reached, for use as exit status.
     """
-    machine, calibration = describe_machine(), calibrate()
+    machine, calibration = machine or describe_machine(), calibrate()
     for name, value in machine.items():
         print(f"# {name}: {value}")
     for name, value in calibration.items():
@@ -152,12 +163,16 @@ def report(rows: Sequence[Row], json_path: Path | None = None) -> int:
     for row in rows:
         spread = "" if row.spread is None else f"{row.spread[0]:.3g} .. {row.spread[1]:.3g}"
         bound = "" if row.bound is None else f"{'>=' if row.higher_is_better else '<='} {row.bound:g}"
-        print(f"{row.name:{width}} {row.value:>10.4g} {spread:>21} {bound:>9} {row.unit:5} {row.verdict}".rstrip())
+        count = "" if row.count is None else f"n={row.count}"
+        print(
+            f"{row.name:{width}} {row.value:>10.4g} {spread:>21} {bound:>9} {row.unit:5} {count:5} {row.verdict}".rstrip()
+        )
     if json_path is not None:
         result = {
             "machine": machine,
             "calibration": calibration,
             "rows": [asdict(row) | {"verdict": row.verdict} for row in rows],
+            **(details or {}),
         }
         json_path.write_text(json.dumps(result, indent=2) + "\n")
     return sum(row.verdict == "NOT reached" for row in rows)
