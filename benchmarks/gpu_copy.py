@@ -8,19 +8,20 @@ D2H is a store, H2D a load. The bounds are DESIGN section 11's, in percent of th
 Run: python benchmarks/gpu_copy.py [--json FILE] [--repeats N]        (an NVIDIA GPU, PyTorch, tiercel[cuda])
 """
 
+import itertools
 import statistics
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from _harness import Row, parse_arguments, report
 from numpy.typing import NDArray
 
-from tiercel import Cache, CacheConfig, EngineMemory, ModelConfig, _native
+from tiercel import _native
 from tiercel.transfer.cuda import CopyWay, CudaCopyOptions, PinnedHost
 from tiercel.transfer.cuda.nvrtc import copy_kernels
 
@@ -29,34 +30,44 @@ Start = Callable[..., _native.CudaTransfer]
 _PIECES_PER_BLOCK = 64  # 32 layers, K and V
 _COPY_BYTES = 512 << 20
 _NUM_SETS = 3
-_PIN_BYTES = 8 << 30
 
-BOUNDS = {
-    (32, "D2H", 8): 93,
-    (32, "H2D", 8): 91,
-    (4, "D2H", 32): 90,
-    (4, "H2D", 32): 87,
-    (32, "D2H", 0): 75,
-    (32, "H2D", 0): 75,
-}
-"""Percent of the contiguous copy: (KiB a piece, direction, CTAs; 0 for the copy engine)."""
 
-CASES = [
-    (4, 4),
-    (4, 8),
-    (4, 32),
-    (16, 8),
-    (32, 1),
-    (32, 2),
-    (32, 4),
-    (32, 8),
-    (64, 4),
-    (64, 8),
-    (4, 0),
-    (32, 0),
-    (64, 0),
+def kernel(num_ctas: int) -> CudaCopyOptions:
+    """A kernel of so many CTAs, both ways."""
+    way = CopyWay.KERNEL
+    return CudaCopyOptions(way_h2d=way, way_d2h=way, num_ctas_h2d=num_ctas, num_ctas_d2h=num_ctas)
+
+
+def staged(num_ctas: int, scratch_mib: int = 16) -> CudaCopyOptions:
+    """The copy engine to and from scratch memory, and a kernel of so many CTAs from there."""
+    way = CopyWay.STAGED
+    return CudaCopyOptions(way_h2d=way, way_d2h=way, num_ctas_staged=num_ctas, scratch_bytes=scratch_mib << 20)
+
+
+ENGINE = CudaCopyOptions(way_h2d=CopyWay.COPY_ENGINE, way_d2h=CopyWay.COPY_ENGINE)
+"""The copy engine, both ways."""
+
+CASES: list[tuple[int, str, CudaCopyOptions, tuple[int, int] | None]] = [
+    (4, "4 CTAs", kernel(4), None),
+    (4, "32 CTAs", kernel(32), (90, 87)),
+    (32, "2 CTAs", kernel(2), None),
+    (32, "4 CTAs", kernel(4), None),
+    (32, "8 CTAs", kernel(8), (93, 91)),
+    (64, "4 CTAs", kernel(4), None),
+    (4, "copy engine", ENGINE, None),
+    (32, "copy engine", ENGINE, (75, 75)),
+    (64, "copy engine", ENGINE, None),
+    (4, "staged, 2 CTAs", staged(2), None),
+    (4, "staged, 8 CTAs", staged(8), None),
+    (32, "staged, 1 CTA", staged(1), None),
+    (32, "staged, 2 CTAs", staged(2), None),
+    (32, "staged, 4 CTAs", staged(4), (75, 75)),
+    (32, "staged, 8 CTAs", staged(8), (75, 75)),
+    (32, "staged, 8 CTAs, 4 MiB of scratch", staged(8, 4), None),
+    (32, "staged, 8 CTAs, 64 MiB of scratch", staged(8, 64), None),
+    (64, "staged, 8 CTAs", staged(8), None),
 ]
-"""(KiB a piece, CTAs; 0 for the copy engine)."""
+"""(KiB a piece, name, way, bounds of D2H and H2D in percent of the contiguous copy)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +88,7 @@ class Bench:
         self.torch = torch
         self.repeats = repeats
         self.device = _native.CudaDevice(0)
+        self.pool = _native.CudaMemoryPool(self.device, reserve_bytes=128 << 20, release_threshold_bytes=256 << 20)
         self.cubin = copy_kernels(self.device.capability)
         size = _COPY_BYTES
         self.engine = [torch.randint(0, 255, (size,), dtype=torch.uint8, device="cuda") for _ in range(_NUM_SETS)]
@@ -114,14 +126,15 @@ class Bench:
         return sides
 
     def copier(self, options: CudaCopyOptions) -> _native.CudaCopier:
-        return _native.CudaCopier(
-            self.device,
-            self.cubin,
+        native = _native.CudaCopierOptions(
             num_ctas_gather=options.num_ctas_d2h,
             num_ctas_scatter=options.num_ctas_h2d,
+            num_ctas_staged=options.num_ctas_staged,
             num_streams=options.num_streams,
             batch_copies=options.batch_copies,
+            scratch_bytes=options.scratch_bytes,
         )
+        return _native.CudaCopier(self.pool, self.cubin, native)
 
     def contiguous(self, direction: str) -> list[float]:
         """Seconds of one copy of a contiguous buffer to or from memory that PyTorch pinned, by the GPU's clock."""
@@ -157,18 +170,10 @@ class Bench:
         return seconds[2:]
 
 
-def options_of(num_ctas: int) -> CudaCopyOptions:
-    """How to copy: with a kernel of so many CTAs, or with the copy engine for 0."""
-    if num_ctas == 0:
-        return CudaCopyOptions(way_h2d=CopyWay.COPY_ENGINE, way_d2h=CopyWay.COPY_ENGINE)
-    kernel = CopyWay.KERNEL
-    return CudaCopyOptions(way_h2d=kernel, way_d2h=kernel, num_ctas_h2d=num_ctas, num_ctas_d2h=num_ctas)
-
-
 def starter(copier: _native.CudaCopier, options: CudaCopyOptions, direction: str) -> Start:
     """The call that starts a copy in a direction."""
     method = copier.start_gather if direction == "D2H" else copier.start_scatter
-    return partial(method, copy_engine=options.way_h2d is CopyWay.COPY_ENGINE)
+    return partial(method, way=_native.CudaWay[options.way_h2d.name])
 
 
 def scattered(
@@ -228,110 +233,39 @@ def rows_of(bench: Bench) -> Iterator[Row]:
         yield rate(f"contiguous {direction}", bench.contiguous(direction))
     both = 2 * _COPY_BYTES / statistics.median(bench.contiguous_both()) / 1e9
     yield Row(name="contiguous, both at once", value=both, unit="GB/s", higher_is_better=True)
-    for kib, num_ctas in CASES:
-        way = f"{num_ctas} CTAs" if num_ctas else "copy engine"
-        for direction in ("D2H", "H2D"):
+    for kib, name, options, bounds in CASES:
+        for number, direction in enumerate(("D2H", "H2D")):
             baseline = statistics.median(bench.contiguous(direction))
-            device_s, wall_s = scattered(bench, kib << 10, options_of(num_ctas), direction)
-            yield rate(f"{kib} KiB, {way}, {direction}", device_s)
+            device_s, wall_s = scattered(bench, kib << 10, options, direction)
+            yield rate(f"{kib} KiB, {name}, {direction}", device_s)
             share = 100 * baseline / statistics.median(device_s)
-            bound = BOUNDS.get((kib, direction, num_ctas))
+            bound = None if bounds is None else bounds[number]
             yield Row(name="  of the contiguous copy", value=share, unit="%", bound=bound, higher_is_better=True)
             yield rate("  wall", wall_s)
-    for kib, num_ctas in ((32, 4), (32, 8), (4, 32), (32, 0)):
-        way = f"{num_ctas} CTAs each" if num_ctas else "copy engine"
-        value = both_at_once(bench, kib << 10, options_of(num_ctas))
-        yield Row(name=f"{kib} KiB, {way}, both at once", value=value, unit="GB/s", higher_is_better=True)
-    for kib in (32, 64):
-        for batch_copies in (64, 1024, 4096):
-            options = replace(options_of(0), batch_copies=batch_copies)
-            for direction in ("D2H", "H2D"):
-                device_s, _ = scattered(bench, kib << 10, options, direction)
-                yield rate(f"{kib} KiB, copy engine, {batch_copies} a batch, {direction}", device_s)
+    both_ways = {"4 CTAs each": kernel(4), "copy engine": ENGINE, "staged": staged(8)}
+    for name, options in both_ways.items():
+        value = both_at_once(bench, 32 << 10, options)
+        yield Row(name=f"32 KiB, {name}, both at once", value=value, unit="GB/s", higher_is_better=True)
     for num_blocks in (1, 8, 64):
         yield from small_rows(bench, num_blocks)
-    for copy_way in CopyWay:
-        yield from cache_rows(bench, copy_way, 32)
-    yield from cache_rows(bench, CopyWay.AUTO, 128)
-    yield from pinning_rows(bench)
 
 
 def small_rows(bench: Bench, num_blocks: int) -> Iterator[Row]:
-    """What a call costs that moves little: 2 MiB blocks of 32 KiB pieces, 8 CTAs."""
-    copier, side = bench.copier(options_of(8)), bench.sides(32 << 10, 0)[0]
-    program = copier.program(side.pieces, _PIECES_PER_BLOCK * (32 << 10))
-    for direction in ("D2H", "H2D"):
-        start = starter(copier, options_of(8), direction)
+    """What a call costs that moves little: 2 MiB blocks of 32 KiB pieces."""
+    for (way, options), direction in itertools.product(
+        {"kernel": kernel(4), "staged": staged(8)}.items(), ("D2H", "H2D")
+    ):
+        copier, side = bench.copier(options), bench.sides(32 << 10, 0)[0]
+        program = copier.program(side.pieces, _PIECES_PER_BLOCK * (32 << 10))
+        start = starter(copier, options, direction)
         wall_us: list[float] = []
         for _ in range(50):
             started = time.perf_counter()
             start(program, side.ids[:num_blocks], side.slots[:num_blocks]).wait()
             wall_us.append(1e6 * (time.perf_counter() - started))
         spread = (min(wall_us), max(wall_us))
-        name = f"{num_blocks} block{'s' if num_blocks > 1 else ''} of 2 MiB, {direction}, wall"
+        name = f"{num_blocks} block{'s' if num_blocks > 1 else ''} of 2 MiB, {way}, {direction}, wall"
         yield Row(name=name, value=statistics.median(wall_us), unit="us", spread=spread)
-
-
-def cache_rows(bench: Bench, way: CopyWay, chunk_mib: int) -> Iterator[Row]:
-    """The whole cache around it: store and load of 512 blocks of 2 MiB through the facade, in its chunks."""
-    model = ModelConfig(num_layers=32, num_kv_heads=8, head_size=128, dtype="bfloat16", model_id="bench")
-    config = CacheConfig(
-        num_cpu_blocks=1024, tokens_per_block=16, load_policy="always", transfer_chunk_bytes=chunk_mib << 20
-    )
-    torch, num_blocks = bench.torch, 512
-    with Cache.open(model, config) as cache:
-        layers = [torch.zeros(2, 2 * num_blocks, 16, 8, 128, dtype=torch.bfloat16, device="cuda") for _ in range(32)]
-        memory = EngineMemory.from_arrays(cache.geometry, layers, axes="kv block token head dim")
-        started = time.perf_counter()
-        cache.devices.attach(memory, CudaCopyOptions(way_h2d=way, way_d2h=way))
-        yield Row(name=f"attach ({way.value}), 2 GiB to pin", value=1e3 * (time.perf_counter() - started), unit="ms")
-        num_bytes = num_blocks * cache.geometry.block_bytes
-        rng = np.random.default_rng(0)
-        seconds: dict[str, list[float]] = {"store": [], "load": []}
-        for _ in range(bench.repeats):
-            tokens = rng.integers(0, 50_000, num_blocks * 16, np.int32)
-            ids = rng.permutation(2 * num_blocks)[:num_blocks]
-            torch.cuda.synchronize()
-            started = time.perf_counter()
-            assert cache.store(cache.sequence(tokens), memory.blocks(ids)).wait(30).ok
-            seconds["store"].append(time.perf_counter() - started)
-            started = time.perf_counter()
-            assert cache.load(cache.sequence(tokens), memory.blocks(ids)).wait(30).num_blocks_ok == num_blocks
-            seconds["load"].append(time.perf_counter() - started)
-        for name, times in seconds.items():
-            spread = (num_bytes / max(times) / 1e9, num_bytes / min(times) / 1e9)
-            value = num_bytes / statistics.median(times) / 1e9
-            yield Row(
-                name=f"cache ({way.value}, {chunk_mib} MiB chunks), {name} of 1 GiB, wall",
-                value=value,
-                unit="GB/s",
-                higher_is_better=True,
-                spread=spread,
-            )
-
-
-def pinning_rows(bench: Bench) -> Iterator[Row]:
-    """What pinning host memory costs, resident already, and giving it back."""
-    arena = _native.Arena(_PIN_BYTES)
-    step = _PIN_BYTES // 8
-    threads = [threading.Thread(target=arena.prefault, args=(at, at + step)) for at in range(0, _PIN_BYTES, step)]
-    started = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    prefault_s = time.perf_counter() - started
-    pinned = PinnedHost(1 << 30)
-    started = time.perf_counter()
-    pinned.pin(bench.device, arena.address, _PIN_BYTES, unit_bytes=2 << 20)
-    pin_s = time.perf_counter() - started
-    started = time.perf_counter()
-    pinned.close()
-    unpin_s = time.perf_counter() - started
-    arena.close()
-    gib = _PIN_BYTES >> 30
-    for name, seconds in (("prefault, 8 threads", prefault_s), ("pin", pin_s), ("unpin", unpin_s)):
-        yield Row(name=f"{name}, huge pages {arena.huge}", value=1e3 * seconds / gib, unit="ms/GiB")
 
 
 def main() -> int:

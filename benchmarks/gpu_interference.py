@@ -1,4 +1,4 @@
-"""What does a running transfer cost a decode step, with 1 to 16 CTAs and with the copy engine?
+"""What does a running transfer cost a decode step, by a kernel, by the copy engine, and staged?
 
 The step stands for one of an 8 B model at batch 8: 32 layers whose weights, 6.4 GB in bf16, are read once, captured in a CUDA
 graph. Another thread copies 2 MiB blocks of 32 KiB pieces one way without a pause, 32 MiB a call. Rows are the step's time by
@@ -15,9 +15,21 @@ from collections.abc import Iterator
 from typing import Any
 
 from _harness import Row, parse_arguments, report
-from gpu_copy import Bench, options_of, starter
+from gpu_copy import ENGINE, Bench, kernel, staged, starter
 
-_WAYS = (1, 2, 4, 8, 16, 0)
+from tiercel.transfer.cuda import CudaCopyOptions
+
+_WAYS = {
+    "kernel of 2 CTAs": kernel(2),
+    "kernel of 4 CTAs": kernel(4),
+    "kernel of 8 CTAs": kernel(8),
+    "copy engine": ENGINE,
+    "staged, 2 CTAs": staged(2),
+    "staged, 4 CTAs": staged(4),
+    "staged, 8 CTAs": staged(8),
+    "staged, 16 CTAs": staged(16),
+    "staged, 32 CTAs": staged(32),
+}
 _BLOCKS_PER_CALL = 16
 _PIECE_BYTES = 32 << 10
 _BLOCK_BYTES = 64 * _PIECE_BYTES
@@ -64,10 +76,9 @@ class DecodeStep:
 class Traffic:
     """Copies without a pause in one direction, while entered."""
 
-    def __init__(self, bench: Bench, num_ctas: int, direction: str) -> None:
+    def __init__(self, bench: Bench, options: CudaCopyOptions, direction: str) -> None:
         self._stop = threading.Event()
         self._num_calls = 0
-        options = options_of(num_ctas)
         copier, side = bench.copier(options), bench.sides(_PIECE_BYTES, 0)[0]
         program = copier.program(side.pieces, _BLOCK_BYTES)
         start = starter(copier, options, direction)
@@ -107,11 +118,10 @@ def rows_of(bench: Bench, repeats: int) -> Iterator[Row]:
     step.milliseconds(20)
     idle = step.milliseconds(repeats)
     yield step_row("decode step, nothing else running", idle)
-    for num_ctas in _WAYS:
-        way = f"{num_ctas} CTAs" if num_ctas else "copy engine"
+    for way, options in _WAYS.items():
         for direction in ("D2H", "H2D"):
             idle = step.milliseconds(repeats // 4)
-            with Traffic(bench, num_ctas, direction) as traffic:
+            with Traffic(bench, options, direction) as traffic:
                 times = step.milliseconds(repeats)
                 reached = traffic.gigabytes_per_second
             yield step_row(f"decode step beside {way}, {direction}", times)

@@ -24,7 +24,10 @@ using cuda::CopierOptions;
 using cuda::Device;
 using cuda::DeviceProgram;
 using cuda::Direction;
+using cuda::MemoryPool;
 using cuda::PinnedRange;
+using cuda::PoolOptions;
+using cuda::PoolUse;
 using cuda::Transfer;
 using cuda::Way;
 using Pieces = nb::ndarray<const std::int64_t, nb::shape<-1, CopyProgram::kNumFields>, nb::c_contig, nb::device::cpu>;
@@ -40,15 +43,34 @@ class PinnedMemory {
   std::optional<PinnedRange> range_;
 };
 
-std::shared_ptr<Copier> make_copier(std::shared_ptr<Device> device, const nb::bytes& cubin, int num_ctas_gather,
-                                    int num_ctas_scatter, int num_streams, std::size_t batch_copies) {
-  const CopierOptions options{.num_ctas_gather = num_ctas_gather,
-                              .num_ctas_scatter = num_ctas_scatter,
-                              .num_streams = num_streams,
-                              .batch_copies = batch_copies};
+// A pool of device memory, as a mapping of what CacheMetrics and status show.
+nb::dict use_of(const MemoryPool& pool) {
+  PoolUse use{};
+  {
+    const nb::gil_scoped_release release;
+    use = pool.use();
+  }
+  nb::dict found;
+  found["used_bytes"] = use.used_bytes;
+  found["used_bytes_high"] = use.used_bytes_high;
+  found["held_bytes"] = use.held_bytes;
+  found["held_bytes_high"] = use.held_bytes_high;
+  return found;
+}
+
+std::shared_ptr<MemoryPool> make_pool(std::shared_ptr<Device> device, std::size_t reserve_bytes,
+                                      std::size_t release_threshold_bytes) {
+  const nb::gil_scoped_release release;
+  return std::make_shared<MemoryPool>(
+      std::move(device),
+      PoolOptions{.reserve_bytes = reserve_bytes, .release_threshold_bytes = release_threshold_bytes});
+}
+
+std::shared_ptr<Copier> make_copier(std::shared_ptr<MemoryPool> pool, const nb::bytes& cubin,
+                                    const CopierOptions& options) {
   const std::span<const std::byte> image(reinterpret_cast<const std::byte*>(cubin.c_str()), cubin.size());
   const nb::gil_scoped_release release;
-  return std::make_shared<Copier>(std::move(device), image, options);
+  return std::make_shared<Copier>(std::move(pool), image, options);
 }
 
 std::shared_ptr<DeviceProgram> make_program(const Copier& copier, const Pieces& pieces, std::int64_t block_bytes) {
@@ -59,11 +81,11 @@ std::shared_ptr<DeviceProgram> make_program(const Copier& copier, const Pieces& 
 
 template <Direction direction>
 std::unique_ptr<Transfer> start(const Copier& copier, std::shared_ptr<DeviceProgram> program,
-                                const Vector<std::int64_t>& blocks, const Vector<std::uint64_t>& slots,
-                                std::uintptr_t after, bool copy_engine) {
+                                const Vector<std::int64_t>& blocks, const Vector<std::uint64_t>& slots, Way way,
+                                std::uintptr_t after) {
   const nb::gil_scoped_release release;
-  return copier.start(direction, copy_engine ? Way::kCopyEngine : Way::kKernel, std::move(program), as_span(blocks),
-                      as_span(slots), reinterpret_cast<cuda::EventHandle>(after));
+  return copier.start(direction, way, std::move(program), as_span(blocks), as_span(slots),
+                      reinterpret_cast<cuda::EventHandle>(after));
 }
 
 }  // namespace
@@ -84,18 +106,35 @@ void bind_cuda(nb::module_& module) {
       .def(nb::init<std::shared_ptr<Device>, std::uint64_t, std::size_t>(), "device"_a, "address"_a, "num_bytes"_a,
            Release())
       .def("close", &PinnedMemory::close, Release());
+  nb::class_<MemoryPool>(module, "CudaMemoryPool", nb::is_final())
+      .def(nb::new_(&make_pool), "device"_a, nb::kw_only(), "reserve_bytes"_a, "release_threshold_bytes"_a)
+      .def("use", &use_of);
+  nb::enum_<Way>(module, "CudaWay")
+      .value("KERNEL", Way::kKernel)
+      .value("COPY_ENGINE", Way::kCopyEngine)
+      .value("STAGED", Way::kStaged);
+  nb::class_<CopierOptions>(module, "CudaCopierOptions", nb::is_final())
+      .def(nb::init<int, int, int, int, std::size_t, std::size_t>(), nb::kw_only(), "num_ctas_gather"_a,
+           "num_ctas_scatter"_a, "num_ctas_staged"_a, "num_streams"_a, "batch_copies"_a, "scratch_bytes"_a);
   nb::class_<DeviceProgram>(module, "CudaProgram", nb::is_final())
       .def_prop_ro("num_runs", [](const DeviceProgram& program) { return program.runs().size(); })
+      .def_prop_ro("is_stageable", [](const DeviceProgram& program) { return program.span_bytes() != 0; })
       .def_prop_ro("access_bytes", &DeviceProgram::access_bytes);
-  nb::class_<Transfer>(module, "CudaTransfer", nb::is_final()).def("wait", &Transfer::wait, Release());
+  nb::class_<Transfer>(module, "CudaTransfer", nb::is_final())
+      .def("wait", &Transfer::wait, Release())
+      .def(
+          "hold",
+          [](Transfer& transfer, std::uintptr_t stream) {
+            transfer.hold(reinterpret_cast<cuda::StreamHandle>(stream));
+          },
+          "stream"_a, Release());
   nb::class_<Copier>(module, "CudaCopier", nb::is_final())
-      .def(nb::new_(&make_copier), "device"_a, "cubin"_a, nb::kw_only(), "num_ctas_gather"_a, "num_ctas_scatter"_a,
-           "num_streams"_a, "batch_copies"_a)
+      .def(nb::new_(&make_copier), "pool"_a, "cubin"_a, "options"_a)
       .def("program", &make_program, "pieces"_a.noconvert(), "block_bytes"_a)
       .def("start_gather", &start<Direction::kGather>, "program"_a, "blocks"_a.noconvert(), "targets"_a.noconvert(),
-           "after"_a = 0, nb::kw_only(), "copy_engine"_a = false)
+           "way"_a, "after"_a = 0)
       .def("start_scatter", &start<Direction::kScatter>, "program"_a, "blocks"_a.noconvert(), "sources"_a.noconvert(),
-           "after"_a = 0, nb::kw_only(), "copy_engine"_a = false);
+           "way"_a, "after"_a = 0);
 }
 
 }  // namespace tiercel::bindings

@@ -1,6 +1,7 @@
 """Types of the native core. Arrays are C-contiguous numpy arrays in host memory; every call that may take longer than a
 few microseconds releases the GIL. Caller's mistakes raise ValueError or TypeError."""
 
+import enum
 from collections.abc import Mapping
 from typing import Any, Final, final
 
@@ -159,12 +160,47 @@ class PinnedMemory:
         """Unpin. Idempotent. No transfer that uses the memory may be under way."""
 
 @final
+class CudaMemoryPool:
+    """Device memory for tables, argument lists and scratch, lent in the order of streams."""
+
+    def __init__(self, device: CudaDevice, *, reserve_bytes: int, release_threshold_bytes: int) -> None:
+        """Takes reserve_bytes once, so that the first copies need not wait, and keeps up to the threshold when unused."""
+    def use(self) -> dict[str, int]:
+        """used_bytes (lent now), held_bytes (taken from the device now), and each with _high: the most so far."""
+
+class CudaWay(enum.Enum):
+    """Who moves the bytes: a kernel that reaches over to the host, the copy engine run by run, or the copy engine slot by
+    slot to and from scratch memory and a kernel from there."""
+
+    KERNEL = ...
+    COPY_ENGINE = ...
+    STAGED = ...
+
+@final
+class CudaCopierOptions:
+    """Thread blocks of each kernel, transfers of a direction at once, copies of a batch, scratch of a staged transfer."""
+
+    def __init__(
+        self,
+        *,
+        num_ctas_gather: int,
+        num_ctas_scatter: int,
+        num_ctas_staged: int,
+        num_streams: int,
+        batch_copies: int,
+        scratch_bytes: int,
+    ) -> None: ...
+
+@final
 class CudaProgram:
     """As CopyProgram, on a GPU. Made by CudaCopier.program."""
 
     @property
     def num_runs(self) -> int:
         """Runs of a block, those that touch on both sides merged."""
+    @property
+    def is_stageable(self) -> bool:
+        """Whether what it holds of a slot has no gaps."""
     @property
     def access_bytes(self) -> int:
         """Widest access that the engine's side and the slot's offsets allow, 1 to 16 bytes."""
@@ -175,21 +211,14 @@ class CudaTransfer:
 
     def wait(self) -> float:
         """Block until the bytes have arrived; returns the milliseconds that the GPU took. Releases the GIL. Idempotent."""
+    def hold(self, stream: int) -> None:
+        """Make what is queued on a CUstream from now on wait for the bytes. For any thread, beside `wait` too."""
 
 @final
 class CudaCopier:
     """Starts copies on streams of its own: loads with the highest priority, stores with the lowest. Thread-safe."""
 
-    def __init__(
-        self,
-        device: CudaDevice,
-        cubin: bytes,
-        *,
-        num_ctas_gather: int,
-        num_ctas_scatter: int,
-        num_streams: int,
-        batch_copies: int,
-    ) -> None:
+    def __init__(self, pool: CudaMemoryPool, cubin: bytes, options: CudaCopierOptions) -> None:
         """cubin: copy_blocks.cu for this device; may be empty if only the copy engine is ever asked for."""
     def program(self, pieces: NDArray[np.int64], block_bytes: int) -> CudaProgram:
         """ValueError as CopyProgram's."""
@@ -198,21 +227,20 @@ class CudaCopier:
         program: CudaProgram,
         blocks: NDArray[np.int64],
         targets: NDArray[np.uint64],
+        way: CudaWay,
         after: int = 0,
-        *,
-        copy_engine: bool = False,
     ) -> CudaTransfer:
-        """Engine blocks -> pinned slots at targets, by a kernel or the copy engine, once the CUevent `after` has happened. Waits for a stream if as many
+        """Engine blocks -> pinned slots at targets once the CUevent `after` has happened. Waits for a stream if as many
         transfers of the direction are under way as there are, so a thread should hold one at a time. ValueError, before a
-        byte is copied, if the arrays differ in length, a block is negative or a target 0. Releases the GIL."""
+        byte is copied, if the arrays differ in length, a block is negative, a target 0, or blocks with gaps are to be
+        staged. Releases the GIL."""
     def start_scatter(
         self,
         program: CudaProgram,
         blocks: NDArray[np.int64],
         sources: NDArray[np.uint64],
+        way: CudaWay,
         after: int = 0,
-        *,
-        copy_engine: bool = False,
     ) -> CudaTransfer:
         """Pinned slots at sources -> engine blocks; as start_gather."""
 

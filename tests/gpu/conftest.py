@@ -17,7 +17,10 @@ DEVICE = "cuda:0"
 WAYS = {
     "kernel": CudaCopyOptions(way_h2d=CopyWay.KERNEL, way_d2h=CopyWay.KERNEL, num_ctas_h2d=4, num_ctas_d2h=3),
     "copy engine": CudaCopyOptions(way_h2d=CopyWay.COPY_ENGINE, way_d2h=CopyWay.COPY_ENGINE, batch_copies=7),
-    "auto": CudaCopyOptions(engine_run_bytes_h2d=1024, engine_run_bytes_d2h=2048),
+    "staged": CudaCopyOptions(way_h2d=CopyWay.STAGED, way_d2h=CopyWay.STAGED, num_ctas_staged=2, scratch_bytes=1 << 16),
+    "auto": CudaCopyOptions(
+        staged_run_bytes=512, staged_block_bytes=4096, engine_run_bytes_h2d=1024, engine_run_bytes_d2h=2048
+    ),
 }
 
 
@@ -75,7 +78,8 @@ def make_gpu() -> Iterator[Callable[[CudaCopyOptions], Gpu]]:
     def make(options: CudaCopyOptions) -> Gpu:
         notes: list[str] = []
         pinned = PinnedHost(options.pin_chunk_bytes)
-        made.append(Gpu(CudaCopier(0, options, pinned, note=notes.append), pinned, notes, []))
+        copier = CudaCopier(0, options, pinned, reserve_bytes=1 << 20, note=notes.append)
+        made.append(Gpu(copier, pinned, notes, []))
         return made[-1]
 
     yield make
@@ -88,5 +92,5 @@ def make_gpu() -> Iterator[Callable[[CudaCopyOptions], Gpu]]:
 
 @pytest.fixture(params=WAYS)
 def gpu(request: pytest.FixtureRequest, make_gpu: Callable[[CudaCopyOptions], Gpu]) -> Gpu:
-    """A GPU whose blocks move by the kernel, by the copy engine, and by either as the layout has it."""
+    """A GPU whose blocks move by the kernel, by the copy engine, staged, and by any of them as the layout has it."""
     return make_gpu(WAYS[request.param])

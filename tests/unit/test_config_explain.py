@@ -35,7 +35,7 @@ VALIDATE = fastjsonschema.compile(settings_schema())
 
 def test_the_explanation_shows_values_sources_notes_and_what_follows() -> None:
     loaded = load_config(
-        environ={"TIERCEL_NUM_CPU_BLOCKS": "64GiB"}, enable_ssd=True, ssd_cache_dir=["/a", "/b"], transfer_sms_h2d=8
+        environ={"TIERCEL_NUM_CPU_BLOCKS": "64GiB"}, enable_ssd=True, ssd_cache_dir=["/a", "/b"], enable_gds=True
     )
     explained = explain(loaded, MODEL)
     rows = {row.key: row for row in explained.settings}
@@ -44,7 +44,7 @@ def test_the_explanation_shows_values_sources_notes_and_what_follows() -> None:
     assert rows["num_cpu_blocks"].source == "environment TIERCEL_NUM_CPU_BLOCKS"
     assert rows["ssd_cache_dir"].value == "/a;/b"
     assert (rows["enable_ssd"].value, rows["metrics_port"].value) == ("true", "null")
-    assert [(note.key, note.kind) for note in explained.notes] == [("transfer_sms_h2d", NoteKind.IGNORED)]
+    assert [(note.key, note.kind) for note in explained.notes] == [("enable_gds", NoteKind.IGNORED)]
     derived = {row.key: row.value for row in explained.derived}
     assert derived["token bytes"] == "524288"
     assert derived["block bytes"] == str(BLOCK)

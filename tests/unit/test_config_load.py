@@ -110,7 +110,9 @@ def test_variables_of_the_build_and_the_tests_are_left_alone() -> None:
         ({"status_socket": ""}, "status_socket = ''"),
         ({"cpu_kv_layout_type": "LAYERWISE"}, "cpu_kv_layout_type = 'LAYERWISE'.*only do BLOCKWISE"),
         ({"gpu_kv_layout_type": "BLOCKWISE"}, "gpu_kv_layout_type = 'BLOCKWISE'"),
-        ({"transfer_sms_h2d": "8"}, "transfer_sms_h2d = '8'.*int or null"),
+        ({"transfer_sms_h2d": "8"}, "transfer_sms_h2d = '8'.*integer, 1 to 1024, or null"),
+        ({"use_ce_transfer_d2h": "yes"}, "use_ce_transfer_d2h = 'yes'.*true or false, or null"),
+        ({"enable_gds": "8"}, "enable_gds = '8'.*bool or null"),
         ({"enable_cpu": False}, "enable_cpu = False.*no tier"),
         ({"evict_ratio": 0.3, "evict_start_threshold": 0.3}, "evict_ratio = 0.3.*below evict_start_threshold = 0.3"),
         (

@@ -10,6 +10,7 @@ from tests.helpers.small_engine import MODEL, config
 from tiercel import Cache, EngineMemory, _native
 from tiercel.errors import DeviceError
 from tiercel.transfer.cuda import CopyWay, CudaCopyOptions, PinnedHost, nvrtc
+from tiercel.transfer.cuda.options import BlockShape, default_reserve_bytes
 
 
 class GpuTensor:
@@ -77,22 +78,57 @@ def test_host_memory_takes_no_event() -> None:
             memory.blocks([0], after=77)
 
 
+KERNEL, ENGINE, STAGED = CopyWay.KERNEL, CopyWay.COPY_ENGINE, CopyWay.STAGED
+
+
 @pytest.mark.parametrize(
-    ("options", "run_bytes", "loads", "stores"),
+    ("options", "run_bytes", "block_bytes", "stageable", "ways"),
     [
-        ({}, 4 << 10, False, False),
-        ({}, 32 << 10, False, True),
-        ({}, 64 << 10, True, True),
-        ({"way_h2d": CopyWay.KERNEL}, 1 << 20, False, True),
-        ({"way_d2h": CopyWay.COPY_ENGINE}, 256, False, True),
+        ({}, 4 << 10, 256 << 10, True, (STAGED, STAGED)),
+        ({}, 4 << 10, 256 << 10, False, (KERNEL, KERNEL)),
+        ({}, 256, 16 << 10, True, (KERNEL, KERNEL)),
+        ({}, 32 << 10, 2 << 20, False, (KERNEL, ENGINE)),
+        ({}, 64 << 10, 4 << 20, True, (ENGINE, ENGINE)),
+        ({"way_h2d": KERNEL}, 1 << 20, 1 << 20, True, (KERNEL, ENGINE)),
+        ({"way_d2h": ENGINE}, 256, 16 << 10, True, (KERNEL, ENGINE)),
+        ({"way_h2d": STAGED, "way_d2h": STAGED}, 1 << 20, 1 << 20, True, (STAGED, STAGED)),
+        ({"way_h2d": STAGED, "way_d2h": STAGED}, 1 << 20, 1 << 20, False, (KERNEL, KERNEL)),
     ],
 )
 def test_who_moves_the_bytes_follows_the_length_of_runs_unless_it_is_said(
-    options: dict[str, Any], run_bytes: int, loads: bool, stores: bool
+    options: dict[str, Any], run_bytes: int, block_bytes: int, stageable: bool, ways: tuple[CopyWay, CopyWay]
 ) -> None:
     chosen = CudaCopyOptions(**options)
-    assert (chosen.loads_through_engine(run_bytes), chosen.stores_through_engine(run_bytes)) == (loads, stores)
+    shape = BlockShape(run_bytes=run_bytes, block_bytes=block_bytes, stageable=stageable)
+    assert (chosen.load_way(shape), chosen.store_way(shape)) == ways
     assert chosen.needs_kernels
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, CudaCopyOptions()),
+        ({"use_ce_transfer_h2d": True}, CudaCopyOptions(way_h2d=ENGINE)),
+        ({"use_ce_transfer_d2h": False, "transfer_sms_d2h": 3}, CudaCopyOptions(way_d2h=KERNEL, num_ctas_d2h=3)),
+        ({"transfer_sms_h2d": 9}, CudaCopyOptions(num_ctas_h2d=9)),
+        (
+            {"gpu_pool_reserve_bytes": "1MiB", "gpu_pool_release_bytes": "2MiB"},
+            CudaCopyOptions(pool_reserve_bytes=1 << 20, pool_release_bytes=2 << 20),
+        ),
+    ],
+)
+def test_settings_say_how_a_gpu_copies_when_nobody_else_does(
+    settings: dict[str, Any], expected: CudaCopyOptions
+) -> None:
+    with Cache.open(MODEL, config(host=8, **settings)) as cache:
+        assert cache.devices._settings.options() == expected
+
+
+def test_the_pool_reserves_dynamos_lists_and_scratch_for_two_transfers_each_way() -> None:
+    assert default_reserve_bytes(4, num_layers=32, kv_parts=2) == 80 << 10  # what Dynamo's defaults come to
+    options = CudaCopyOptions(num_streams=2, scratch_bytes=1 << 20)
+    assert options.reserve_bytes(num_layers=32, kv_parts=2) == (80 << 10) + (4 << 20)
+    assert CudaCopyOptions(pool_reserve_bytes=5).reserve_bytes(num_layers=32, kv_parts=2) == 5
 
 
 def test_options_out_of_range_are_refused_by_name() -> None:

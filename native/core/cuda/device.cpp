@@ -1,26 +1,15 @@
 #include "cuda/device.hpp"
 
-#include <algorithm>
 #include <array>
-#include <bit>
 
 namespace tiercel::cuda {
 namespace {
 
-constexpr unsigned kNonBlocking = 1;   // CU_STREAM_NON_BLOCKING
-constexpr unsigned kBlockingSync = 1;  // CU_EVENT_BLOCKING_SYNC
-constexpr unsigned kPortable = 1;      // CU_MEMHOST{ALLOC,REGISTER}_PORTABLE
-constexpr unsigned kDeviceMap = 2;     // CU_MEMHOST{ALLOC,REGISTER}_DEVICEMAP
-constexpr std::size_t kSmallestBufferBytes = 64 * 1024;
-
-// Runs what releases a handle. The process may be ending, its driver gone before us: nobody could use an error here.
-template <typename Release>
-void release_in(const Device& device, Release release) noexcept {
-  ContextHandle popped = nullptr;
-  if (driver().CtxPushCurrent(device.context()) != 0) return;
-  release();
-  driver().CtxPopCurrent(&popped);
-}
+constexpr unsigned kNonBlocking = 1;    // CU_STREAM_NON_BLOCKING
+constexpr unsigned kBlockingSync = 1;   // CU_EVENT_BLOCKING_SYNC
+constexpr unsigned kDisableTiming = 2;  // CU_EVENT_DISABLE_TIMING
+constexpr unsigned kPortable = 1;       // CU_MEMHOST{ALLOC,REGISTER}_PORTABLE
+constexpr unsigned kDeviceMap = 2;      // CU_MEMHOST{ALLOC,REGISTER}_DEVICEMAP
 
 }  // namespace
 
@@ -60,46 +49,19 @@ Stream::Stream(std::shared_ptr<const Device> device, Priority priority) : device
 }
 
 Stream::~Stream() {
-  release_in(*device_, [this] {
+  in_context(*device_, [this] {
     driver().StreamSynchronize(handle_);
     driver().StreamDestroy(handle_);
   });
 }
 
-Event::Event(std::shared_ptr<const Device> device) : device_(std::move(device)) {
+Event::Event(std::shared_ptr<const Device> device, EventKind kind) : device_(std::move(device)) {
   const ContextScope scope(*device_);
-  check(driver().EventCreate(&handle_, kBlockingSync), "cuEventCreate");
+  check(driver().EventCreate(&handle_, kind == EventKind::kTimed ? kBlockingSync : kDisableTiming), "cuEventCreate");
 }
 
 Event::~Event() {
-  release_in(*device_, [this] { driver().EventDestroy(handle_); });
-}
-
-MirroredBuffer::~MirroredBuffer() { release(); }
-
-void MirroredBuffer::reserve(std::size_t num_bytes) {
-  if (num_bytes <= capacity_bytes_) return;
-  release();
-  const std::size_t capacity = std::bit_ceil(std::max(num_bytes, kSmallestBufferBytes));
-  const ContextScope scope(*device_);
-  check(driver().MemHostAlloc(&host_, capacity, kPortable | kDeviceMap), "cuMemHostAlloc");
-  check(driver().MemAlloc(&pointer_, capacity), "cuMemAlloc");
-  capacity_bytes_ = capacity;
-}
-
-void MirroredBuffer::upload(std::size_t num_bytes, StreamHandle stream) const {
-  const auto source = reinterpret_cast<DevicePointer>(host_);
-  check(driver().MemcpyAsync(pointer_, source, num_bytes, stream), "cuMemcpyAsync");
-}
-
-void MirroredBuffer::release() noexcept {
-  release_in(*device_, [this] {
-    if (host_ != nullptr) driver().MemFreeHost(host_);
-    if (pointer_ != 0) driver().MemFree(pointer_);
-  });
-  host_ = nullptr;
-  pointer_ = 0;
-  capacity_bytes_ = 0;
+  in_context(*device_, [this] { driver().EventDestroy(handle_); });
 }
 
 Module::Module(std::shared_ptr<const Device> device, std::span<const std::byte> cubin) : device_(std::move(device)) {
@@ -108,7 +70,7 @@ Module::Module(std::shared_ptr<const Device> device, std::span<const std::byte> 
 }
 
 Module::~Module() {
-  release_in(*device_, [this] { driver().ModuleUnload(handle_); });
+  in_context(*device_, [this] { driver().ModuleUnload(handle_); });
 }
 
 FunctionHandle Module::function(const char* name) const {
@@ -125,7 +87,7 @@ PinnedRange::PinnedRange(std::shared_ptr<const Device> device, void* address, st
 }
 
 PinnedRange::~PinnedRange() {
-  release_in(*device_, [this] { driver().MemHostUnregister(address_); });
+  in_context(*device_, [this] { driver().MemHostUnregister(address_); });
 }
 
 }  // namespace tiercel::cuda

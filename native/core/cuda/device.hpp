@@ -48,6 +48,15 @@ class ContextScope {
   ContextScope& operator=(const ContextScope&) = delete;
 };
 
+// Runs what releases a handle. The process may be ending, its driver gone before us: nobody could use an error here.
+template <typename Release>
+void in_context(const Device& device, Release release) noexcept {
+  ContextHandle popped = nullptr;
+  if (driver().CtxPushCurrent(device.context()) != 0) return;
+  release();
+  driver().CtxPopCurrent(&popped);
+}
+
 enum class Priority { kLeast, kGreatest };
 
 // A stream that neither waits for nor holds up the legacy default stream.
@@ -64,10 +73,14 @@ class Stream {
   StreamHandle handle_ = nullptr;
 };
 
-// An event with timing whose waiter sleeps instead of spinning: a transfer lasts milliseconds, and cores are scarce.
+enum class EventKind {
+  kTimed,    // its waiter sleeps instead of spinning: a transfer lasts milliseconds, and cores are scarce
+  kOrdering  // between streams only
+};
+
 class Event {
  public:
-  explicit Event(std::shared_ptr<const Device> device);
+  Event(std::shared_ptr<const Device> device, EventKind kind);
   ~Event();
   Event(const Event&) = delete;
   Event& operator=(const Event&) = delete;
@@ -76,29 +89,6 @@ class Event {
  private:
   std::shared_ptr<const Device> device_;
   EventHandle handle_ = nullptr;
-};
-
-// Memory on the device and pinned memory of the same size beside it, to fill and copy over.
-class MirroredBuffer {
- public:
-  explicit MirroredBuffer(std::shared_ptr<const Device> device) : device_(std::move(device)) {}
-  ~MirroredBuffer();
-  MirroredBuffer(const MirroredBuffer&) = delete;
-  MirroredBuffer& operator=(const MirroredBuffer&) = delete;
-
-  // Contents are lost. No work that uses the buffer may be under way.
-  void reserve(std::size_t num_bytes);
-  void upload(std::size_t num_bytes, StreamHandle stream) const;
-  std::byte* host() const noexcept { return static_cast<std::byte*>(host_); }
-  DevicePointer device() const noexcept { return pointer_; }
-
- private:
-  void release() noexcept;
-
-  std::shared_ptr<const Device> device_;
-  std::size_t capacity_bytes_ = 0;
-  void* host_ = nullptr;
-  DevicePointer pointer_ = 0;
 };
 
 // A loaded cubin.

@@ -73,8 +73,12 @@ Driver load() {
   TIERCEL_REQUIRE(ModuleUnload);
   TIERCEL_REQUIRE(ModuleGetFunction);
   TIERCEL_REQUIRE(LaunchKernel);
-  TIERCEL_REQUIRE(MemAlloc);
-  TIERCEL_REQUIRE(MemFree);
+  TIERCEL_REQUIRE(MemPoolCreate);
+  TIERCEL_REQUIRE(MemPoolDestroy);
+  TIERCEL_REQUIRE(MemPoolSetAttribute);
+  TIERCEL_REQUIRE(MemPoolGetAttribute);
+  TIERCEL_REQUIRE(MemAllocFromPoolAsync);
+  TIERCEL_REQUIRE(MemFreeAsync);
   TIERCEL_REQUIRE(MemHostAlloc);
   TIERCEL_REQUIRE(MemFreeHost);
   TIERCEL_REQUIRE(MemHostRegister);
@@ -86,6 +90,7 @@ Driver load() {
   TIERCEL_REQUIRE(StreamWaitEvent);
   TIERCEL_REQUIRE(EventCreate);
   TIERCEL_REQUIRE(EventDestroy);
+  TIERCEL_REQUIRE(EventQuery);
   TIERCEL_REQUIRE(EventRecord);
   TIERCEL_REQUIRE(EventSynchronize);
   TIERCEL_REQUIRE(EventElapsedTime);

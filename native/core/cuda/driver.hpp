@@ -16,10 +16,20 @@ using StreamHandle = void*;
 using EventHandle = void*;
 using ModuleHandle = void*;
 using FunctionHandle = void*;
+using PoolHandle = void*;
 
 struct MemoryLocation {
   int type;
   int id;
+};
+
+struct PoolProperties {
+  int allocation_type;
+  int handle_types;
+  MemoryLocation location;
+  void* security_attributes;
+  std::size_t max_bytes;
+  std::uint8_t reserved[64];
 };
 
 struct BatchAttributes {
@@ -65,8 +75,12 @@ struct Driver {
   Result (*LaunchKernel)(FunctionHandle function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
                          unsigned block_y, unsigned block_z, unsigned shared_bytes, StreamHandle stream,
                          void** parameters, void** extra);
-  Result (*MemAlloc)(DevicePointer* pointer, std::size_t num_bytes);
-  Result (*MemFree)(DevicePointer pointer);
+  Result (*MemPoolCreate)(PoolHandle* pool, const PoolProperties* properties);
+  Result (*MemPoolDestroy)(PoolHandle pool);
+  Result (*MemPoolSetAttribute)(PoolHandle pool, int attribute, void* value);
+  Result (*MemPoolGetAttribute)(PoolHandle pool, int attribute, void* value);
+  Result (*MemAllocFromPoolAsync)(DevicePointer* pointer, std::size_t num_bytes, PoolHandle pool, StreamHandle stream);
+  Result (*MemFreeAsync)(DevicePointer pointer, StreamHandle stream);
   Result (*MemHostAlloc)(void** pointer, std::size_t num_bytes, unsigned flags);
   Result (*MemFreeHost)(void* pointer);
   Result (*MemHostRegister)(void* pointer, std::size_t num_bytes, unsigned flags);
@@ -78,6 +92,7 @@ struct Driver {
   Result (*StreamWaitEvent)(StreamHandle stream, EventHandle event, unsigned flags);
   Result (*EventCreate)(EventHandle* event, unsigned flags);
   Result (*EventDestroy)(EventHandle event);
+  Result (*EventQuery)(EventHandle event);
   Result (*EventRecord)(EventHandle event, StreamHandle stream);
   Result (*EventSynchronize)(EventHandle event);
   Result (*EventElapsedTime)(float* milliseconds, EventHandle start, EventHandle stop);

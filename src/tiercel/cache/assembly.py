@@ -24,7 +24,7 @@ from tiercel.tiers.disk import DiskTier
 from tiercel.tiers.disk_options import DiskOptions
 from tiercel.tiers.host import HostTier
 from tiercel.tiers.memory import return_freed_memory
-from tiercel.transfer import Devices, TransferSettings
+from tiercel.transfer import Devices, GpuCopySettings, TransferSettings
 
 _logger = logging.getLogger(__name__)
 
@@ -151,14 +151,30 @@ def assemble(model: ModelConfig, config: CacheConfig, progress: Progress | None 
         control=control,
         tiers=tiers,
         transfer_settings=TransferSettings(
-            queue_depth_max=config.transfer_queue_depth_max, chunk_bytes=resolved.transfer_chunk_bytes
+            queue_depth_max=config.transfer_queue_depth_max,
+            chunk_bytes=resolved.transfer_chunk_bytes,
+            gpu_chunk_bytes=resolved.transfer_gpu_chunk_bytes,
         ),
         notes=notes,
         metrics=metrics,
         disk=disk,
         record_bytes_max=resolved.record_bytes_max,
-        devices=Devices(host, note=partial(notes.add, kind="gpu")),
+        devices=_devices(resolved, host, disk, notes),
     )
+
+
+def _devices(resolved: ResolvedConfig, host: HostTier | None, disk: DiskTier | None, notes: Notes) -> Devices:
+    config = resolved.config
+    settings = GpuCopySettings(
+        engine_h2d=config.use_ce_transfer_h2d,
+        engine_d2h=config.use_ce_transfer_d2h,
+        num_sms_h2d=config.transfer_sms_h2d,
+        num_sms_d2h=config.transfer_sms_d2h,
+        pool_reserve_bytes=resolved.gpu_pool_reserve_bytes,
+        pool_release_bytes=resolved.gpu_pool_release_bytes,
+    )
+    regions = [region for tier in (host, disk) if tier is not None for region in tier.regions]
+    return Devices(regions, settings, note=partial(notes.add, kind="gpu"))
 
 
 def _control_settings(

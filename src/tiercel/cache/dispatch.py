@@ -16,8 +16,8 @@ from tiercel.cache.tickets import Ticket
 from tiercel.control import PRIORITY_STEPS_MAX, Control, Lookup, Priority
 from tiercel.errors import CacheClosedError, DeadlineError, ThrottledError
 from tiercel.hashing import Sequence as TokenSequence
-from tiercel.tiers.base import BlockMemory, Tier, TierName
-from tiercel.transfer import LaneName, TransferSettings
+from tiercel.tiers.base import Tier, TierName
+from tiercel.transfer import EngineSide, LaneName, TransferSettings
 
 _MOVES_PER_SEGMENT = 3
 """Most moves of its own tier's lane that a slower tier's segment is split into: into the fastest tier, and past it on both
@@ -68,7 +68,7 @@ class Dispatcher:
         """Refuse every call from now on, for a reason. Takes no lock."""
         self._refusal = reason
 
-    def load(self, loads: Sequence[tuple[Lookup, BlockMemory]], timeout_s: float) -> list[Ticket]:
+    def load(self, loads: Sequence[tuple[Lookup, EngineSide]], timeout_s: float) -> list[Ticket]:
         """Launch loads, all or none. Raises ThrottledError, StaleTicketError, CacheClosedError or ValueError."""
         tiers = [segment.tier for lookup, _ in loads for segment in lookup.segments]
         now_s = time.monotonic()
@@ -100,7 +100,7 @@ class Dispatcher:
         return ticket
 
     def store(
-        self, sequence: TokenSequence, source: BlockMemory, first_block: int, timeout_s: float, priority: Priority = 0
+        self, sequence: TokenSequence, source: EngineSide, first_block: int, timeout_s: float, priority: Priority = 0
     ) -> Ticket:
         """Launch a store into every tier whose queue has room; the fastest one's must. Raises as `load` does."""
         now_s = time.monotonic()

@@ -150,6 +150,7 @@ class Cache:
         target: EngineBlocks,
         *,
         limit_tokens: int | None = None,
+        by_layer: bool = False,
         timeout_s: float | None = None,
         request_id: str | None = None,
     ) -> Ticket:
@@ -159,6 +160,7 @@ class Cache:
             what: a lookup, or a sequence that is looked up now.
             target: at least as many blocks as are to be loaded; must stay valid until the ticket has resolved.
             limit_tokens: as in `lookup`, with a sequence only. timeout_s: deadline; by default `transfer_timeout_s`.
+            by_layer: load the first layers first, as far as they lie in host memory; `Ticket.wait_layer` waits for one.
 
         Raises:
             ThrottledError: too many moves are waiting; the lookup keeps its pins.
@@ -167,15 +169,24 @@ class Cache:
                 cache's, or the timeout is not positive.
         """
         with bind_request_id(request_id), looked_up(self.lookup, what, limit_tokens) as lookup:
-            return self.launch([(lookup, target)], timeout_s=timeout_s)[0]
+            return self.launch([(lookup, target)], by_layer=by_layer, timeout_s=timeout_s)[0]
 
-    def launch(self, batch: Iterable[tuple[Lookup, EngineBlocks]], *, timeout_s: float | None = None) -> list[Ticket]:
-        """Launch several loads, all or none. Raises as `load` does; then no lookup was used."""
+    def launch(
+        self,
+        batch: Iterable[tuple[Lookup, EngineBlocks]],
+        *,
+        by_layer: bool = False,
+        timeout_s: float | None = None,
+    ) -> list[Ticket]:
+        """Launch several loads, all or none. Arguments and errors as in `load`; after an error no lookup was used."""
         self._dispatcher.check_open()
         loads = list(batch)
         for lookup, target in loads:
             self._checks.target(target, lookup.num_blocks)
-        reachable = [(lookup, self.devices.reach(target)) for lookup, target in loads]
+        reachable = [
+            (lookup, self.devices.reach(target, layer_blocks=lookup.num_blocks if by_layer else None))
+            for lookup, target in loads
+        ]
         with self._observer.launching(self._dispatcher.transfer.queue_depths):
             tickets = self._dispatcher.load(reachable, self._checks.timeout(timeout_s))
         return [self._observer.launched(ticket) for ticket in tickets]

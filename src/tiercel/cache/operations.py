@@ -9,8 +9,8 @@ from tiercel.cache.tickets import Outcome, Ticket, TransferResult
 from tiercel.control import Control, Operation
 from tiercel.plan import Completion, Free, OperationKind, unpack_slots
 from tiercel.telemetry.logs import bind_request_id
-from tiercel.tiers.base import BlockMemory, Tier, TierName
-from tiercel.transfer import Deadlines, TransferEngine, TransferSettings
+from tiercel.tiers.base import Tier, TierName
+from tiercel.transfer import Deadlines, EngineSide, TransferEngine, TransferSettings
 
 _GPU, _STORE, _DEMOTE = TierName.GPU, OperationKind.STORE, OperationKind.DEMOTE
 
@@ -41,11 +41,12 @@ class OperationTable:
     def __len__(self) -> int:
         return len(self._running)
 
-    def start(self, operation: Operation, memory: BlockMemory | None, now_s: float, ended: list[Resolution]) -> Ticket:
+    def start(self, operation: Operation, side: EngineSide | None, now_s: float, ended: list[Resolution]) -> Ticket:
         """Register an operation and submit its plan. Called under the lock, which keeps plans in the order of their making.
         What ends at once is added to `ended`."""
         plan = operation.plan
-        ticket = Ticket(plan.ticket, plan.kind, plan.num_blocks, self._cancel)
+        layers = None if side is None or side.layers is None else side.layers.arrivals
+        ticket = Ticket(plan.ticket, plan.kind, plan.num_blocks, self._cancel, layers)
         owners = {owner: self._running[owner] for _, _, owner in operation.attached if owner in self._running}
         running = Running(
             ticket=ticket,
@@ -62,7 +63,7 @@ class OperationTable:
         self._running[plan.ticket] = running
         self._deadlines.add(plan.ticket, plan.deadline_s)
         try:
-            self.transfer.submit(plan, memory)
+            self.transfer.submit(plan, side)
         except BaseException:
             if not self.transfer.is_open(plan.ticket):
                 self._end(running)

@@ -17,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiercel.errors import DeadlineError
+from tiercel.layout import stream_handle
 from tiercel.plan import OperationKind
 from tiercel.telemetry.logs import current_request_id
 from tiercel.telemetry.tracing import EndedMove
 from tiercel.tiers.base import BlockStatus, TierName
+from tiercel.transfer import LayerArrivals
 
 _logger = logging.getLogger(__name__)
 
@@ -75,7 +77,14 @@ class Ticket:
     It always resolves: at the latest at its deadline. After it resolved, no move touches the engine's memory any more.
     """
 
-    def __init__(self, number: int, kind: OperationKind, num_blocks: int, cancel: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        number: int,
+        kind: OperationKind,
+        num_blocks: int,
+        cancel: Callable[[int], None],
+        layers: LayerArrivals | None = None,
+    ) -> None:
         """Made by the facade only."""
         self.number = number
         self.kind = kind
@@ -85,6 +94,7 @@ class Ticket:
         self.ended_moves: list[EndedMove] = []
         """What spans tell of the moves; kept only while spans are wanted."""
         self._cancel = cancel
+        self._layers = layers
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._result: TransferResult | None = None
@@ -126,6 +136,32 @@ class Ticket:
         with self._lock:
             if not self._changed.wait_for(lambda: self._source_free or self._result is not None, timeout_s):
                 raise DeadlineError(f"store ticket {self.number} still reads its source after {timeout_s} s")
+
+    def wait_layer(self, layer: int, *, stream: object | None = None, timeout_s: float | None = None) -> bool:
+        """Wait until a layer of every block has arrived, of a load that was launched `by_layer`.
+
+        With a stream the caller waits only until the layer's copies are queued; the stream then waits for the copies, and
+        for no other layer's. What a copy's device makes of it is known later: whoever computed on a layer asks `wait` for
+        the outcome before the result is used.
+
+        Args:
+            layer: its number.
+            stream: the engine's stream that is to wait (a torch.cuda.Stream, or a CUstream as a number); None waits here.
+            timeout_s: longest wait; without one the ticket's own deadline bounds it.
+
+        Returns:
+            Whether the layer arrived, or is ordered before what the stream does next; False if the load ended without it.
+
+        Raises:
+            DeadlineError: `timeout_s` passed first. The ticket goes on.
+            ValueError: there is no such layer, or the load was not launched `by_layer`.
+            TypeError: the stream is none.
+        """
+        if self._layers is None:
+            raise ValueError(
+                f"{self.kind.value} ticket {self.number} does not wait for layers: launch it with by_layer"
+            )
+        return self._layers.wait(layer, None if stream is None else stream_handle(stream), timeout_s)
 
     def cancel(self) -> None:
         """End what has not started; blocks that are already moved keep their status. When this returns, the engine's memory
@@ -181,6 +217,8 @@ class Ticket:
             self._source_free = True
             callbacks, self._callbacks = self._callbacks, []
             self._changed.notify_all()
+        if self._layers is not None:
+            self._layers.end()
         for callback in callbacks:
             self._call_back(callback)
         return True

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tiercel.config.areas.capacity import CapacitySettings
+from tiercel.config.areas.gpu import GpuSettings
 from tiercel.config.areas.moving import MovingSettings
 from tiercel.config.areas.policy import PolicySettings
 from tiercel.config.areas.sight import SightSettings
@@ -20,12 +21,12 @@ from tiercel.config.resolved import ResolvedConfig, Room, resolve_sizes
 from tiercel.config.settings import Setting, settings_of
 from tiercel.config.sizes import is_share
 
-AREAS: tuple[type, ...] = (CapacitySettings, PolicySettings, MovingSettings, SightSettings)
+AREAS: tuple[type, ...] = (CapacitySettings, PolicySettings, MovingSettings, GpuSettings, SightSettings)
 """The groups that settings are declared in, in the order of the reference page."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CacheConfig(SightSettings, MovingSettings, PolicySettings, CapacitySettings, StrictKeywords):
+class CacheConfig(SightSettings, GpuSettings, MovingSettings, PolicySettings, CapacitySettings, StrictKeywords):
     """Settings of one cache; docs/configuration.md describes each.
 
     Raises:

@@ -63,13 +63,8 @@ class LaterKey:
         return None if word in ("", "none", "null") else text.strip()
 
 
-_GPU = "it tunes transfers to a GPU, which this version does not do yet"
 _REMOTE = "this version has no remote tier; blocks are kept in host memory and on disk only"
 _BLOCKS = "a slot holds one block whole, which is the only layout"
-
-
-def _gpu(key: str, kind: type, default_text: str, meaning: str) -> LaterKey:
-    return LaterKey(key=key, types=(kind,), default_text=default_text, meaning=meaning, why=_GPU)
 
 
 def _remote(key: str, types: tuple[type, ...], meaning: str) -> LaterKey:
@@ -96,11 +91,14 @@ LATER_KEYS: Mapping[str, LaterKey] = {
         _remote("num_remote_blocks", (int, str), "Capacity of the remote tier in blocks; null sets no limit."),
         _remote("remote_cache_path", (str, list), "Where the remote tier keeps its blocks."),
         _remote("remote_config_custom", (dict,), "What the remote tier's storage needs to know."),
-        _gpu("enable_gds", bool, "false", "Move blocks between disk and GPU without host memory."),
-        _gpu("transfer_sms_h2d", int, "8", "Multiprocessors that copy from host to GPU."),
-        _gpu("transfer_sms_d2h", int, "8", "Multiprocessors that copy from GPU to host."),
-        _gpu("use_ce_transfer_h2d", bool, "false", "Copy from host to GPU with the copy engine."),
-        _gpu("use_ce_transfer_d2h", bool, "false", "Copy from GPU to host with the copy engine."),
+        LaterKey(
+            key="enable_gds",
+            types=(bool,),
+            default_text="false",
+            meaning="Move blocks between disk and GPU with GPUDirect Storage.",
+            why="this version does without GPUDirect Storage: blocks go between disk and GPU through pinned buffers",
+            loud=True,
+        ),
         _layout("cpu_kv_layout_type", _BLOCKS, "How blocks lie in host memory."),
         _layout("ssd_kv_layout_type", _BLOCKS, "How blocks lie on disk."),
         _layout("remote_kv_layout_type", _REMOTE, "How blocks lie in remote storage."),

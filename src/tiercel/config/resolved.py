@@ -63,6 +63,9 @@ class ResolvedConfig:
         num_cpu_blocks: slots of the host tier, 0 when it is off.
         num_ssd_blocks: slots of the disk tier over all directories, 0 when it is off.
         transfer_chunk_bytes: that setting in bytes.
+        transfer_gpu_chunk_bytes: that setting in bytes.
+        gpu_pool_reserve_bytes: that setting in bytes, None for the formula.
+        gpu_pool_release_bytes: that setting in bytes.
         journal_checkpoint_bytes: that setting in bytes.
         record_bytes_max: that setting in bytes.
         ssd_write_budget_bytes_per_day: ssd_write_budget_per_day in bytes, None for no limit.
@@ -75,6 +78,9 @@ class ResolvedConfig:
     num_cpu_blocks: int
     num_ssd_blocks: int
     transfer_chunk_bytes: int
+    transfer_gpu_chunk_bytes: int
+    gpu_pool_reserve_bytes: int | None
+    gpu_pool_release_bytes: int
     journal_checkpoint_bytes: int
     record_bytes_max: int
     ssd_write_budget_bytes_per_day: int | None
@@ -124,7 +130,7 @@ def resolve_sizes(config: "CacheConfig", model: ModelConfig, room: Room | None =
     checkpoint_bytes = _bytes("journal_checkpoint_bytes", config.journal_checkpoint_bytes)
     host = _blocks(config, "num_cpu_blocks", slot_bytes, checkpoint_bytes, room) if config.enable_cpu else 0
     disk = _blocks(config, "num_ssd_blocks", slot_bytes, checkpoint_bytes, room) if config.enable_ssd else 0
-    budget = config.ssd_write_budget_per_day
+    budget, reserve = config.ssd_write_budget_per_day, config.gpu_pool_reserve_bytes
     return ResolvedConfig(
         config=config,
         model=model,
@@ -133,6 +139,9 @@ def resolve_sizes(config: "CacheConfig", model: ModelConfig, room: Room | None =
         num_cpu_blocks=host,
         num_ssd_blocks=disk,
         transfer_chunk_bytes=_bytes("transfer_chunk_bytes", config.transfer_chunk_bytes),
+        transfer_gpu_chunk_bytes=_bytes("transfer_gpu_chunk_bytes", config.transfer_gpu_chunk_bytes),
+        gpu_pool_reserve_bytes=None if reserve is None else _bytes("gpu_pool_reserve_bytes", reserve),
+        gpu_pool_release_bytes=_bytes("gpu_pool_release_bytes", config.gpu_pool_release_bytes),
         journal_checkpoint_bytes=checkpoint_bytes,
         record_bytes_max=_bytes("record_bytes_max", config.record_bytes_max),
         ssd_write_budget_bytes_per_day=None if budget is None else _bytes("ssd_write_budget_per_day", budget),

@@ -4,7 +4,8 @@
 copies of the other. Tensor parallelism, MLA and every order of axes are data here, not classes.
 """
 
+from tiercel.layout.events import stream_handle
 from tiercel.layout.geometry import FORMAT_VERSION, BlockGeometry, SlotOrder
 from tiercel.layout.memory import EngineBlocks, EngineMemory
 
-__all__ = ["FORMAT_VERSION", "BlockGeometry", "EngineBlocks", "EngineMemory", "SlotOrder"]
+__all__ = ["FORMAT_VERSION", "BlockGeometry", "EngineBlocks", "EngineMemory", "SlotOrder", "stream_handle"]

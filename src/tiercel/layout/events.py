@@ -1,4 +1,4 @@
-"""An engine's CUDA events as the numbers that the driver knows them by, without importing the engine's library."""
+"""An engine's CUDA events and streams as the numbers that the driver knows them by, without importing the engine's library."""
 
 from tiercel.layout.arrays import HOST_DEVICE
 
@@ -8,6 +8,16 @@ def event_handle(event: object) -> int:
     handle = getattr(event, "cuda_event", event)
     if not isinstance(handle, int):
         raise TypeError(f"a {type(event).__name__} is no CUDA event: give a torch.cuda.Event or a CUevent as a number")
+    return handle
+
+
+def stream_handle(stream: object) -> int:
+    """Return the CUstream of an engine's stream: a number, or an object that has it as `cuda_stream`, as torch's does."""
+    handle = getattr(stream, "cuda_stream", stream)
+    if not isinstance(handle, int):
+        raise TypeError(
+            f"a {type(stream).__name__} is no CUDA stream: give a torch.cuda.Stream or a CUstream as a number"
+        )
     return handle
 
 

@@ -4,21 +4,19 @@ Made by connectors; handed to `transfer`, which passes `EngineBlocks` on to the 
 GPU is described here just the same; who copies it is `transfer.devices`' business.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiercel._native import CopyProgram
-from tiercel.layout.arrays import HOST_DEVICE, EngineArray, engine_array
+from tiercel.layout.arrays import HOST_DEVICE, engine_array
+from tiercel.layout.described import DescribedArrays, PlacedArray, axis_names, checked_blocks, labelled_arrays
 from tiercel.layout.events import check_event, event_handle
 from tiercel.layout.geometry import BlockGeometry
-from tiercel.layout.pieces import Axis, Piece, compile_box
 
 _PAGE_BYTES = 4096
-_AXIS_NAMES = ("layer", "kv", "block", "token", "head", "dim")
-_CARRIERS = ("int", "uint", "void")
 
 
 @final
@@ -28,25 +26,19 @@ class EngineMemory:
     Keeps the arrays alive. Thread-safe; whether the engine reads or writes a block meanwhile is the caller's business.
     """
 
-    def __init__(
-        self,
-        geometry: BlockGeometry,
-        pieces: NDArray[np.int64],
-        *,
-        num_blocks: int,
-        arrays: Sequence[EngineArray],
-        num_threads: int,
-    ) -> None:
-        """Take compiled pieces; use `from_arrays`."""
-        self.geometry = geometry
-        self.pieces = pieces
-        self.num_blocks = num_blocks
+    def __init__(self, described: DescribedArrays, layers: range, num_threads: int) -> None:
+        """Take checked arrays; use `from_arrays`."""
+        self.geometry = described.geometry
+        self.pieces = described.pieces(layers)
+        self.num_blocks = described.num_blocks
         self.num_threads = num_threads
-        self.device = arrays[0].device
-        self.writable = all(array.writable for array in arrays)
-        self.holds_whole_blocks = int((pieces[:, 3] * pieces[:, 6] * pieces[:, 8]).sum()) == geometry.block_bytes
-        self.program = CopyProgram(pieces, geometry.block_bytes)
-        self._arrays = tuple(arrays)
+        self.device = described.placed[0].array.device
+        self.writable = all(placed.array.writable for placed in described.placed)
+        held_bytes = int((self.pieces[:, 3] * self.pieces[:, 6] * self.pieces[:, 8]).sum())
+        self.holds_whole_blocks = held_bytes == self.geometry.block_bytes
+        self.program = CopyProgram(self.pieces, self.geometry.block_bytes)
+        self._described = described
+        self._views: dict[range, EngineMemory] = {}
 
     @classmethod
     def from_arrays(
@@ -86,25 +78,36 @@ class EngineMemory:
         start, stop = (0, geometry.num_kv_heads) if head_range is None else head_range
         if not 0 <= start < stop <= geometry.num_kv_heads:
             raise ValueError(f"head_range = {head_range}: must lie in [0, {geometry.num_kv_heads}] and hold a head")
-        names = _axis_names(axes, geometry, values is not None, stop - start)
-        sizes, slot = {**geometry.shape, "head": stop - start}, geometry.strides
-        arrays: list[EngineArray] = []
-        pieces: list[Piece] = []
+        names = axis_names(axes, geometry, values is not None, stop - start)
+        sizes = {**geometry.shape, "head": stop - start}
+        placed: list[PlacedArray] = []
         counts: dict[str, int] = {}
-        for label, part, layer, array in _labelled(geometry, keys, values, "layer" in names):
-            described = engine_array(array)
-            counts[label] = _checked_blocks(label, described, names, geometry, sizes)
-            offset = layer * slot["layer"] + part * slot["kv"] + start * slot["head"]
-            pieces += _array_pieces(described, names, sizes, slot, offset)
-            arrays.append(described)
-        devices = sorted({array.device for array in arrays})
+        for label, part, layer, array in labelled_arrays(geometry, keys, values, "layer" in names):
+            found = engine_array(array)
+            counts[label] = checked_blocks(label, found, names, geometry, sizes)
+            placed.append(PlacedArray(found, part, layer))
+        devices = sorted({each.array.device for each in placed})
         if len(devices) > 1:
             raise ValueError(f"the arrays lie on {' and '.join(devices)}: describe each device's memory by itself")
         num_blocks = min(counts.values())
         odd = next((label for label, count in counts.items() if count != num_blocks), None)
         if odd is not None:
             raise ValueError(f"{odd}: holds {counts[odd]} blocks, another array {num_blocks}; all must hold the same")
-        return cls(geometry, np.array(pieces, np.int64), num_blocks=num_blocks, arrays=arrays, num_threads=num_threads)
+        described = DescribedArrays(
+            geometry=geometry, names=names, heads=(start, stop), placed=tuple(placed), num_blocks=num_blocks
+        )
+        return cls(described, range(geometry.num_layers), num_threads)
+
+    def layers(self, start: int, stop: int) -> "EngineMemory":
+        """Return the layers [start, stop) of the same blocks: only these bytes of a slot are copied. Kept, so that each is
+        compiled once. Raises ValueError if there are no such layers."""
+        if not 0 <= start < stop <= self.geometry.num_layers:
+            raise ValueError(f"layers [{start}, {stop}): must lie in [0, {self.geometry.num_layers}) and hold one")
+        layers = range(start, stop)
+        view = self._views.get(layers)
+        if view is None:
+            view = self._views.setdefault(layers, EngineMemory(self._described, layers, self.num_threads))
+        return view
 
     @property
     def block_address(self) -> tuple[int, int] | None:
@@ -208,6 +211,10 @@ class EngineBlocks:
             raise ValueError("the engine's memory is read-only, or a broadcast array: it cannot be loaded into")
         self._memory.program.scatter(self._ids, sources, self._memory.num_threads)
 
+    def layers(self, start: int, stop: int) -> "EngineBlocks":
+        """Return the layers [start, stop) of these blocks; as `EngineMemory.layers`."""
+        return EngineBlocks(self._memory.layers(start, stop), self._ids, self._after)
+
     def slice(self, start: int, stop: int) -> "EngineBlocks":
         """Return the blocks [start, stop), without copying."""
         return EngineBlocks(self._memory, self._ids[start:stop], self._after)
@@ -217,68 +224,3 @@ class EngineBlocks:
             raise ValueError(f"memory on {self._memory.device} is not reached from here: give it to a cache")
         if len(addresses) != len(self._ids):
             raise ValueError(f"{len(addresses)} addresses for {len(self._ids)} blocks: must be one each")
-
-
-def _axis_names(axes: str, geometry: BlockGeometry, has_values: bool, num_heads: int) -> tuple[str, ...]:
-    if not isinstance(axes, str):
-        raise TypeError(f"axes = {axes!r}: must be one text such as 'block token head dim'")
-    names = tuple(axes.split())
-    unknown = [name for name in names if name not in _AXIS_NAMES]
-    if unknown or len(set(names)) != len(names):
-        raise ValueError(f"axes = {axes!r}: must be some of {', '.join(_AXIS_NAMES)}, each once")
-    required = {"token", "dim"}
-    if num_heads > 1:
-        required.add("head")
-    if geometry.kv_parts == 2 and not has_values:
-        required.add("kv")
-    lacking = required - set(names)
-    if lacking:
-        raise ValueError(f"axes = {axes!r}: lacks {', '.join(sorted(lacking))}")
-    if has_values and ("kv" in names or geometry.kv_parts == 1):
-        reason = "axes names kv" if "kv" in names else "the geometry has one part (MLA)"
-        raise ValueError(f"values: must be None, because {reason}")
-    return names
-
-
-def _labelled(
-    geometry: BlockGeometry, keys: Sequence[object], values: Sequence[object] | None, all_layers: bool
-) -> Iterator[tuple[str, int, int, object]]:
-    """Yield each array with its name for messages, its part (0 keys, 1 values) and its layer."""
-    expected = 1 if all_layers else geometry.num_layers
-    for name, part, arrays in (("keys", 0, keys), ("values", 1, values)):
-        if arrays is None:
-            continue
-        if len(arrays) != expected:
-            reason = "axes names layer" if all_layers else "one for each layer"
-            raise ValueError(f"{name}: {len(arrays)} arrays, must be {expected} ({reason})")
-        for layer, array in enumerate(arrays):
-            yield f"{name}[{layer}]", part, layer, array
-
-
-def _checked_blocks(
-    label: str, array: EngineArray, names: tuple[str, ...], geometry: BlockGeometry, sizes: Mapping[str, int]
-) -> int:
-    """Return how many blocks an array holds, having compared every axis with the geometry."""
-    if len(array.shape) != len(names):
-        raise ValueError(
-            f"{label}: has {len(array.shape)} axes {array.shape}, must have {len(names)} ({' '.join(names)})"
-        )
-    same_type = array.dtype == geometry.dtype
-    carrier = array.dtype.startswith(_CARRIERS) and array.element_bytes == geometry.element_bytes
-    if not same_type and not carrier:
-        raise ValueError(f"{label}: elements of {array.dtype}, must be {geometry.dtype} or integers of its width")
-    found = dict(zip(names, array.shape, strict=True))
-    for axis, size in sizes.items():
-        if found.get(axis, size) != size and (axis != "token" or "block" in found):
-            raise ValueError(f"{label}: axis {axis} has size {found[axis]}, must be {size}")
-    return found["block"] if "block" in names else found["token"] // geometry.tokens_per_block
-
-
-def _array_pieces(
-    array: EngineArray, names: tuple[str, ...], sizes: Mapping[str, int], slot: Mapping[str, int], slot_offset: int
-) -> list[Piece]:
-    """Return the pieces of one array, whose first element lies at slot_offset of a slot with these strides."""
-    strides = dict(zip(names, array.strides, strict=True))
-    axes = [Axis(size, strides[axis], slot[axis]) for axis, size in sizes.items() if axis in strides]
-    block_stride = strides.get("block", strides["token"] * sizes["token"])
-    return compile_box(array.address, block_stride, slot_offset, axes, array.element_bytes)

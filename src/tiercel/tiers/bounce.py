@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 
-from tiercel.tiers.memory import ContiguousMemory, allocate_memory, page_aligned_bytes
+from tiercel.tiers.memory import ContiguousMemory, MemoryRegion, allocate_memory, page_aligned_bytes
 
 Chunk = tuple[int, int]
 """[start, stop) of a call's blocks."""
@@ -30,8 +30,12 @@ class BouncePool:
         per_half = total_bytes // (2 * num_lanes) // page_aligned_bytes(block_bytes)
         self.half_blocks = max(1, per_half)
         self._lanes: queue.SimpleQueue[tuple[ContiguousMemory, ContiguousMemory]] = queue.SimpleQueue()
+        self.regions: list[MemoryRegion] = []
+        """The buffers, for devices that copy from and to them."""
+        stride = page_aligned_bytes(block_bytes)
         for _ in range(num_lanes):
             both = allocate_memory(2 * self.half_blocks, block_bytes)
+            self.regions.append(MemoryRegion(int(both.addresses[0]), 2 * self.half_blocks * stride, stride))
             self._lanes.put((both.slice(0, self.half_blocks), both.slice(self.half_blocks, 2 * self.half_blocks)))
         self._pool = ThreadPoolExecutor(num_lanes, "tiercel-bounce")
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import mmap
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,6 +15,15 @@ PAGE_BYTES = 4096
 def page_aligned_bytes(block_bytes: int) -> int:
     """Return the bytes that a block takes when it has whole pages to itself."""
     return -(-block_bytes // PAGE_BYTES) * PAGE_BYTES
+
+
+@dataclass(frozen=True)
+class MemoryRegion:
+    """Host memory of a tier that devices copy from and to: units of equal size, such as slots, one behind another."""
+
+    address: int
+    num_bytes: int
+    unit_bytes: int
 
 
 class ContiguousMemory:

@@ -1,8 +1,20 @@
 """The data half's mover: runs plans over tiers in bounded queues, and watches deadlines."""
 
 from tiercel.transfer.deadlines import Deadlines
-from tiercel.transfer.devices import Devices
+from tiercel.transfer.devices import Devices, GpuCopySettings, GpuPoolUse
 from tiercel.transfer.engine import TransferEngine
 from tiercel.transfer.lanes import LaneName, TransferSettings
+from tiercel.transfer.layers import LayerArrivals
+from tiercel.transfer.sides import EngineSide
 
-__all__ = ["Deadlines", "Devices", "LaneName", "TransferEngine", "TransferSettings"]
+__all__ = [
+    "Deadlines",
+    "Devices",
+    "EngineSide",
+    "GpuCopySettings",
+    "GpuPoolUse",
+    "LaneName",
+    "LayerArrivals",
+    "TransferEngine",
+    "TransferSettings",
+]

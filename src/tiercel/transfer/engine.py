@@ -19,22 +19,23 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiercel.errors import CacheClosedError, DeviceError, ThrottledError, TierFailedError
-from tiercel.plan import Completion, Move, Plan, unpack_keys, unpack_slots
+from tiercel.plan import Completion, Plan, unpack_keys, unpack_slots
 from tiercel.telemetry.logs import adopt_request_id
 from tiercel.tiers.base import BlockLabels, BlockMemory, BlockStatus, Tier, TierName
 from tiercel.tiers.host import HostTier
-from tiercel.transfer.guard import Guard, GuardedMemory, RevokedError
+from tiercel.transfer.guard import RevokedError
 from tiercel.transfer.job import Chunk, Job
 from tiercel.transfer.lanes import Lane, LaneName, TransferSettings, lane_of
+from tiercel.transfer.sides import EngineSide
 
 _logger = logging.getLogger(__name__)
 
-_HOST_STORING = LaneName(TierName.HOST, False)
 _NO_LABELS = BlockLabels(parent=b"\0" * 16, names=np.empty((0, 16), np.uint8))
 
 
@@ -57,7 +58,6 @@ class TransferEngine:
         self._settings = settings
         self._on_completion = on_completion
         self._block_bytes = next(iter(tiers.values())).block_bytes
-        self._chunk_blocks = max(1, settings.chunk_bytes // self._block_bytes)
         self._lock = threading.Lock()
         self._jobs: dict[int, Job] = {}
         self._drained = threading.Condition(self._lock)
@@ -69,7 +69,7 @@ class TransferEngine:
         self._threads = [
             threading.Thread(target=self._work, args=(self._lanes[name],), name=f"tiercel-{name}-{i}", daemon=True)
             for name in names
-            for i in range(1 if name == _HOST_STORING else settings.lane_workers)
+            for i in range(settings.lane_workers)
         ]
         for thread in self._threads:
             thread.start()
@@ -90,8 +90,8 @@ class TransferEngine:
         """Whether a ticket's plan was taken and has moves that have not ended."""
         return ticket in self._jobs
 
-    def submit(self, plan: Plan, memory: BlockMemory | None) -> None:
-        """Apply a plan's frees and reservations and queue its moves. memory: the engine's blocks, for a load or store.
+    def submit(self, plan: Plan, side: EngineSide | None) -> None:
+        """Apply a plan's frees and reservations and queue its moves. side: the engine's blocks, for a load or store.
 
         Raises:
             CacheClosedError: the engine is closing. Nothing was started.
@@ -100,8 +100,7 @@ class TransferEngine:
         if not plan.moves:
             self._prepare(plan)
             return
-        guard = Guard()
-        job = Job(plan, None if memory is None else GuardedMemory(memory, guard), guard, time.monotonic())
+        job = Job(plan, side, time.monotonic())
         with self._lock:
             if self._closing:
                 raise CacheClosedError("the cache is closed")
@@ -143,7 +142,7 @@ class TransferEngine:
     def _work(self, lane: Lane) -> None:
         while True:
             with self._lock:
-                while not lane.waiting and not self._ended:
+                while not lane.ready and not (self._ended and not lane.waiting):
                     lane.has_work.wait()
                 if not lane.waiting:
                     return
@@ -157,6 +156,8 @@ class TransferEngine:
             finally:
                 with self._lock:
                     lane.num_running -= 1
+                    if lane.ready:
+                        lane.has_work.notify()
                     if lane.idle:
                         lane.idled.notify_all()
 
@@ -167,15 +168,24 @@ class TransferEngine:
 
     def _run(self, chunk: Chunk) -> None:
         """Run the first part of a chunk; what is left of it goes to the end of the queue."""
-        stop = min(chunk.stop, chunk.start + self._chunk_blocks)
+        stop = min(chunk.stop, chunk.start + self._chunk_blocks(chunk))
         with self._lock:
-            if stop < chunk.stop:
-                self._enqueue([Chunk(chunk.job, chunk.move, stop, chunk.stop)])
-            chunk = Chunk(chunk.job, chunk.move, chunk.start, stop)
+            rest = chunk.job.rest(chunk, stop)
+            if rest is not None:
+                self._enqueue([rest])
+            chunk = replace(chunk, stop=stop)
             runnable_stop = chunk.start if chunk.job.cancelled else chunk.job.runnable_stop(chunk)
         started_at = time.monotonic()
         statuses = self._transfer(chunk, runnable_stop) if runnable_stop > chunk.start else np.empty(0, np.uint8)
         self._finish(chunk, statuses, runnable_stop, started_at)
+
+    def _chunk_blocks(self, chunk: Chunk) -> int:
+        """Blocks that are moved at once."""
+        settings, move = self._settings, chunk.job.plan.moves[chunk.move]
+        num_bytes = settings.chunk_bytes
+        if chunk.job.on_gpu and {move.source, move.target} == {TierName.GPU, TierName.HOST}:
+            num_bytes = max(num_bytes, settings.gpu_chunk_bytes)
+        return max(1, num_bytes // chunk.job.share_bytes(chunk, self._block_bytes))
 
     def _transfer(self, chunk: Chunk, stop: int) -> NDArray[np.uint8]:
         """Move blocks [chunk.start, stop) and return their statuses. Whatever goes wrong becomes a status: a lane never dies."""
@@ -194,25 +204,25 @@ class TransferEngine:
     def _call_tier(self, chunk: Chunk, stop: int) -> NDArray[np.uint8]:
         move, start = chunk.job.plan.moves[chunk.move], chunk.start
         if move.source > move.target:
-            memory = self._memory(chunk.job, move, move.target, move.target_slots, start, stop)
+            memory = self._memory(chunk, move.target, move.target_slots, stop)
             statuses = self._tiers[move.source].read(unpack_slots(move.source_slots)[start:stop], memory)
             if move.target is not TierName.GPU:
                 arrived = unpack_slots(move.target_slots)[start:stop][statuses == BlockStatus.OK]
                 self._host(move.target).mark_written(arrived)
             return statuses
-        memory = self._memory(chunk.job, move, move.source, move.source_slots, start, stop)
+        memory = self._memory(chunk, move.source, move.source_slots, stop)
         labels = _NO_LABELS
         if move.keys:
             keys = unpack_keys(move.keys)
             labels = BlockLabels(parent=keys[start - 1].tobytes() if start else move.parent_key, names=keys[start:stop])
         return self._tiers[move.target].write(unpack_slots(move.target_slots)[start:stop], memory, labels)
 
-    def _memory(self, job: Job, move: Move, tier: TierName, slots: bytes, start: int, stop: int) -> BlockMemory:
+    def _memory(self, chunk: Chunk, tier: TierName, slots: bytes, stop: int) -> BlockMemory:
         """Memory of a move's faster side."""
         if tier is TierName.GPU:
-            assert job.memory is not None, "a plan that touches the engine was submitted without memory"
-            return job.memory.slice(move.first_block + start, move.first_block + stop)
-        return self._host(tier).memory(unpack_slots(slots)[start:stop])
+            first = chunk.job.plan.moves[chunk.move].first_block
+            return chunk.job.memory_of(chunk, first + chunk.start, first + stop)
+        return self._host(tier).memory(unpack_slots(slots)[chunk.start : stop])
 
     def _host(self, tier: TierName) -> HostTier:
         host = self._tiers[tier]
@@ -224,7 +234,7 @@ class TransferEngine:
         busy_s = time.monotonic() - started_at if len(statuses) else 0.0
         with self._lock:
             lane = self._lanes[lane_of(move)]
-            lane.num_bytes -= (chunk.stop - chunk.start) * self._block_bytes
+            lane.num_bytes -= (chunk.stop - chunk.start) * job.share_bytes(chunk, self._block_bytes)
             if runnable_stop < chunk.stop:
                 statuses = np.concatenate([statuses, job.inherited(chunk, runnable_stop)])
             after, completion = job.finish_chunk(
@@ -256,8 +266,8 @@ class TransferEngine:
         job.guard.revoke()
         pending = deque(itertools.chain.from_iterable(dropped))
         while pending:
-            chunk = pending.popleft()
-            self._finish(chunk, np.empty(0, np.uint8), chunk.start, time.monotonic())
+            for chunk in job.parts(pending.popleft()):
+                self._finish(chunk, np.empty(0, np.uint8), chunk.start, time.monotonic())
             with self._lock:
                 for lane in self._lanes.values():
                     pending.extend(lane.take(job))

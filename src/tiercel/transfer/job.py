@@ -5,27 +5,31 @@ early and many plans share a lane fairly. `Job` keeps the account; `engine` runs
 the engine's lock.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiercel.plan import NO_MOVE, Completion, Move, Plan
 from tiercel.telemetry.logs import current_request_id
-from tiercel.tiers.base import BlockStatus
+from tiercel.tiers.base import BlockMemory, BlockStatus, TierName
 from tiercel.transfer.guard import Guard, GuardedMemory
+from tiercel.transfer.layers import LayerArrivals
+from tiercel.transfer.sides import EngineSide
 
 _OK = int(BlockStatus.OK)
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Blocks [start, stop) of a move of a job."""
+    """Blocks [start, stop) of a move of a job; of a move in groups of layers, this group of theirs and, while the chunk
+    waits, all later groups of all blocks behind it."""
 
     job: "Job"
     move: int
     start: int
     stop: int
+    group: int = 0
 
 
 class Job:
@@ -38,16 +42,18 @@ class Job:
         request_id: what the job's lines are logged under, on whatever thread.
     """
 
-    def __init__(self, plan: Plan, memory: GuardedMemory | None, guard: Guard, launched_at: float) -> None:
+    def __init__(self, plan: Plan, side: EngineSide | None, launched_at: float) -> None:
         self.plan = plan
-        self.memory = memory
-        self.guard = guard
+        self.on_gpu = side is not None and side.on_gpu
+        self.guard = Guard()
+        self.memory = None if side is None else GuardedMemory(side.memory, self.guard)
+        self._layers = None if side is None else side.layers
         self.cancelled = False
         self.request_id = current_request_id()
         self.queued = False
         self.num_unreported = len(plan.moves)
         self._launched_at = launched_at
-        self._statuses: list[NDArray[np.uint8]] = [np.empty(m.num_blocks, np.uint8) for m in plan.moves]
+        self._statuses: list[NDArray[np.uint8]] = [np.zeros(m.num_blocks, np.uint8) for m in plan.moves]
         self._num_done = [0] * len(plan.moves)
         self._started_at: list[float | None] = [None] * len(plan.moves)
         self._busy_s = [0.0] * len(plan.moves)
@@ -56,6 +62,40 @@ class Job:
     def first_chunks(self) -> list[Chunk]:
         """What can start at once: every move that waits for no other, whole."""
         return [Chunk(self, i, 0, m.num_blocks) for i, m in enumerate(self.plan.moves) if m.after == NO_MOVE]
+
+    def num_groups(self, move: int) -> int:
+        """Groups of layers that a move is done in: several if its blocks wait for no other move, so that they can go in the
+        order of their layers."""
+        described = self.plan.moves[move]
+        if self._layers is None or described.target is not TierName.GPU or described.after != NO_MOVE:
+            return 1
+        return len(self._layers.groups)
+
+    def share_bytes(self, chunk: Chunk, block_bytes: int) -> int:
+        """Bytes of a block that a chunk moves."""
+        if self._layers is None or self.num_groups(chunk.move) == 1:
+            return block_bytes
+        return self._layers.share_bytes[chunk.group]
+
+    def rest(self, chunk: Chunk, stop: int) -> Chunk | None:
+        """What is left of a waiting chunk when its blocks up to `stop` were taken."""
+        if stop < chunk.stop:
+            return replace(chunk, start=stop)
+        if chunk.group + 1 < self.num_groups(chunk.move):
+            return replace(chunk, start=0, group=chunk.group + 1)
+        return None
+
+    def parts(self, chunk: Chunk) -> list[Chunk]:
+        """A waiting chunk, group by group."""
+        later = range(chunk.group + 1, self.num_groups(chunk.move))
+        return [chunk, *(replace(chunk, start=0, group=group) for group in later)]
+
+    def memory_of(self, chunk: Chunk, start: int, stop: int) -> BlockMemory:
+        """Engine memory that a chunk's blocks lie in: blocks [start, stop) of the operation."""
+        assert self.memory is not None, "a plan that touches the engine was submitted without memory"
+        if self._layers is None or self.num_groups(chunk.move) == 1:
+            return self.memory.slice(start, stop)
+        return GuardedMemory(self._layers.groups[chunk.group], self.guard).slice(start, stop)
 
     def runnable_stop(self, chunk: Chunk) -> int:
         """End of the part of a chunk that is worth running: blocks behind a failed one of the move before are not."""
@@ -69,7 +109,10 @@ class Job:
     ) -> tuple[list[Chunk], Completion | None]:
         """Enter a chunk's outcome. Returns the chunks that it set free and, if its move ended with it, the completion."""
         index, move = chunk.move, self.plan.moves[chunk.move]
-        self._statuses[index][chunk.start : chunk.stop] = statuses
+        known = self._statuses[index][chunk.start : chunk.stop]
+        np.copyto(known, statuses, where=known == _OK)  # a block fails with any of its groups
+        if self._layers is not None and move.target is TierName.GPU:
+            self._enter_arrival(self._layers.arrivals, chunk, int(np.count_nonzero(statuses == _OK)))
         if statuses.any():  # OK is 0
             failed = chunk.start + int(np.flatnonzero(statuses)[0])
             self._first_failed[index] = min(self._first_failed[index], failed)
@@ -78,6 +121,12 @@ class Job:
         self._busy_s[index] += busy_s
         self._num_done[index] += chunk.stop - chunk.start
         return self._chunks_after(chunk), self._completion(index, move, block_bytes)
+
+    def _enter_arrival(self, arrivals: LayerArrivals, chunk: Chunk, num_blocks: int) -> None:
+        if self.num_groups(chunk.move) == 1:
+            arrivals.arrived_whole(num_blocks)
+        else:
+            arrivals.arrived(chunk.group, num_blocks)
 
     def inherited(self, chunk: Chunk, runnable_stop: int) -> NDArray[np.uint8]:
         """Statuses of a chunk's blocks from `runnable_stop` on: the failed one's own, then `CANCELLED`."""
@@ -105,7 +154,7 @@ class Job:
         return chunks
 
     def _completion(self, index: int, move: Move, block_bytes: int) -> Completion | None:
-        if self._num_done[index] < move.num_blocks:
+        if self._num_done[index] < move.num_blocks * self.num_groups(index):
             return None
         statuses = self._statuses[index].tobytes()
         started_at = self._started_at[index]

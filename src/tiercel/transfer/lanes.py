@@ -16,14 +16,17 @@ class TransferSettings:
     Attributes:
         queue_depth_max: moves that may wait or run in one lane.
         chunk_bytes: most bytes that a lane moves between two looks at the queue.
+        gpu_chunk_bytes: the same between a GPU and host memory, if that is more.
         lane_workers: threads per lane, and so chunks in flight. With two, a chunk starts while the one before is finishing, which
-            keeps the device's queue full, and a small load need not wait for a large one's I/O. Stores into host memory have one.
+            keeps the device's queue full, and a small load need not wait for a large one's I/O. Stores into host memory run
+            one at a time, unless a GPU does them: each has threads of its own.
         yield_s: longest time that a store's chunk waits for loads of the same tier to go first.
         close_timeout_s: longest wait for moves in progress when closing.
     """
 
     queue_depth_max: int = 256
     chunk_bytes: int = 32 << 20
+    gpu_chunk_bytes: int = 64 << 20
     lane_workers: int = 2
     yield_s: float = 0.05
     close_timeout_s: float = 30.0
@@ -50,12 +53,20 @@ class Lane:
 
     def __init__(self, name: LaneName, lock: threading.Lock) -> None:
         self.name = name
+        self._one_at_a_time = name == LaneName(TierName.HOST, False)
         self.waiting: deque[Chunk] = deque()
         self.num_moves = 0
         self.num_running = 0
         self.num_bytes = 0
         self.has_work = threading.Condition(lock)
         self.idled = threading.Condition(lock)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the next chunk may start."""
+        if not self.waiting:
+            return False
+        return not (self._one_at_a_time and self.num_running and not self.waiting[0].job.on_gpu)
 
     @property
     def idle(self) -> bool:

@@ -11,7 +11,8 @@ from tiercel.config.dialects.convert import count, flag, gigabytes, number, text
 from tiercel.config.dialects.table import Conversion, Dialect, ForeignKey, Inferred, Values, ignored, taken
 from tiercel.config.notes import Note, NoteKind
 
-_GPU = "it tunes transfers to a GPU, which this version does not do yet"
+_GPU = "use_ce_transfer_* and transfer_sms_* say how a GPU copies; what else there is was chosen by measurement"
+_GDS = "this version does without GPUDirect Storage: blocks go between disk and GPU through pinned buffers"
 _REMOTE = "this version has no remote tier and shares no blocks between nodes"
 _PROCESS = "the cache runs in the engine's process: there is no server and no worker process to set up"
 _BLOCKS = "a slot holds one block whole (BLOCKFIRST), which is the only layout"
@@ -60,7 +61,7 @@ _BASIC = _with_variables(
 # The same, whose names in files are keys of ours.
 _BASIC_VARIABLES = (
     ForeignKey(name="", variables=("FLEXKV_SSD_CACHE_DIR",), conversion=text("ssd_cache_dir")),
-    ForeignKey(name="", variables=("FLEXKV_ENABLE_GDS",), note=_GPU),
+    ForeignKey(name="", variables=("FLEXKV_ENABLE_GDS",), note=_GDS),
 )
 
 _FILE_ONLY = (

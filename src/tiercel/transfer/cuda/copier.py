@@ -18,18 +18,27 @@ from tiercel.errors import DeviceError
 from tiercel.layout import EngineBlocks, EngineMemory
 from tiercel.tiers.base import Addresses
 from tiercel.transfer.cuda.nvrtc import copy_kernels
-from tiercel.transfer.cuda.options import CudaCopyOptions
+from tiercel.transfer.cuda.options import BlockShape, CopyWay, CudaCopyOptions
 from tiercel.transfer.cuda.pinned import PinnedHost
-from tiercel.transfer.cuda.staging import Staging
+from tiercel.transfer.cuda.staging import Staging, Start
+
+_NATIVE_WAYS = {
+    CopyWay.KERNEL: _native.CudaWay.KERNEL,
+    CopyWay.COPY_ENGINE: _native.CudaWay.COPY_ENGINE,
+    CopyWay.STAGED: _native.CudaWay.STAGED,
+}
+
+Started = Callable[[int, _native.CudaTransfer], None]
+"""Told of each transfer that was started, with its number of blocks."""
 
 
 @dataclass(frozen=True)
 class _Program:
-    """A memory's description on the device, and in which directions the copy engine moves it."""
+    """A memory's description on the device, and who moves it."""
 
     native: _native.CudaProgram
-    engine_h2d: bool
-    engine_d2h: bool
+    load_way: CopyWay
+    store_way: CopyWay
 
 
 @contextmanager
@@ -45,13 +54,20 @@ class CudaCopier:
     """Moves the blocks of engine memories on one GPU. Thread-safe."""
 
     def __init__(
-        self, ordinal: int, options: CudaCopyOptions, pinned: PinnedHost, *, note: Callable[[str], None]
+        self,
+        ordinal: int,
+        options: CudaCopyOptions,
+        pinned: PinnedHost,
+        *,
+        reserve_bytes: int,
+        note: Callable[[str], None],
     ) -> None:
-        """Open the device, compile its kernels if they are not kept, and make streams.
+        """Open the device, compile its kernels if they are not kept, make streams and warm the memory pool.
 
         Args:
             ordinal: number of the device among those that the process sees.
             options: how to copy.
+            reserve_bytes: device memory to take now for what copies need beside the blocks.
             pinned: where memory lies that this GPU reaches by itself.
             note: told of every slower way that is taken.
 
@@ -68,13 +84,20 @@ class CudaCopier:
                     f"{self.device.name}: its kernels cannot reach pinned host memory here; use the copy engine in both "
                     f"directions (CopyWay.COPY_ENGINE)"
                 )
+            self.pool = _native.CudaMemoryPool(
+                self.device, reserve_bytes=reserve_bytes, release_threshold_bytes=options.pool_release_bytes
+            )
             self._native = _native.CudaCopier(
-                self.device,
+                self.pool,
                 copy_kernels(self.device.capability) if options.needs_kernels else b"",
-                num_ctas_gather=options.num_ctas_d2h,
-                num_ctas_scatter=options.num_ctas_h2d,
-                num_streams=options.num_streams,
-                batch_copies=options.batch_copies,
+                _native.CudaCopierOptions(
+                    num_ctas_gather=options.num_ctas_d2h,
+                    num_ctas_scatter=options.num_ctas_h2d,
+                    num_ctas_staged=options.num_ctas_staged,
+                    num_streams=options.num_streams,
+                    batch_copies=options.batch_copies,
+                    scratch_bytes=options.scratch_bytes,
+                ),
             )
         self._lock = threading.Lock()
         self._programs: WeakKeyDictionary[EngineMemory, _Program] = WeakKeyDictionary()
@@ -97,20 +120,14 @@ class CudaCopier:
             DeviceError: the device failed; the targets are undefined.
         """
         program = self._program(blocks.memory)
+        start = self._starter(self._native.start_gather, program, program.store_way, blocks, None)
+        self._copy(Staging.gather, blocks, targets, start)
 
-        def start(ids: NDArray[np.int64], slots: Addresses) -> _native.CudaTransfer:
-            return self._native.start_gather(
-                program.native, ids, slots, blocks.after_event, copy_engine=program.engine_d2h
-            )
-
-        with _named_failures(f"{blocks.memory.device}, copying to the host"):
-            if self._pinned.covers(targets, blocks.memory.geometry.block_bytes):
-                start(blocks.ids, targets).wait()
-            else:
-                self._staging_for(blocks.memory).gather(blocks, targets, start)
-
-    def scatter(self, blocks: EngineBlocks, sources: Addresses) -> None:
+    def scatter(self, blocks: EngineBlocks, sources: Addresses, started: Started | None = None) -> None:
         """Copy every block from its source address; as `gather`.
+
+        Args:
+            started: called with each transfer before it is waited for.
 
         Raises:
             ValueError: not one source for each block, or the memory stands for several elements at once.
@@ -119,17 +136,39 @@ class CudaCopier:
         if not blocks.memory.writable:
             raise ValueError("the engine's memory is a broadcast array: it cannot be loaded into")
         program = self._program(blocks.memory)
+        start = self._starter(self._native.start_scatter, program, program.load_way, blocks, started)
+        self._copy(Staging.scatter, blocks, sources, start)
 
+    def _starter(
+        self,
+        native_start: Callable[..., _native.CudaTransfer],
+        program: _Program,
+        way: CopyWay,
+        blocks: EngineBlocks,
+        started: Started | None,
+    ) -> Start:
         def start(ids: NDArray[np.int64], slots: Addresses) -> _native.CudaTransfer:
-            return self._native.start_scatter(
-                program.native, ids, slots, blocks.after_event, copy_engine=program.engine_h2d
-            )
+            transfer = native_start(program.native, ids, slots, _NATIVE_WAYS[way], blocks.after_event)
+            if started is not None:
+                started(len(ids), transfer)
+            return transfer
 
-        with _named_failures(f"{blocks.memory.device}, copying from the host"):
-            if self._pinned.covers(sources, blocks.memory.geometry.block_bytes):
-                start(blocks.ids, sources).wait()
+        return start
+
+    def _copy(
+        self,
+        staged: Callable[[Staging, EngineBlocks, Addresses, Start], None],
+        blocks: EngineBlocks,
+        addresses: Addresses,
+        start: Start,
+    ) -> None:
+        """Copy between blocks and host memory, pinned or not."""
+        memory = blocks.memory
+        with _named_failures(f"{memory.device}, copying to or from the host"):
+            if self._pinned.covers(addresses, memory.geometry.block_bytes):
+                start(blocks.ids, addresses).wait()
             else:
-                self._staging_for(blocks.memory).scatter(blocks, sources, start)
+                staged(self._staging_for(memory), blocks, addresses, start)
 
     def close(self) -> None:
         """Unpin and release staging buffers. Idempotent. No copy may be under way, and none may follow."""
@@ -151,10 +190,11 @@ class CudaCopier:
             native = self._native.program(memory.pieces, memory.geometry.block_bytes)
             has_batches = _native.cuda_has_batched_copies()
         held_bytes = int((memory.pieces[:, 3] * memory.pieces[:, 6] * memory.pieces[:, 8]).sum())
-        run_bytes = held_bytes / native.num_runs
-        options = self._options
-        program = _Program(native, options.loads_through_engine(run_bytes), options.stores_through_engine(run_bytes))
-        if (program.engine_h2d or program.engine_d2h) and not has_batches:
+        shape = BlockShape(
+            run_bytes=held_bytes / native.num_runs, block_bytes=held_bytes, stageable=native.is_stageable
+        )
+        program = _Program(native, self._options.load_way(shape), self._options.store_way(shape))
+        if not has_batches and {program.load_way, program.store_way} != {CopyWay.KERNEL}:
             self._note(
                 "the NVIDIA driver has no cuMemcpyBatchAsync (12.8): the copy engine is called once for each run"
             )
@@ -175,12 +215,13 @@ class CudaCopier:
 class CudaBlocks:
     """Blocks in GPU memory; a `BlockMemory`."""
 
-    __slots__ = ("_blocks", "_copier")
+    __slots__ = ("_blocks", "_copier", "_started")
 
-    def __init__(self, blocks: EngineBlocks, copier: CudaCopier) -> None:
-        """Say who copies them."""
+    def __init__(self, blocks: EngineBlocks, copier: CudaCopier, started: Started | None = None) -> None:
+        """Say who copies them, and who is told when a load's copy was started."""
         self._blocks = blocks
         self._copier = copier
+        self._started = started
 
     @property
     def num_blocks(self) -> int:
@@ -196,8 +237,8 @@ class CudaBlocks:
 
     def scatter(self, sources: Addresses) -> None:
         """Copy every block from its source address. Raises as `CudaCopier.scatter`."""
-        self._copier.scatter(self._blocks, sources)
+        self._copier.scatter(self._blocks, sources, self._started)
 
     def slice(self, start: int, stop: int) -> "CudaBlocks":
         """The blocks [start, stop), without copying."""
-        return CudaBlocks(self._blocks.slice(start, stop), self._copier)
+        return CudaBlocks(self._blocks.slice(start, stop), self._copier, self._started)

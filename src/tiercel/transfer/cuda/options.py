@@ -3,8 +3,11 @@
 import enum
 from dataclasses import dataclass
 
-_NUM_CTAS_MAX = 1024
+NUM_CTAS_MAX = 1024
 _NUM_STREAMS_MAX = 64
+_BYTES_MAX = 1 << 40
+_BLOCKS_PER_TRANSFER = 16  # as Dynamo has it
+_STAGED_AT_ONCE = 4  # two in each direction: as many as a cache's lanes keep under way
 
 
 class CopyWay(enum.Enum):
@@ -16,6 +19,24 @@ class CopyWay(enum.Enum):
     """A kernel: full speed from runs of any length, at the cost of multiprocessors and, for stores, of the engine's speed."""
     COPY_ENGINE = "copy_engine"
     """The copy engine: takes no multiprocessor and hardly slows the engine; needs a processor's core, and long runs."""
+    STAGED = "staged"
+    """Both: the copy engine moves slots whole between host and scratch memory on the GPU, a kernel does the rest there. Runs
+    of any length at the copy engine's speed. What a memory holds of a slot must have no gaps, else a kernel does it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockShape:
+    """What of a memory's blocks decides who moves them.
+
+    Attributes:
+        run_bytes: mean length of a block's runs.
+        block_bytes: bytes of a block that the memory holds.
+        stageable: whether they have no gaps in a slot.
+    """
+
+    run_bytes: float
+    block_bytes: int
+    stageable: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,14 +46,21 @@ class CudaCopyOptions:
     Attributes:
         way_h2d: who moves a load's bytes.
         way_d2h: who moves a store's bytes.
-        engine_run_bytes_h2d: mean length of a block's runs from which AUTO loads through the copy engine.
+        staged_run_bytes: mean length of a block's runs up to which AUTO stages, in both directions, what can be staged.
+        staged_block_bytes: least bytes of a block that AUTO stages: they are what the copy engine is given at once.
+        engine_run_bytes_h2d: mean length of a block's runs from which AUTO loads what is not staged through the copy engine.
         engine_run_bytes_d2h: the same for stores, which nobody waits for: what matters is that the engine is not slowed.
         num_ctas_h2d: thread blocks of 1024 threads, each on a multiprocessor, that a load's kernel runs on.
         num_ctas_d2h: the same for a store's kernel.
+        num_ctas_staged: the same for kernels that stay on the GPU.
         num_streams: transfers of each direction that can be under way at once.
         batch_copies: copies that the engine is given at once; the first start only when all of a batch are handed over.
         staging_bytes: pinned memory through which blocks go to and from memory that is not pinned; two halves of it.
         pin_chunk_bytes: host memory pinned at once, between two reports of progress.
+        scratch_bytes: memory on the GPU of one staged transfer; two halves of it.
+        pool_reserve_bytes: memory on the GPU taken at the start for tables, lists and scratch; None for what
+            `default_reserve_bytes` says.
+        pool_release_bytes: what of it is kept when nothing uses it.
 
     Raises:
         ValueError: a number is out of range.
@@ -41,25 +69,36 @@ class CudaCopyOptions:
 
     way_h2d: CopyWay = CopyWay.AUTO
     way_d2h: CopyWay = CopyWay.AUTO
+    staged_run_bytes: int = 48 << 10
+    staged_block_bytes: int = 64 << 10
     engine_run_bytes_h2d: int = 64 << 10
     engine_run_bytes_d2h: int = 32 << 10
     num_ctas_h2d: int = 4
     num_ctas_d2h: int = 2
-    num_streams: int = 2
+    num_ctas_staged: int = 8
+    num_streams: int = 4
     batch_copies: int = 256
     staging_bytes: int = 64 << 20
     pin_chunk_bytes: int = 1 << 30
+    scratch_bytes: int = 16 << 20
+    pool_reserve_bytes: int | None = None
+    pool_release_bytes: int = 128 << 20
 
     def __post_init__(self) -> None:
         ranges = {
-            "engine_run_bytes_h2d": 1 << 40,
-            "engine_run_bytes_d2h": 1 << 40,
-            "num_ctas_h2d": _NUM_CTAS_MAX,
-            "num_ctas_d2h": _NUM_CTAS_MAX,
+            "staged_run_bytes": _BYTES_MAX,
+            "staged_block_bytes": _BYTES_MAX,
+            "engine_run_bytes_h2d": _BYTES_MAX,
+            "engine_run_bytes_d2h": _BYTES_MAX,
+            "num_ctas_h2d": NUM_CTAS_MAX,
+            "num_ctas_d2h": NUM_CTAS_MAX,
+            "num_ctas_staged": NUM_CTAS_MAX,
             "num_streams": _NUM_STREAMS_MAX,
             "batch_copies": 1 << 20,
-            "staging_bytes": 1 << 40,
-            "pin_chunk_bytes": 1 << 40,
+            "staging_bytes": _BYTES_MAX,
+            "pin_chunk_bytes": _BYTES_MAX,
+            "scratch_bytes": _BYTES_MAX,
+            "pool_release_bytes": _BYTES_MAX,
         }
         for name, most in ranges.items():
             value = getattr(self, name)
@@ -74,14 +113,41 @@ class CudaCopyOptions:
         """Whether a kernel may be run."""
         return {self.way_h2d, self.way_d2h} != {CopyWay.COPY_ENGINE}
 
-    def loads_through_engine(self, run_bytes: float) -> bool:
-        """Whether the copy engine loads blocks whose runs have that mean length."""
-        return _takes_engine(self.way_h2d, run_bytes, self.engine_run_bytes_h2d)
+    def load_way(self, shape: BlockShape) -> CopyWay:
+        """Say who loads blocks; never AUTO."""
+        return self._way(self.way_h2d, self.engine_run_bytes_h2d, shape)
 
-    def stores_through_engine(self, run_bytes: float) -> bool:
-        """Whether the copy engine stores blocks whose runs have that mean length."""
-        return _takes_engine(self.way_d2h, run_bytes, self.engine_run_bytes_d2h)
+    def store_way(self, shape: BlockShape) -> CopyWay:
+        """Say who stores blocks; never AUTO."""
+        return self._way(self.way_d2h, self.engine_run_bytes_d2h, shape)
+
+    def _way(self, asked: CopyWay, engine_run_bytes: int, shape: BlockShape) -> CopyWay:
+        if asked is CopyWay.STAGED:
+            return CopyWay.STAGED if shape.stageable else CopyWay.KERNEL
+        if asked is not CopyWay.AUTO:
+            return asked
+        short = shape.run_bytes <= self.staged_run_bytes
+        if shape.stageable and short and shape.block_bytes >= self.staged_block_bytes:
+            return CopyWay.STAGED
+        return CopyWay.COPY_ENGINE if shape.run_bytes >= engine_run_bytes else CopyWay.KERNEL
+
+    def reserve_bytes(self, *, num_layers: int, kv_parts: int) -> int:
+        """Device memory to take at the start: what was set, or `default_reserve_bytes`."""
+        if self.pool_reserve_bytes is not None:
+            return self.pool_reserve_bytes
+        num_transfers = 2 * self.num_streams
+        lists = default_reserve_bytes(num_transfers, num_layers=num_layers, kv_parts=kv_parts)
+        return lists + _STAGED_AT_ONCE * self.scratch_bytes
 
 
-def _takes_engine(way: CopyWay, run_bytes: float, least_run_bytes: int) -> bool:
-    return way is CopyWay.COPY_ENGINE or (way is CopyWay.AUTO and run_bytes >= least_run_bytes)
+def default_reserve_bytes(
+    num_transfers: int, *, num_layers: int, kv_parts: int, blocks_per_transfer: int = _BLOCKS_PER_TRANSFER
+) -> int:
+    """Return what lists of addresses take: one for each side of each transfer under way and two to spare, of 8 bytes for each
+    block, layer and K or V. The formula of NVIDIA Dynamo's KV block manager.
+
+    Args:
+        num_transfers: transfers that can be under way at once.
+        blocks_per_transfer: blocks of each.
+    """
+    return (2 * num_transfers + 2) * blocks_per_transfer * kv_parts * num_layers * 8

@@ -1,0 +1,26 @@
+"""The engine's side of a plan: its blocks as tiers take them, and how they are best moved. Made by `devices`."""
+
+from dataclasses import dataclass
+
+from tiercel.tiers.base import BlockMemory
+from tiercel.transfer.layers import LayeredTarget
+
+
+@dataclass(frozen=True, eq=False)
+class EngineSide:
+    """An engine's blocks, of a load or a store.
+
+    Attributes:
+        memory: the blocks.
+        on_gpu: whether they lie on a GPU, which moves much in little time: its chunks are larger.
+        layers: the same blocks layer by layer, for a load whose layers are waited for one by one.
+    """
+
+    memory: BlockMemory
+    on_gpu: bool = False
+    layers: LayeredTarget | None = None
+
+    @property
+    def num_blocks(self) -> int:
+        """Number of blocks."""
+        return self.memory.num_blocks
