@@ -54,6 +54,22 @@ Sequence::Extras to_extras(const nb::object& mapping) {
   return extras;
 }
 
+[[noreturn]] void refuse_tokens(const nb::object& given) {
+  const nb::object dtype = nb::getattr(given, "dtype", nb::none());
+  const nb::object shape = nb::getattr(given, "shape", nb::none());
+  std::string what = nb::str(given.type().attr("__name__")).c_str();
+  if (!dtype.is_none() && !shape.is_none()) {
+    const nb::object flags = nb::getattr(given, "flags", nb::none());
+    const bool in_order = nb::cast<bool>(nb::getattr(flags, "c_contiguous", nb::bool_(true)));
+    what += " of " + std::string(nb::str(dtype).c_str()) + ", shape " + nb::str(shape).c_str();
+    if (!in_order) what += ", not contiguous";
+  }
+  throw nb::type_error(("tokens: " + what +
+                        "; must be one axis of int32 or int64, C-contiguous, in host memory, such as "
+                        "numpy.ascontiguousarray(tokens, numpy.int32).ravel()")
+                           .c_str());
+}
+
 template <typename Token>
 void extend(Sequence& sequence, const Vector<Token>& tokens, const nb::object& extras) {
   Sequence::Extras converted = to_extras(extras);
@@ -127,13 +143,16 @@ void bind_hashing(nb::module_& module) {
           "__init__",
           [](Sequence* sequence, const nb::bytes& root, std::size_t tokens_per_block, const nb::object& tokens,
              std::uint64_t origin) {
-            if (!tokens.is_none()) throw nb::type_error("tokens must be a contiguous int32[n] or int64[n] array");
+            if (!tokens.is_none()) refuse_tokens(tokens);
             new (sequence) Sequence(to_key(root, "root"), tokens_per_block, origin);
           },
           nb::arg("root"), nb::arg("tokens_per_block"), nb::arg("tokens") = nb::none(), nb::kw_only(),
           nb::arg("origin") = 0)
       .def("extend", &extend<std::int32_t>, nb::arg("tokens").noconvert(), nb::arg("extras") = nb::none())
       .def("extend", &extend<std::int64_t>, nb::arg("tokens").noconvert(), nb::arg("extras") = nb::none())
+      .def(
+          "extend", [](Sequence&, const nb::object& tokens, const nb::object&) { refuse_tokens(tokens); },
+          nb::arg("tokens").none(), nb::arg("extras") = nb::none())
       .def_prop_ro("root", [](const Sequence& sequence) { return to_bytes(sequence.root()); })
       .def_prop_ro("tokens_per_block", &Sequence::tokens_per_block)
       .def_prop_ro("origin", &Sequence::origin)

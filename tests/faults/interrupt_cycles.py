@@ -83,7 +83,11 @@ def in_asyncio(config: CacheConfig, generator: random.Random) -> None:
             for _ in range(4):
                 group.create_task(work(cache, engine))
 
-    asyncio.run(serve())
+    try:
+        asyncio.run(serve())
+    except asyncio.CancelledError:
+        # Python's own: a SIGINT that arrives before `Runner.run` sets its count to 0 cancels, and is forgotten.
+        raise KeyboardInterrupt from None
 
 
 USERS: dict[str, Callable[[CacheConfig, random.Random], None]] = {
@@ -152,8 +156,9 @@ def run_cycle(directory: Path, generator: random.Random) -> None:
     expected = {130} if number is signal.SIGINT else {128 + signal.SIGTERM, -signal.SIGTERM}
     said = errors.read_text()
     assert code in expected, f"{told}: exit code {code}\n{said}"
-    # Python's own: an event loop that was interrupted before it was whole cannot be closed.
-    assert said == "" or "BaseEventLoop.__del__" in said, f"{told}: {said}"
+    # Python's own: an event loop that was interrupted before it was whole cannot be closed, nor what it should run be run.
+    begun = user == "asyncio" and ("BaseEventLoop.__del__" in said or "serve' was never awaited" in said)
+    assert said == "" or begun, f"{told}: {said}"
     code = exit_code(fork(lambda: check(config), errors), f"the next start after {told}", errors)
     assert code == 0, f"the next start after {told}: {errors.read_text()}"
     left = [path.name for path in directory.glob("cache/*/*")]

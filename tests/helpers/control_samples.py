@@ -48,7 +48,7 @@ class Bench:
         """Store to every tier, with a promotion first as the dispatcher does it; done at once."""
         self.ticket += 2
         if first_block:
-            promotion = self.control.begin_promotion(
+            promotion, _ = self.control.begin_promotion(
                 self.ticket - 1, stored, first_block, deadline_s=1.0, now_s=self.now_s
             )
             if promotion is not None:

@@ -9,6 +9,7 @@ from tests.helpers.control_samples import BLOCK_BYTES, DISK, HOST, Bench, sequen
 from tests.helpers.seeds import chosen_seed
 from tiercel.control import Admission
 from tiercel.control.admission import WriteBudget
+from tiercel.hashing import Sequence as TokenSequence
 from tiercel.index import FrequencySketch
 
 SECOND = Admission.ON_SECOND_HIT
@@ -118,7 +119,7 @@ def test_a_gap_on_disk_is_closed_from_the_host_tier_under_through_too() -> None:
 def test_a_promotion_that_fails_leaves_the_host_tier_as_it_was() -> None:
     bench = Bench()
     bench.store(sequence(8, seed=1), targets=[HOST])
-    promotion = bench.control.begin_promotion(99, sequence(8, seed=1), 8, deadline_s=1.0)
+    promotion, _ = bench.control.begin_promotion(99, sequence(8, seed=1), 8, deadline_s=1.0)
     assert promotion is not None
     bench.finish(promotion, promotion.statuses.dtype.type(3))  # type: ignore[arg-type]
     assert (bench.num_ready(HOST), bench.num_ready(DISK)) == (8, 0)
@@ -178,6 +179,26 @@ def test_over_budget_nothing_is_admitted_it_is_named_and_time_brings_more() -> N
     bench.now_s += 3600
     assert bench.store(sequence(8, seed=3)).refusals == ()
     assert bench.num_ready(DISK) == 18
+    bench.check()
+
+
+def test_a_promotion_names_the_budget_that_held_blocks_back_and_nothing_else_does() -> None:
+    bench = Bench(ssd_write_budget_per_day=24 * 10 * BLOCK_BYTES)
+
+    def promote(number: int, wanted: TokenSequence, stop: int) -> tuple[int, tuple[str, ...]]:
+        operation, refusals = bench.control.begin_promotion(number, wanted, stop, deadline_s=1.0, now_s=bench.now_s)
+        if operation is None:
+            return 0, refusals
+        bench.finish(operation)
+        return len(operation.statuses), refusals
+
+    for seed in (1, 2, 3):
+        bench.store(sequence(8, seed=seed), targets=[HOST])
+    assert promote(101, sequence(8, seed=1), 8) == (8, ())
+    assert promote(102, sequence(8, seed=1), 8) == (0, ()), "the disk has them"
+    assert promote(103, sequence(8, seed=2), 8) == (2, ("budget",))
+    assert promote(104, sequence(8, seed=3), 8) == (0, ("budget",))
+    assert promote(105, sequence(8, seed=9), 8) == (0, ()), "the host tier has none of them"
     bench.check()
 
 

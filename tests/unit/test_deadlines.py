@@ -1,6 +1,13 @@
 """Deadlines call back for tickets that are still watched, and for no others."""
 
+import linecache
+import sys
 import threading
+import time
+from types import FrameType
+from typing import Any
+
+import pytest
 
 from tiercel.transfer import Deadlines
 
@@ -31,3 +38,28 @@ def test_ended_tickets_do_not_pile_up() -> None:
         deadlines.discard(ticket)
     assert len(deadlines._heap) < 1000
     deadlines.close()
+
+
+def test_a_signal_in_the_middle_of_waking_the_thread_does_not_keep_it_from_ending() -> None:
+    called: list[int] = []
+    deadlines = Deadlines(called.append)
+
+    def interrupt(frame: FrameType, event: str, _: object) -> Any:
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+        if frame.f_code.co_name == "notify" and "waiters.remove(" in line and event == "line":
+            raise KeyboardInterrupt
+        return interrupt
+
+    time.sleep(0.1)  # the thread waits
+    sys.settrace(interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            deadlines.add(1, 60.0)
+    finally:
+        sys.settrace(None)
+    time.sleep(0.1)  # it was woken, and waits again
+    closing = threading.Thread(target=deadlines.close, daemon=True)
+    closing.start()
+    closing.join(5)
+    assert not closing.is_alive(), "the thread was not woken"
+    assert called == []

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from tiercel import hashing
+from tiercel.cache.bounded import Errand
 from tiercel.config import CacheConfig, ModelConfig, ResolvedConfig, check_resources
 from tiercel.control import DEMOTION_START, Admission, Control, ControlSettings
 from tiercel.errors import TierFailedError
@@ -95,18 +96,34 @@ class Assembly:
             self.notes.add(text, kind="checkpoint")
 
     def close(self, *, drained: bool) -> None:
-        """Release tiers, fastest first. drained: no transfer is in progress; otherwise tiers are left to the process's end."""
+        """Release what was opened: memory first, then the disk tier, behind its checkpoint. Bounded by `close_timeout_s`.
+
+        Args:
+            drained: no transfer is in progress; otherwise tiers are left to the process's end.
+        """
         if not drained:
             _logger.error("a device is still busy; its tier stays open until the process ends")
             return
-        if self.disk is not None:
-            try:
-                self.checkpoint()
-            except OSError as error:
-                _logger.warning("the disk tier's last checkpoint failed, so recovery will take longer: %s", error)
         self.devices.close()
-        for tier in self.tiers.values():
-            tier.close()
+        for name, tier in self.tiers.items():
+            if name is not TierName.DISK:
+                tier.close()
+        if self.disk is None:
+            return
+        timeout_s = self.transfer_settings.close_timeout_s
+        if not Errand(self._close_disk, name="tiercel-close-disk").wait(timeout_s):
+            _logger.error(
+                "the disk tier's last checkpoint did not end in %g s: its device does not answer, and its directory stays "
+                "locked until the process ends",
+                timeout_s,
+            )
+
+    def _close_disk(self) -> None:
+        try:
+            self.checkpoint()
+        except OSError as error:
+            _logger.warning("the disk tier's last checkpoint failed, so recovery will take longer: %s", error)
+        self.tiers[TierName.DISK].close()
 
 
 def assemble(model: ModelConfig, config: CacheConfig, progress: Progress | None = None) -> Assembly:

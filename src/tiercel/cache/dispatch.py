@@ -40,7 +40,7 @@ class Dispatcher:
         settings: TransferSettings,
         hooks: Hooks,
     ) -> None:
-        """Start the threads."""
+        """Start the threads. Raises RuntimeError if one cannot start; then none runs."""
         self._control = control
         self._on_throttled = hooks.on_throttled
         self._numbers = itertools.count(1)
@@ -136,7 +136,9 @@ class Dispatcher:
         if not self.transfer.has_room(self._store_lanes[-1], 1):
             return
         number = next(self._numbers)
-        operation = self._control.begin_promotion(number, sequence, stop, deadline_s=timeout_s, now_s=now_s)
+        operation, refusals = self._control.begin_promotion(number, sequence, stop, deadline_s=timeout_s, now_s=now_s)
+        for name in refusals:
+            self._on_throttled(name)
         if operation is not None:
             self._table.start(operation, None, now_s, ended)
 

@@ -15,7 +15,6 @@ thread; waiting happens on tickets. Errors are `tiercel.errors`; a full queue is
 import asyncio
 import atexit
 import os
-import threading
 import time
 from collections.abc import Iterable
 from functools import lru_cache
@@ -24,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiercel.cache.assembly import Assembly, Progress, assemble
+from tiercel.cache.bounded import Errand
 from tiercel.cache.checks import ArgumentChecks, looked_up
 from tiercel.cache.dispatch import Dispatcher
 from tiercel.cache.forks import refuse_in_forked_children
@@ -65,12 +65,15 @@ class Cache:
             on_throttled=self._observer.throttled,
             on_pressure=self._upkeep.wake,
         )
-        self._dispatcher = Dispatcher(assembly.control, assembly.tiers, assembly.transfer_settings, hooks)
+        try:
+            self._dispatcher = Dispatcher(assembly.control, assembly.tiers, assembly.transfer_settings, hooks)
+        except BaseException:
+            assembly.close(drained=True)
+            raise
         self._checks = ArgumentChecks(assembly)
         self._root_key = lru_cache(maxsize=_NAMESPACES_KEPT)(root_key)
         self._process = os.getpid()
-        self._close_lock = threading.Lock()
-        self._closed = False
+        self._closing = Errand(self._release, name="tiercel-close")
         atexit.register(self.close)
         refuse_in_forked_children(self._dispatcher)
         try:
@@ -101,6 +104,7 @@ class Cache:
             ConfigError: a setting does not fit the model or the machine; nothing stays allocated.
             DirectoryLockedError: another process uses a cache directory.
             TierError: a cache directory cannot be used.
+            RuntimeError: the machine has no thread left; nothing stays allocated.
         """
         return cls(assemble(model, config, progress))
 
@@ -275,15 +279,15 @@ class Cache:
     def close(self) -> None:
         """Cancel open tickets, write the disk tier's checkpoint and release everything. Idempotent; bounded.
 
+        An exception that a signal raises here ends the wait, not the closing: the process's end waits for that.
         In a process forked from the one that opened the cache this does nothing; every other call raises CacheClosedError.
         """
         if os.getpid() != self._process:
             return
-        with self._close_lock:
-            if self._closed:
-                return
-            self._closed = True
+        self._closing.wait()
         atexit.unregister(self.close)
+
+    def _release(self) -> None:
         self._upkeep.end()
         drained = self._dispatcher.close()
         # What is stuck in a transfer has had its time; a checkpoint alone gets as much.

@@ -29,14 +29,18 @@ class OperationTable:
         settings: TransferSettings,
         hooks: Hooks,
     ) -> None:
-        """Start the threads; as `Dispatcher`."""
+        """Start the threads; as `Dispatcher`. Raises RuntimeError if one cannot start; then none runs."""
         self._control = control
         self._tiers = dict(tiers)
         self._hooks = hooks
         self.lock = threading.Lock()
         self._running: dict[int, Running] = {}
         self._deadlines = Deadlines(self._expire)
-        self.transfer = TransferEngine(self._tiers, settings, on_completion=self._complete)
+        try:
+            self.transfer = TransferEngine(self._tiers, settings, on_completion=self._complete)
+        except BaseException:
+            self._deadlines.close()
+            raise
 
     def __len__(self) -> int:
         return len(self._running)

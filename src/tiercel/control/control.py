@@ -185,7 +185,7 @@ class Control:
         if self._ghost is not None:
             self._ghost.insert(sequence, limit_blocks=end)
         if stops[-1][0] is _DISK:
-            admitted, refusals = self._admitted(sequence, end, now_s)
+            admitted, refusals = self._afforded(sequence, self._admission.num_admitted(sequence, end), now_s)
             stops[-1] = (_DISK, admitted)
         ladder = Ladder(priority, first_block, end)
         store = StoreBuilder(builder, sequence, ladder, ticket=ticket, first_block=first_block, end=end)
@@ -203,9 +203,8 @@ class Control:
             refusals=refusals + self._refusals(builder),
         )
 
-    def _admitted(self, sequence: TokenSequence, end: int, now_s: float) -> tuple[int, tuple[str, ...]]:
-        """How many leading blocks of a sequence may go to disk, and the name of what allows no more."""
-        admitted = self._admission.num_admitted(sequence, end)
+    def _afforded(self, sequence: TokenSequence, admitted: int, now_s: float) -> tuple[int, tuple[str, ...]]:
+        """How many of a sequence's admitted blocks the write budget lets go to disk, and its name if it allows no more."""
         affordable = self._admission.num_affordable(now_s)
         if affordable is None:
             return admitted, ()
@@ -214,27 +213,28 @@ class Control:
 
     def begin_promotion(
         self, ticket: int, sequence: TokenSequence, stop: int, *, deadline_s: float, now_s: float = 0.0
-    ) -> Operation | None:
+    ) -> tuple[Operation | None, tuple[str, ...]]:
         """Plan to copy to disk the blocks before `stop` that the disk lacks, the host tier holds and admission takes; None if
-        there are none. A store that begins at `stop` would find a gap without them."""
+        there are none. A store that begins at `stop` would find a gap without them. Names what held blocks back, too."""
         if _HOST not in self._numbers or _DISK not in self._numbers or self._demotes:
-            return None
+            return None, ()
         disk = self._numbers[_DISK]
         present = count_present(self.index, sequence, disk, min(stop, sequence.num_blocks))
         if present >= min(stop, sequence.num_blocks):
-            return None
+            return None, ()
         self._admission.see(sequence, stop)
-        admitted, _ = self._admitted(sequence, min(stop, sequence.num_blocks), now_s)
+        admitted = self._admission.num_admitted(sequence, min(stop, sequence.num_blocks))
         match = self.index.match(sequence, limit_blocks=admitted, touch=False)
         num_held = sum(count for tier, _, count in match.segments if tier == 0)
-        if num_held <= present:
+        end, refusals = self._afforded(sequence, num_held, now_s)
+        if end <= present:
             match.release()
-            return None
+            return None, refusals
         builder = PlanBuilder(self.index, self.tiers, ticket, first_block=present, now_s=now_s)
-        reservation = builder.reserve(sequence, _DISK, range(present, num_held))
+        reservation = builder.reserve(sequence, _DISK, range(present, end))
         self._admission.spend(reservation.num_blocks)
         slots = pack_slots(match.slots(present, present + reservation.num_blocks))
-        return copy_to_disk(builder, match, slots, reservation, deadline_s)
+        return copy_to_disk(builder, match, slots, reservation, deadline_s), refusals
 
     def reset(self) -> tuple[Free, ...]:
         """Forget every block, since the weights changed. No operation may be open. Returns all slots, to be freed."""

@@ -91,8 +91,11 @@ def labelled_arrays(
     """Yield each array with its name for messages, its part (0 keys, 1 values) and its layer."""
     expected = 1 if all_layers else geometry.num_layers
     for name, part, arrays in (("keys", 0, keys), ("values", 1, values)):
-        if arrays is None:
+        if arrays is None and name == "values":
             continue
+        if not hasattr(arrays, "__len__"):
+            kind = "None" if arrays is None else f"a {type(arrays).__name__}"
+            raise TypeError(f"{name}: must be a list of arrays, one for each layer or one for all of them, not {kind}")
         if len(arrays) != expected:
             reason = "axes names layer" if all_layers else "one for each layer"
             raise ValueError(f"{name}: {len(arrays)} arrays, must be {expected} ({reason})")

@@ -52,6 +52,7 @@ class StatusServer:
     Raises:
         OSError: the socket cannot be made; EADDRINUSE if a live process answers at its place, EEXIST if something lies
             there that is no socket. Nothing is left, and what lay there is unchanged.
+        RuntimeError: the machine has no thread left. Nothing is left.
     """
 
     def __init__(
@@ -66,11 +67,15 @@ class StatusServer:
         self._path = by_pid if path is None else path.absolute()
         self._socket = _listen(self._path)
         self._link = None if path is None else by_pid
-        if self._link is not None:
-            self._link.unlink(missing_ok=True)
-            self._link.symlink_to(self._path)
         self._thread = Thread(target=self._serve, name="tiercel-status", daemon=True)
-        self._thread.start()
+        try:
+            if self._link is not None:
+                self._link.unlink(missing_ok=True)
+                self._link.symlink_to(self._path)
+            self._thread.start()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def path(self) -> Path:
@@ -93,7 +98,8 @@ class StatusServer:
             return
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        self._thread.join(CLIENT_TIMEOUT_S * 2)
+        if self._thread.ident is not None:
+            self._thread.join(CLIENT_TIMEOUT_S * 2)
         self._socket.close()
         for path in (self._path, self._link):
             try:

@@ -1,9 +1,16 @@
-"""One thread that calls back when a ticket's deadline passes."""
+"""One thread that calls back when a ticket's deadline passes.
+
+It alone waits for changes, and is woken by `notify_all` all the same: a `notify` that a signal's exception interrupts leaves a
+waiter behind that is gone, and the next `notify` goes to that one (CPython's gh-92530 mends half of it).
+"""
 
 import heapq
 import threading
 import time
 from collections.abc import Callable
+
+_END_TIMEOUT_S = 5.0
+"""Longest wait for a callback in progress, which may itself be what closes."""
 
 _SLACK = 256
 """Entries of ended tickets that may lie in the heap before it is cleaned."""
@@ -32,7 +39,7 @@ class Deadlines:
             self._open.add(ticket)
             heapq.heappush(self._heap, (at, ticket))
             if self._heap[0][1] == ticket:
-                self._changed.notify()
+                self._changed.notify_all()
 
     def discard(self, ticket: int) -> None:
         """Stop watching a ticket. Unknown ones are left alone."""
@@ -58,9 +65,9 @@ class Deadlines:
             return None
 
     def close(self) -> None:
-        """End the thread. Idempotent; no callback starts after this, unless called from the callback itself."""
+        """End the thread and wait for it, but not long. Idempotent; no callback starts after this."""
         with self._changed:
             self._closing = True
-            self._changed.notify()
+            self._changed.notify_all()
         if threading.current_thread() is not self._thread:
-            self._thread.join()
+            self._thread.join(_END_TIMEOUT_S)

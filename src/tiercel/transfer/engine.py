@@ -36,6 +36,8 @@ from tiercel.transfer.sides import EngineSide
 
 _logger = logging.getLogger(__name__)
 
+_LOOK_S = 1.0
+"""How often a worker looks for work unasked: a `notify` that a signal's exception interrupted may have woken nobody."""
 _NO_LABELS = BlockLabels(parent=b"\0" * 16, names=np.empty((0, 16), np.uint8))
 
 
@@ -53,6 +55,9 @@ class TransferEngine:
 
         Args:
             on_completion: called once per move of a submitted plan, from a worker's thread or from the thread that cancels.
+
+        Raises:
+            RuntimeError: the machine has no thread left. None was left behind.
         """
         self._tiers = dict(tiers)
         self._settings = settings
@@ -71,8 +76,12 @@ class TransferEngine:
             for name in names
             for i in range(settings.lane_workers)
         ]
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except BaseException:
+            self.close()
+            raise
 
     def has_room(self, lane: LaneName, num_moves: int = 1) -> bool:
         """Whether a lane takes that many more moves. Only the thread that submits may rely on the answer."""
@@ -143,7 +152,7 @@ class TransferEngine:
         while True:
             with self._lock:
                 while not lane.ready and not (self._ended and not lane.waiting):
-                    lane.has_work.wait()
+                    lane.has_work.wait(_LOOK_S)
                 if not lane.waiting:
                     return
                 chunk = lane.waiting.popleft()
@@ -293,6 +302,6 @@ class TransferEngine:
             self._ended = True  # not before: what a device finishes last sets chunks of other lanes free
             for lane in self._lanes.values():
                 lane.has_work.notify_all()
-        for thread in self._threads:
+        for thread in [thread for thread in self._threads if thread.ident is not None]:
             thread.join(timeout=1.0 if drained else 0.01)
         return drained
