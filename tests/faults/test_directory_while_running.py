@@ -1,7 +1,11 @@
 """What happens to a cache whose directory goes away or is copied while it runs, and whose clocks jump."""
 
+import os
 import shutil
+import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +14,74 @@ import pytest
 from tests.helpers.small_engine import MODEL, PROMPT_BLOCKS, SmallEngine, config, load_prompt, store_prompt
 from tests.helpers.tier_samples import ODD_BLOCK_BYTES, disk_options, load, random_bytes, random_labels, slots_of, store
 from tiercel import Cache
+from tiercel.errors import TiercelError
 from tiercel.tiers.base import BlockStatus
 from tiercel.tiers.disk import DiskTier
+
+
+@contextmanager
+def mounted(where: Path) -> Iterator[None]:
+    """A small filesystem of its own; the test is skipped where none may be mounted."""
+    where.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256m", "tiercel-test", str(where)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False) if os.geteuid() == 0 else None
+    if done is None or done.returncode != 0:
+        pytest.skip(f"needs the right to mount a filesystem: {'not root' if done is None else done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(where)], capture_output=True, check=False)
+
+
+def test_a_mount_that_turns_read_only_costs_stores_and_no_load_and_comes_back(tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk"):
+        settings = config(tmp_path / "disk" / "cache", host=32, disk=160, ssd_direct_io=False)
+        with Cache.open(MODEL, settings) as cache:
+            engine = SmallEngine(cache.geometry)
+            assert store_prompt(cache, engine, 0) == PROMPT_BLOCKS
+            # Files that are open for writing keep a whole filesystem from turning; a mount turns for every path on it.
+            where = str(tmp_path / "disk")
+            subprocess.run(["mount", "--bind", where, where], check=True)
+            subprocess.run(["mount", "-o", "remount,bind,ro", where], check=True)
+            try:
+                with pytest.raises(OSError, match="Read-only"):
+                    (tmp_path / "disk" / "probe").touch()
+                for seed in range(1, 4):
+                    store_prompt(cache, engine, seed)
+                assert load_prompt(cache, engine, 0) == PROMPT_BLOCKS, "what was stored is not read any more"
+            finally:
+                subprocess.run(["umount", where], check=True)
+            cache._assembly.control.index.check()
+        with Cache.open(MODEL, settings) as cache:
+            assert load_prompt(cache, SmallEngine(cache.geometry), 0) == PROMPT_BLOCKS
+
+
+def test_a_read_only_mount_is_refused_at_the_start_and_nothing_stays_behind(tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk"):
+        settings = config(tmp_path / "disk" / "cache", host=32, disk=160, ssd_direct_io=False)
+        with Cache.open(MODEL, settings) as cache:
+            assert store_prompt(cache, SmallEngine(cache.geometry), 0) == PROMPT_BLOCKS
+        subprocess.run(["mount", "-o", "remount,ro", str(tmp_path / "disk")], check=True)
+        with pytest.raises((TiercelError, OSError), match="Read-only"):
+            Cache.open(MODEL, settings)
+        subprocess.run(["mount", "-o", "remount,rw", str(tmp_path / "disk")], check=True)
+        with Cache.open(MODEL, settings) as cache:
+            assert load_prompt(cache, SmallEngine(cache.geometry), 0) == PROMPT_BLOCKS
+
+
+def test_a_mount_that_vanishes_leaves_a_cache_that_reads_on_and_closes(tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk"):
+        settings = config(tmp_path / "disk" / "cache", host=32, disk=160, ssd_direct_io=False, journal_checkpoint_bytes=4096)
+        with Cache.open(MODEL, settings) as cache:
+            engine = SmallEngine(cache.geometry)
+            assert store_prompt(cache, engine, 0) == PROMPT_BLOCKS
+            subprocess.run(["umount", "--lazy", str(tmp_path / "disk")], check=True)
+            assert not list((tmp_path / "disk").iterdir())
+            for seed in range(1, 4):
+                store_prompt(cache, engine, seed)
+            assert load_prompt(cache, engine, 0) == PROMPT_BLOCKS
+            cache._assembly.control.index.check()
+        assert not list((tmp_path / "disk").iterdir()), "something was written below the mount point"
 
 
 def test_a_cache_whose_directory_is_removed_goes_on_and_closes(tmp_path: Path) -> None:

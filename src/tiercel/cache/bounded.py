@@ -34,9 +34,8 @@ class Errand:
             BaseException: what the work raised, to the first who waits for its end.
         """
         if not self._begun.locked():
-            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             try:
-                thread.start()
+                threading.Thread(target=self._run, name=self._name, daemon=True).start()
             except RuntimeError:
                 self._run()
         if not self._ended.wait(timeout_s):

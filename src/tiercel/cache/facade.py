@@ -26,7 +26,7 @@ from tiercel.cache.assembly import Assembly, Progress, assemble
 from tiercel.cache.bounded import Errand
 from tiercel.cache.checks import ArgumentChecks, looked_up
 from tiercel.cache.dispatch import Dispatcher
-from tiercel.cache.forks import refuse_in_forked_children
+from tiercel.cache.forks import forget, refuse_in_forked_children
 from tiercel.cache.observing import Observer
 from tiercel.cache.reporting import Reporter
 from tiercel.cache.running import Hooks
@@ -290,6 +290,7 @@ class Cache:
     def _release(self) -> None:
         self._upkeep.end()
         drained = self._dispatcher.close()
+        forget(self._dispatcher)
         # What is stuck in a transfer has had its time; a checkpoint alone gets as much.
         drained = self._upkeep.join(self._assembly.transfer_settings.close_timeout_s if drained else 0.0) and drained
         try:

@@ -1,7 +1,6 @@
 """A child process forked from one that uses caches inherits their memory but not their threads: it may not use them."""
 
 import os
-from weakref import WeakSet
 
 from tiercel.cache.dispatch import Dispatcher
 
@@ -10,12 +9,18 @@ _REASON = (
     "or start processes with `spawn`"
 )
 
-_open: WeakSet[Dispatcher] = WeakSet()
+_open: set[Dispatcher] = set()
+"""Not a WeakSet: what a signal raises in the callback of a weak reference is lost."""
 
 
 def refuse_in_forked_children(dispatcher: Dispatcher) -> None:
-    """Let the dispatcher refuse every call in processes that are forked from this one."""
+    """Let the dispatcher refuse every call in processes that are forked from this one, until it is forgotten."""
     _open.add(dispatcher)
+
+
+def forget(dispatcher: Dispatcher) -> None:
+    """The dispatcher's cache is closed. Idempotent."""
+    _open.discard(dispatcher)
 
 
 def _after_fork() -> None:

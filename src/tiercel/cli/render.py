@@ -9,6 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+_WRAPPED_MIN = 20
+"""Narrowest that a wrapped column is still read with ease."""
+_GAP = 3
+
 BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -30,19 +34,44 @@ def print_line(text: str) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table; numbers stand on the right, and nothing in a cell is taken for markup."""
-    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    """Print a table; numbers stand on the right, and nothing in a cell is taken for markup.
+
+    Only the last column is ever wrapped. On a terminal too narrow for the others, each row is printed as a list.
+    """
     texts = [list(row) for row in rows]
-    for number, column in enumerate(columns):
-        is_number = bool(texts) and all(row[number][:1].isdigit() or row[number] in ("", "-") for row in texts)
-        table.add_column(column, justify="right" if is_number else "left", overflow="fold")
-    for row in texts:
-        table.add_row(*(Text(cell) for cell in row))
+    widths = [max(len(row[number]) for row in (columns, *texts)) for number in range(len(columns))]
     console = _Terminal()
     if not console.is_terminal:  # a pipe has no width: nothing may be cut or wrapped
-        widths = (max(len(row[number]) + 4 for row in (columns, *texts)) for number in range(len(columns)))
-        console = _Terminal(width=sum(widths))
+        console = _Terminal(width=sum(widths) + 4 * len(widths))
+    elif sum(widths[:-1]) + min(widths[-1], _WRAPPED_MIN) + _GAP * len(widths) > console.width:
+        _print_lists(console, title, columns, texts)
+        return
+    table = Table(title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for number, column in enumerate(columns):
+        is_number = bool(texts) and all(row[number][:1].isdigit() or row[number] in ("", "-") for row in texts)
+        is_last = number == len(columns) - 1
+        table.add_column(column, justify="right" if is_number else "left", overflow="fold", no_wrap=not is_last)
+    for row in texts:
+        table.add_row(*(Text(cell) for cell in row))
     console.print(table)
+
+
+def _print_lists(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print each row as its first cell and a line for each other one that is not empty."""
+    if title:
+        console.print(Text(title), soft_wrap=True)
+    label_width = max(map(len, columns[1:]), default=0)
+    for row in rows:
+        console.print()
+        console.print(Text(row[0], style="bold"), soft_wrap=True)
+        cells = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+        cells.add_column(min_width=label_width + 2, no_wrap=True)
+        cells.add_column(overflow="fold")
+        for column, cell in zip(columns[1:], row[1:], strict=True):
+            if cell:
+                cells.add_row(Text(f"  {column}"), Text(cell))
+        console.print(cells)
+    console.print()
 
 
 def bytes_text(num_bytes: float) -> str:

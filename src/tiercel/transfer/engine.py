@@ -304,4 +304,5 @@ class TransferEngine:
                 lane.has_work.notify_all()
         for thread in [thread for thread in self._threads if thread.ident is not None]:
             thread.join(timeout=1.0 if drained else 0.01)
+        self._threads.clear()  # here, where no signal can hit the callbacks that `threading` has for each one's end
         return drained
