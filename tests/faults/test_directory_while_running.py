@@ -71,7 +71,9 @@ def test_a_read_only_mount_is_refused_at_the_start_and_nothing_stays_behind(tmp_
 
 def test_a_mount_that_vanishes_leaves_a_cache_that_reads_on_and_closes(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk"):
-        settings = config(tmp_path / "disk" / "cache", host=32, disk=160, ssd_direct_io=False, journal_checkpoint_bytes=4096)
+        settings = config(
+            tmp_path / "disk" / "cache", host=32, disk=160, ssd_direct_io=False, journal_checkpoint_bytes=4096
+        )
         with Cache.open(MODEL, settings) as cache:
             engine = SmallEngine(cache.geometry)
             assert store_prompt(cache, engine, 0) == PROMPT_BLOCKS

@@ -55,14 +55,27 @@ def run_demo(options: DemoOptions, *, console: Console | None = None) -> int:
 @contextmanager
 def _folder(options: DemoOptions, console: Console) -> Iterator[Path]:
     """A folder of the demo's own, removed at the end."""
-    directory = Path(tempfile.mkdtemp(prefix="tiercel-demo-", dir=options.parent_directory))
+    directory: Path | None = None
     try:
+        with _undisturbed():
+            directory = Path(tempfile.mkdtemp(prefix="tiercel-demo-", dir=options.parent_directory))
         yield directory
     finally:
-        if options.keep:
+        if directory is not None and options.keep:
             console.print(f"Kept: {directory}")
-        else:
-            shutil.rmtree(directory)
+        elif directory is not None:
+            with _undisturbed():
+                shutil.rmtree(directory)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait for something short that must be done whole."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -4,7 +4,14 @@ The facade builds a `StatusSnapshot`; `prometheus` turns it into metrics, `statu
 queues and outcomes are named by strings, so that this module knows none of the layers above it.
 """
 
+from typing import Annotated
+
 import msgspec
+
+from tiercel.telemetry.catalogue import COUNTED
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""A number of things; a message with another is refused where it is read."""
 
 
 class HistogramStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,8 +24,12 @@ class HistogramStatus(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     bounds: tuple[float, ...]
-    counts: tuple[int, ...]
+    counts: tuple[Count, ...]
     sum: float
+
+    def __post_init__(self) -> None:
+        if len(self.counts) != len(self.bounds) + 1:
+            raise ValueError(f"{len(self.counts)} buckets and {len(self.bounds)} bounds: there must be one bucket more")
 
     @property
     def count(self) -> int:
@@ -52,23 +63,23 @@ class TierStatus(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    num_slots: int
-    num_free: int
-    num_ready: int
-    num_writing: int
-    num_pinned: int
-    block_bytes: int
-    blocks_read: int = 0
-    blocks_written: int = 0
-    bytes_read: int = 0
-    bytes_written: int = 0
+    num_slots: Count
+    num_free: Count
+    num_ready: Count
+    num_writing: Count
+    num_pinned: Count
+    block_bytes: Count
+    blocks_read: Count = 0
+    blocks_written: Count = 0
+    bytes_read: Count = 0
+    bytes_written: Count = 0
     read_seconds: float = 0.0
     write_seconds: float = 0.0
-    blocks_corrupt: int = 0
-    io_errors: int = 0
-    evicted: int = 0
+    blocks_corrupt: Count = 0
+    io_errors: Count = 0
+    evicted: Count = 0
     eviction_age: HistogramStatus = HistogramStatus(bounds=(), counts=(0,), sum=0.0)
-    journal_bytes: int = 0
+    journal_bytes: Count = 0
 
 
 class HitCurveStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,8 +95,14 @@ class HitCurveStatus(msgspec.Struct, frozen=True, kw_only=True):
     factors: tuple[float, ...]
     hit_rates: tuple[float, ...]
     errors: tuple[float, ...]
-    num_blocks: int
+    num_blocks: Count
     sample_rate: float
+
+    def __post_init__(self) -> None:
+        if not len(self.factors) == len(self.hit_rates) == len(self.errors):
+            raise ValueError(
+                f"{len(self.factors)} capacities, {len(self.hit_rates)} hit rates and {len(self.errors)} errors: must be as many"
+            )
 
 
 class TransferStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,8 +117,8 @@ class TransferStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     source: str
     target: str
-    blocks: dict[str, int]
-    num_bytes: int
+    blocks: dict[str, Count]
+    num_bytes: Count
     wait: HistogramStatus
     seconds: HistogramStatus
     size: HistogramStatus
@@ -128,15 +145,15 @@ class Activity(msgspec.Struct, frozen=True, kw_only=True):
         counters: the counters of one label, by name and by the label's value; `catalogue.COUNTED` names them.
     """
 
-    lookups: int
-    lookup_tokens: int
-    lookup_blocks: int
-    hit_tokens: dict[str, int]
-    hit_blocks: dict[str, int]
-    pending_tokens: int
-    pending_blocks: int
-    declined_tokens: int
-    declined_blocks: int
+    lookups: Count
+    lookup_tokens: Count
+    lookup_blocks: Count
+    hit_tokens: dict[str, Count]
+    hit_blocks: dict[str, Count]
+    pending_tokens: Count
+    pending_blocks: Count
+    declined_tokens: Count
+    declined_blocks: Count
     lookup_seconds: HistogramStatus
     lookup_hit_ratio: HistogramStatus
     lookup_hit_blocks: dict[str, HistogramStatus]
@@ -144,7 +161,12 @@ class Activity(msgspec.Struct, frozen=True, kw_only=True):
     tickets: tuple[TicketStatus, ...]
     submission_depths: dict[str, HistogramStatus]
     checkpoint_seconds: HistogramStatus
-    counters: dict[str, dict[str, int]]
+    counters: dict[str, dict[str, Count]]
+
+    def __post_init__(self) -> None:
+        lacking = sorted(set(COUNTED) - set(self.counters))
+        if lacking:
+            raise ValueError(f"counters: lacks {', '.join(lacking)}")
 
     @property
     def hit_rate(self) -> float | None:
@@ -183,7 +205,7 @@ class StatusSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     uptime_s: float
     tiers: tuple[TierStatus, ...]
     activity: Activity
-    tickets: dict[str, int] = {}
-    queue_depths: dict[str, int] = {}
+    tickets: dict[str, Count] = {}
+    queue_depths: dict[str, Count] = {}
     hit_curve: HitCurveStatus | None = None
     notes: tuple[str, ...] = ()

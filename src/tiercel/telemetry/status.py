@@ -132,7 +132,7 @@ def read_status(target: Path | str | int, *, timeout_s: float = 2.0, runtime: Pa
         raise StatusError(f"no running cache answers at {path}: {error.strerror or error}") from error
     try:
         return msgspec.json.decode(answer, type=StatusSnapshot)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise StatusError(
             f"the cache at {path} answered with {len(answer)} bytes that are no status: {error}"
         ) from error

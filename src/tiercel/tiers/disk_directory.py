@@ -205,7 +205,7 @@ def read_manifest(folder: Path) -> Manifest | None:
                 f"use the version that wrote it, or remove {folder}"
             )
         return msgspec.json.decode(data, type=Manifest)
-    except (ValueError, TypeError, msgspec.MsgspecError) as error:
+    except (ValueError, TypeError, RecursionError, msgspec.MsgspecError) as error:
         raise FormatError(f"{path}: not a manifest ({error}); remove {folder} if it is of no use") from error
 
 
