@@ -36,6 +36,9 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("swallowed exception", "src/tiercel/cache/upkeep.py:Upkeep._work"): (
         "a defect in one task must not end the thread that makes room for all stores; the log has the trace"
     ),
+    ("swallowed exception", "src/tiercel/cache/bounded.py:Errand._run"): (
+        "what the work raises is raised by `wait`, on the thread that asked for it"
+    ),
     ("parameters", "src/tiercel/config/settings.py:setting"): (
         "what is known of a setting, in one place; six of the eight are keywords with a default"
     ),
