@@ -105,6 +105,9 @@ class Dispatcher:
         """Launch a store into every tier whose queue has room; the fastest one's must. Raises as `load` does."""
         now_s = time.monotonic()
         ended: list[Resolution] = []
+        # Hash before the lock is taken: a long hash gives the interpreter's turn away, and nobody should do that while others
+        # wait for him.
+        sequence.parent_key(min(sequence.num_blocks, first_block + source.num_blocks))
         with self._table.lock:
             first, *others = self._target_lanes
             self._check_room([first], 1 if isinstance(priority, int) else PRIORITY_STEPS_MAX)

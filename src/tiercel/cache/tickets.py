@@ -96,7 +96,9 @@ class Ticket:
         self._cancel = cancel
         self._layers = layers
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
+        # Two, so that who waits for the outcome is not woken, for nothing, when the source is free.
+        self._resolved = threading.Condition(self._lock)
+        self._source_freed = threading.Condition(self._lock)
         self._result: TransferResult | None = None
         self._source_free = False
         self._callbacks: list[Callable[[], None]] = []
@@ -118,7 +120,7 @@ class Ticket:
             DeadlineError: `timeout_s` passed first. The ticket goes on.
         """
         with self._lock:
-            if not self._changed.wait_for(lambda: self._result is not None, timeout_s):
+            if not self._resolved.wait_for(lambda: self._result is not None, timeout_s):
                 raise DeadlineError(f"{self.kind.value} ticket {self.number} has no outcome after {timeout_s} s")
             assert self._result is not None
             return self._result
@@ -134,7 +136,7 @@ class Ticket:
             DeadlineError: `timeout_s` passed first. The ticket goes on.
         """
         with self._lock:
-            if not self._changed.wait_for(lambda: self._source_free or self._result is not None, timeout_s):
+            if not self._source_freed.wait_for(lambda: self._source_free or self._result is not None, timeout_s):
                 raise DeadlineError(f"store ticket {self.number} still reads its source after {timeout_s} s")
 
     def wait_layer(self, layer: int, *, stream: object | None = None, timeout_s: float | None = None) -> bool:
@@ -206,7 +208,7 @@ class Ticket:
         """Tell waiters that the source memory is free. Called by the facade."""
         with self._lock:
             self._source_free = True
-            self._changed.notify_all()
+            self._source_freed.notify_all()
 
     def resolve(self, result: TransferResult) -> bool:
         """Set the outcome; False if there was one. Called by the facade."""
@@ -216,7 +218,8 @@ class Ticket:
             self._result = result
             self._source_free = True
             callbacks, self._callbacks = self._callbacks, []
-            self._changed.notify_all()
+            self._resolved.notify_all()
+            self._source_freed.notify_all()
         if self._layers is not None:
             self._layers.end()
         for callback in callbacks:
