@@ -13,4 +13,5 @@ NB_MODULE(_native, module) {
   tiercel::bindings::bind_ghost(module);
   tiercel::bindings::bind_disk(module);
   tiercel::bindings::bind_cuda(module);
+  tiercel::bindings::bind_telemetry(module);
 }

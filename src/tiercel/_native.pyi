@@ -1,6 +1,7 @@
 """Types of the native core. Arrays are C-contiguous numpy arrays in host memory; every call that may take longer than a
 few microseconds releases the GIL. Caller's mistakes raise ValueError or TypeError."""
 
+import collections.abc
 import enum
 from collections.abc import Mapping
 from typing import Any, Final, final
@@ -474,6 +475,52 @@ class GhostStats:
     num_samples: int
     num_hot: int
     memory_bytes: int
+
+# ── telemetry (native/core/telemetry) ────────────────────────────────────────────────────────────────────────────────
+@final
+class TallyHistogram:
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Observations per bucket, one more than there are bounds; one on a bound is in the bucket below it."""
+    @property
+    def total(self) -> float: ...
+
+@final
+class LookupCounts:
+    num_missed: int
+    num_partial: int
+    num_full: int
+    num_tokens: int
+    num_blocks: int
+    num_pending: int
+    num_declined: int
+    tokens_per_block: int  # of the last lookup; 0 before the first
+    seconds: TallyHistogram
+    hit_ratio: TallyHistogram  # of lookups of at least one block
+    @property
+    def hits(self) -> dict[str, TallyHistogram]:
+        """Blocks that a tier would serve, of the lookups in which it would serve any."""
+
+@final
+class LookupTally:
+    """Counts lookups. Thread-safe; a call takes well below a microsecond and never waits for another thread's turn."""
+
+    def __init__(
+        self, *, seconds_bounds: tuple[float, ...], hit_ratio_bounds: tuple[float, ...], hit_blocks_bounds: tuple[float, ...]
+    ) -> None:
+        """Upper bounds of the histograms' buckets, ascending, inclusive."""
+    def observe(
+        self,
+        seconds: float,
+        num_tokens: int,
+        tokens_per_block: int,
+        hits: collections.abc.Sequence[tuple[str, int]],
+        num_pending: int,
+        num_declined: int,
+    ) -> None:
+        """hits: (tier, blocks that it would serve), a tier at most once, 8 at most; ValueError beyond that."""
+    def read(self) -> LookupCounts:
+        """The counts so far."""
 
 # ── disk (native/core/disk) ──────────────────────────────────────────────────────────────────────────────────────────
 @final

@@ -46,7 +46,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
 
 ENGINES = {"torch", "transformers", "vllm", "sglang", "tokenizers"}
 ENGINE_FOLDERS = {"connectors", "demo"}
-NATIVE_USERS = {"hashing", "index", "layout", "tiers", "transfer", "cli"}
+NATIVE_USERS = {"hashing", "index", "layout", "telemetry", "tiers", "transfer", "cli"}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -1,8 +1,8 @@
-"""Counting what a cache does, in plain integers under one lock: a call costs about a microsecond.
+"""Counting what a cache does, in plain integers under a lock: a call costs about a microsecond.
 
-A lookup never waits for that lock. A thread that is interrupted while it holds a lock makes all others queue up for it, and
-from then on each of them gives its turn away at every call: eight callers looked up half as much as one. What finds the lock
-taken is put aside instead, and counted by the next that finds it free.
+Lookups are counted apart from that, by a native tally. A thread that is interrupted while it holds a lock makes all others
+queue up for it, and from then on each of them gives its turn away at every call: eight callers looked up half as much as
+one. The tally is one call that keeps the interpreter's turn while it holds its lock, so nobody finds that taken.
 
 The facade's reporter calls `CacheMetrics`; `activity()` freezes the counts for the snapshot that `prometheus` and `status`
 serve. What can be read off at any moment (tiers, queues, running tickets) is not counted here: the reporter puts it into the
@@ -10,10 +10,10 @@ snapshot.
 """
 
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from threading import Lock
 
+from tiercel._native import LookupTally, TallyHistogram
 from tiercel.telemetry.catalogue import COUNTED
 from tiercel.telemetry.snapshot import Activity, HistogramStatus, TicketStatus, TransferStatus
 
@@ -59,6 +59,10 @@ class Histogram:
         return HistogramStatus(bounds=self._bounds, counts=tuple(self.counts), sum=self.total)
 
 
+def _frozen(histogram: TallyHistogram, bounds: tuple[float, ...]) -> HistogramStatus:
+    return HistogramStatus(bounds=bounds, counts=histogram.counts, sum=histogram.total)
+
+
 class _Route:
     """Counts of one (source, target) pair."""
 
@@ -83,28 +87,14 @@ class _Route:
         )
 
 
-_SET_ASIDE_MAX = 4096
-"""Lookups put aside beyond which one waits after all."""
-
-_Lookup = tuple[float, int, int, Sequence[tuple[str, int]], int, int]
-"""What `observe_lookup` is told, in the order of its arguments."""
-
-
 class CacheMetrics:
     """The counts of one cache. Thread-safe; never raises for what it counts, never blocks on I/O."""
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._set_aside: deque[_Lookup] = deque()
-        self._lookup_tokens = 0
-        self._lookup_blocks = 0
-        self._outcomes = [0, 0, 0]
-        self._pending_blocks = 0
-        self._declined_blocks = 0
-        self._hits: dict[str, Histogram] = {}
-        self._hit_ratio = Histogram(HIT_RATIO_BOUNDS)
-        self._lookup_seconds = Histogram(LOOKUP_BOUNDS_S)
-        self._tokens_per_block = 0
+        self._lookups = LookupTally(
+            seconds_bounds=LOOKUP_BOUNDS_S, hit_ratio_bounds=HIT_RATIO_BOUNDS, hit_blocks_bounds=HIT_BLOCKS_BOUNDS
+        )
         self._routes: dict[tuple[str, str], _Route] = {}
         self._tickets: dict[tuple[str, str], Histogram] = {}
         self._submissions: dict[str, Histogram] = {}
@@ -133,46 +123,7 @@ class CacheMetrics:
             num_pending: blocks behind the hit that are being written.
             num_declined: blocks behind the hit that are stored but cheaper to recompute.
         """
-        seen = (seconds, num_tokens, tokens_per_block, hits, num_pending, num_declined)
-        if not self._lock.acquire(len(self._set_aside) >= _SET_ASIDE_MAX):
-            self._set_aside.append(seen)
-            return
-        try:
-            self._count_lookup(seen)
-            if self._set_aside:
-                self._count_set_aside()
-        finally:
-            self._lock.release()
-
-    def _count_set_aside(self) -> None:
-        """Count the lookups that found the lock taken. Called under the lock."""
-        for _ in range(len(self._set_aside)):
-            self._count_lookup(self._set_aside.popleft())
-
-    def _count_lookup(self, seen: _Lookup) -> None:
-        """Count one. Histograms are written to directly, since four calls would cost more than everything else."""
-        seconds, num_tokens, self._tokens_per_block, hits, num_pending, stored = seen
-        num_blocks = num_tokens // self._tokens_per_block
-        self._lookup_tokens += num_tokens
-        self._lookup_blocks += num_blocks
-        if num_pending:
-            self._pending_blocks += num_pending
-        if stored:
-            self._declined_blocks += stored
-        for tier, blocks in hits:
-            stored += blocks
-            histogram = self._hits.get(tier)
-            if histogram is None:
-                histogram = self._hits[tier] = Histogram(HIT_BLOCKS_BOUNDS)
-            histogram.counts[bisect_left(HIT_BLOCKS_BOUNDS, blocks)] += 1
-            histogram.total += blocks
-        if num_blocks:
-            ratio = stored / num_blocks
-            self._hit_ratio.counts[bisect_left(HIT_RATIO_BOUNDS, ratio)] += 1
-            self._hit_ratio.total += ratio
-        self._outcomes[0 if not stored else 1 if stored < num_blocks else 2] += 1
-        self._lookup_seconds.counts[bisect_left(LOOKUP_BOUNDS_S, seconds)] += 1
-        self._lookup_seconds.total += seconds
+        self._lookups.observe(seconds, num_tokens, tokens_per_block, hits, num_pending, num_declined)
 
     def observe_move(
         self, *, route: tuple[str, str], wait_s: float, seconds: float, num_bytes: int, blocks: Mapping[str, int]
@@ -234,22 +185,23 @@ class CacheMetrics:
 
     def activity(self) -> Activity:
         """Freeze the counts so far."""
+        lookups = self._lookups.read()
+        per_block = lookups.tokens_per_block
+        hits = {tier: _frozen(histogram, HIT_BLOCKS_BOUNDS) for tier, histogram in lookups.hits.items()}
+        outcomes = {"miss": lookups.num_missed, "partial": lookups.num_partial, "full": lookups.num_full}
         with self._lock:
-            self._count_set_aside()
-            per_block = self._tokens_per_block
-            hits = {tier: histogram.freeze() for tier, histogram in self._hits.items()}
             return Activity(
-                lookups=sum(self._outcomes),
-                lookup_tokens=self._lookup_tokens,
-                lookup_blocks=self._lookup_blocks,
+                lookups=sum(outcomes.values()),
+                lookup_tokens=lookups.num_tokens,
+                lookup_blocks=lookups.num_blocks,
                 hit_tokens={tier: int(histogram.sum) * per_block for tier, histogram in hits.items()},
                 hit_blocks={tier: int(histogram.sum) for tier, histogram in hits.items()},
-                pending_tokens=self._pending_blocks * per_block,
-                pending_blocks=self._pending_blocks,
-                declined_tokens=self._declined_blocks * per_block,
-                declined_blocks=self._declined_blocks,
-                lookup_seconds=self._lookup_seconds.freeze(),
-                lookup_hit_ratio=self._hit_ratio.freeze(),
+                pending_tokens=lookups.num_pending * per_block,
+                pending_blocks=lookups.num_pending,
+                declined_tokens=lookups.num_declined * per_block,
+                declined_blocks=lookups.num_declined,
+                lookup_seconds=_frozen(lookups.seconds, LOOKUP_BOUNDS_S),
+                lookup_hit_ratio=_frozen(lookups.hit_ratio, HIT_RATIO_BOUNDS),
                 lookup_hit_blocks=hits,
                 transfers=tuple(route.freeze(*names) for names, route in sorted(self._routes.items())),
                 tickets=tuple(
@@ -258,8 +210,5 @@ class CacheMetrics:
                 ),
                 submission_depths={queue: h.freeze() for queue, h in self._submissions.items()},
                 checkpoint_seconds=self._checkpoint_seconds.freeze(),
-                counters={
-                    "lookups": dict(zip(("miss", "partial", "full"), self._outcomes, strict=True)),
-                    **{name: dict(values) for name, values in self._counters.items()},
-                },
+                counters={"lookups": outcomes, **{name: dict(values) for name, values in self._counters.items()}},
             )
