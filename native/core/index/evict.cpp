@@ -26,15 +26,17 @@ std::size_t Index::evict_tail(std::size_t tier, RunId run, std::uint32_t num_kep
                               std::vector<Slot>& voided) {
   const TierRun& held = tree_.tier_run(tier, run);
   SlotTable& slots = tiers_[tier].slots;
-  std::uint32_t stop = held.num_present;
-  while (stop > num_kept && held.num_present - stop < num_wanted) {
-    const Slot entry = held.slots[stop - 1];
+  const Slot* entries = held.slots;
+  const std::uint32_t num_present = held.num_present;
+  std::uint32_t stop = num_present;
+  while (stop > num_kept && num_present - stop < num_wanted) {
+    const Slot entry = entries[stop - 1];
     if (is_writing(entry) || slots.is_pinned(entry)) break;
     slots.disown(entry);
     voided.push_back(entry);
     --stop;
   }
-  const std::size_t num_evicted = held.num_present - stop;
+  const std::size_t num_evicted = num_present - stop;
   if (num_evicted != 0) tree_.trim(tier, run, stop, 0, Leave::kEvicted);
   tiers_[tier].num_evicted += num_evicted;
   return num_evicted;
@@ -52,6 +54,11 @@ class Index::VictimPrefetch {
       num_known_ = index_.tree_.policy(tier_).peek(std::span<RunId>(victims_).first(std::min(num_left, kNumVictims)));
       num_started_ = num_ended_ = num_chained_ = num_passed_ = 0;
     }
+    if (num_passed_++ % kStride == 0) fetch();
+  }
+
+ private:
+  void fetch() {
     const std::size_t ahead = std::min(num_known_, num_passed_ + kRunsAhead);
     while (num_started_ < ahead) index_.tree_.prefetch_run(tier_, victims_[num_started_++]);
     const std::size_t ends_ahead = std::min(num_known_, num_passed_ + kEndsAhead);
@@ -60,15 +67,14 @@ class Index::VictimPrefetch {
     }
     const std::size_t chains_ahead = std::min(num_known_, num_passed_ + kChainsAhead);
     while (num_chained_ < chains_ahead) index_.tree_.prefetch_chain(victims_[num_chained_++]);
-    ++num_passed_;
   }
 
- private:
   static constexpr std::size_t kNumVictims = 256;
   static constexpr std::size_t kFewVictims = 4;
-  static constexpr std::size_t kRunsAhead = 64;
-  static constexpr std::size_t kEndsAhead = 32;
-  static constexpr std::size_t kChainsAhead = 12;
+  static constexpr std::size_t kStride = 16;
+  static constexpr std::size_t kRunsAhead = 80;
+  static constexpr std::size_t kEndsAhead = 48;
+  static constexpr std::size_t kChainsAhead = 24;
 
   const Index& index_;
   std::size_t tier_;

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <optional>
 
 namespace tiercel {
@@ -27,18 +28,28 @@ class EvictionAges {
     if (stamp == kNeverUsed) return;
     const double age_s = std::max(now_s - *first_s_ - static_cast<double>(stamp), 0.0);
     sum_s_ += age_s * num_blocks;
-    std::size_t number = 0;
-    for (const double bound_s : kBoundsS) number += age_s > bound_s;
-    counts_[number] += num_blocks;
+    // What leaves together is mostly of one age.
+    if (age_s <= above_s_ || age_s > up_to_s_) find_bounds(age_s);
+    counts_[number_] += num_blocks;
   }
 
   double sum_s() const noexcept { return sum_s_; }
   const Counts& counts() const noexcept { return counts_; }
 
  private:
+  void find_bounds(double age_s) noexcept {
+    number_ = 0;
+    for (const double bound_s : kBoundsS) number_ += age_s > bound_s;
+    above_s_ = number_ == 0 ? -1.0 : kBoundsS[number_ - 1];
+    up_to_s_ = number_ == kBoundsS.size() ? std::numeric_limits<double>::infinity() : kBoundsS[number_];
+  }
+
   std::optional<double> first_s_;
   double sum_s_ = 0.0;
   Counts counts_{};
+  std::size_t number_ = 0;  // of the count that the last age went into, and its bounds
+  double above_s_ = -1.0;
+  double up_to_s_ = kBoundsS[0];
 };
 
 }  // namespace tiercel

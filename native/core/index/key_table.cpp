@@ -33,20 +33,9 @@ void KeyTable::insert(RunId run) {
   runs_[run].next_in_bucket = std::exchange(first, run + 1);
 }
 
-RunLink& KeyTable::link_to(RunId run) noexcept {
-  RunLink* link = &buckets_[bucket_of(runs_[run].first_key)];
-  while (*link != run + 1) link = &runs_[*link - 1].next_in_bucket;
-  return *link;
-}
-
 void KeyTable::replace(RunId old_run, RunId new_run) {
   link_to(old_run) = new_run + 1;
   runs_[new_run].next_in_bucket = runs_[old_run].next_in_bucket;
-}
-
-void KeyTable::erase(RunId run) {
-  link_to(run) = runs_[run].next_in_bucket;
-  --num_runs_;
 }
 
 }  // namespace tiercel

@@ -38,7 +38,10 @@ class KeyTable {
 
   void insert(RunId run);                      // by its first key
   void replace(RunId old_run, RunId new_run);  // old_run must be there; both begin with one key
-  void erase(RunId run);                       // must be there
+  void erase(RunId run) noexcept {             // must be there
+    link_to(run) = runs_[run].next_in_bucket;
+    --num_runs_;
+  }
 
   std::size_t num_bytes() const noexcept { return num_buckets_ * sizeof(RunLink); }
 
@@ -61,7 +64,11 @@ class KeyTable {
     const std::size_t bucket = spread(key) & (2 * base_ - 1);
     return bucket < num_buckets_ ? bucket : bucket - base_;
   }
-  RunLink& link_to(RunId run) noexcept;
+  RunLink& link_to(RunId run) noexcept {
+    RunLink* link = &buckets_[bucket_of(runs_[run].first_key)];
+    while (*link != run + 1) link = &runs_[*link - 1].next_in_bucket;
+    return *link;
+  }
   void split_bucket() noexcept;
 
   LazyArray<Run>& runs_;

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "index/prefetch.hpp"
-
 namespace tiercel {
 
 RunTree::RunTree(std::span<const std::uint32_t> capacities, std::span<const PolicyOptions> policies,
@@ -189,14 +187,13 @@ void RunTree::set_ready(std::size_t tier, RunId id, std::uint32_t first, std::ui
 }
 
 void RunTree::trim(std::size_t tier, RunId id, std::uint32_t num_present, std::uint32_t num_writing, Leave leave_by) {
-  TierRun& held = tiers_[tier].runs[id];
+  Tier& left = tiers_[tier];
+  TierRun& held = left.runs[id];
   const std::uint32_t old_present = held.num_present;
   held.num_present = num_present;
   held.num_writing -= num_writing;
-  if (leave_by == Leave::kEvicted) {
-    tiers_[tier].ages.add(held.last_used, tiers_[tier].policy->now_s(), old_present - num_present);
-  }
-  tiers_[tier].policy->trimmed(id, num_present, old_present, leave_by);
+  if (leave_by == Leave::kEvicted) left.ages.add(held.last_used, left.policy->now_s(), old_present - num_present);
+  left.policy->trimmed(id, num_present, old_present, leave_by);
   if (num_present == 0) leave(tier, id);
   std::uint32_t length = 0;
   for (const Tier& other : tiers_) length = std::max(length, other.runs[id].num_present);
@@ -224,7 +221,7 @@ void RunTree::remove(RunId id) {
   table_.erase(id);
   unlink_child(id);
   roots_.release(run.root);
-  free_arrays(id);
+  if (run.capacity != 1) free_arrays(id);
   run.num_blocks = 0;
   unused_[num_unused_++] = id;
   --num_runs_;
@@ -254,21 +251,6 @@ void RunTree::raise(RunId id, std::uint8_t priority) {
       if (tier.runs[id].num_present != 0) tier.policy->raised(id, old_priority);
     }
   }
-}
-
-void RunTree::prefetch_run(std::size_t tier, RunId id) const noexcept {
-  tiercel::prefetch(&runs_[id]);
-  tiercel::prefetch(&tiers_[tier].runs[id]);
-}
-
-Slot RunTree::prefetch_end(std::size_t tier, RunId id) const noexcept {
-  const Run& run = runs_[id];
-  const TierRun& held = tiers_[tier].runs[id];
-  table_.prefetch_bucket(id);
-  if (run.parent != kNoRun) tiercel::prefetch(&tiers_[tier].runs[run.parent]);
-  if (run.capacity == 1) return held.only_slot & kSlotMask;
-  tiercel::prefetch(held.slots + held.num_present - 1);
-  return 0;
 }
 
 void RunTree::clear() {

@@ -21,6 +21,7 @@
 #include "index/key_table.hpp"
 #include "index/lazy_array.hpp"
 #include "index/policy.hpp"
+#include "index/prefetch.hpp"
 #include "index/root_table.hpp"
 #include "index/run.hpp"
 #include "index/slab_pool.hpp"
@@ -82,8 +83,19 @@ class RunTree {
 
   // Fetch into the processor's cache what evicting the run will need, in three steps, each some time after the one
   // before: each miss would otherwise be waited for. The second returns a slot that will be needed.
-  void prefetch_run(std::size_t tier, RunId id) const noexcept;
-  Slot prefetch_end(std::size_t tier, RunId id) const noexcept;
+  void prefetch_run(std::size_t tier, RunId id) const noexcept {
+    tiercel::prefetch(&runs_[id]);
+    tiercel::prefetch(&tiers_[tier].runs[id]);
+  }
+  Slot prefetch_end(std::size_t tier, RunId id) const noexcept {
+    const Run& run = runs_[id];
+    const TierRun& held = tiers_[tier].runs[id];
+    table_.prefetch_bucket(id);
+    if (run.parent != kNoRun) tiercel::prefetch(&tiers_[tier].runs[run.parent]);
+    if (run.capacity == 1) return held.only_slot & kSlotMask;
+    tiercel::prefetch(held.slots + held.num_present - 1);
+    return 0;
+  }
   void prefetch_chain(RunId id) const noexcept { table_.prefetch_chain(id); }
 
   // Forget all runs.

@@ -20,6 +20,7 @@ UseLog::ChunkId UseLog::new_chunk(std::uint32_t level) {
   chunk.shared.fill(0);
   chunk.num_used = 0;
   chunk.num_live = 0;
+  chunk.first_live = kChunkEntries;
   chunk.level = level;
   Level& list = levels_[level];
   chunk.older = list.youngest;
@@ -47,40 +48,12 @@ void UseLog::append(RunId run) {
   }
   Chunk& chunk = chunks_[id];
   const std::uint32_t at = chunk.num_used++;
+  chunk.first_live = std::min(chunk.first_live, at);
   chunk.runs[at] = run;
   chunk.live[at / 64] |= std::uint64_t{1} << (at % 64);
   ++chunk.num_live;
   place_of(run) = youngest_[level] = id * kChunkEntries + at;
 }
-
-void UseLog::kill(Place place) {
-  const ChunkId id = place / kChunkEntries;
-  Chunk& chunk = chunks_[id];
-  const std::uint32_t at = place % kChunkEntries;
-  chunk.live[at / 64] &= ~(std::uint64_t{1} << (at % 64));
-  --chunk.num_live;
-  if (chunk.num_live < kSparse) settle(id);
-}
-
-bool UseLog::shares(RunId run, Place place) const noexcept { return run != kNoRun && place_of(run) == place; }
-
-// Take the run's own entry away. What shared it takes it over.
-void UseLog::erase(RunId run) {
-  const Place place = place_of(run);
-  Chunk& chunk = chunks_[place / kChunkEntries];
-  const std::uint32_t at = place % kChunkEntries;
-  if (chunk.runs[at] != run || !test(chunk.live, at)) return;
-  if (test(chunk.shared, at)) {
-    const RunId parent = tier_.runs[run].parent;
-    if (shares(parent, place)) {
-      chunk.runs[at] = parent;
-      return;
-    }
-  }
-  kill(place);
-}
-
-void UseLog::remove(RunId run) { erase(run); }
 
 void UseLog::share(RunId head, RunId tail) noexcept {
   const Place place = place_of(tail);
@@ -117,6 +90,7 @@ bool UseLog::try_merge(ChunkId older) {
   target.num_used = 0;
   move_entries(target, rest, older);
   move_entries(target, rest, younger);
+  target.first_live = target.num_live == 0 ? kChunkEntries : 0;
   free_chunk(younger);
   return true;
 }
@@ -148,18 +122,10 @@ void UseLog::move_entries(Chunk& target, ChunkId target_id, ChunkId source_id) n
   }
 }
 
-std::uint32_t UseLog::next_live(const Chunk& chunk, std::uint32_t at) noexcept {
-  for (std::uint32_t word = at / 64; word < chunk.live.size(); ++word) {
-    const std::uint64_t bits = word == at / 64 ? chunk.live[word] >> (at % 64) << (at % 64) : chunk.live[word];
-    if (bits != 0) return word * 64 + static_cast<std::uint32_t>(std::countr_zero(bits));
-  }
-  return kChunkEntries;
-}
-
 UseLog::Place UseLog::first_from_level(std::size_t level) const {
   for (; level <= kPriorityMax; ++level) {
     for (ChunkId id = levels_[level].oldest; id != kNoChunk; id = chunks_[id].younger) {
-      const std::uint32_t at = next_live(chunks_[id], 0);
+      const std::uint32_t at = chunks_[id].first_live;
       if (at != kChunkEntries) return id * kChunkEntries + at;
     }
   }
@@ -171,7 +137,6 @@ UseLog::Place UseLog::first_behind(Place place) const {
   std::uint32_t at = place % kChunkEntries + 1;
   const std::size_t level = chunks_[id].level;
   for (; id != kNoChunk; id = chunks_[id].younger, at = 0) {
-    if (at == kChunkEntries) continue;
     const std::uint32_t found = next_live(chunks_[id], at);
     if (found != kChunkEntries) return id * kChunkEntries + found;
   }

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -28,7 +29,7 @@ class UseLog {
     erase(run);
     append(run);
   }
-  void remove(RunId run);
+  void remove(RunId run) { erase(run); }
   void share(RunId head, RunId tail) noexcept;
   // The run's priority rose.
   void raise(RunId run) {
@@ -37,7 +38,11 @@ class UseLog {
   }
   void clear();
 
-  RunId oldest() const { return behind(passed_).run; }
+  RunId oldest() const {
+    const ChunkId first = levels_[0].oldest;
+    if (passed_.run != kNoRun || first == kNoChunk || chunks_[first].num_live == 0) return behind(passed_).run;
+    return chunks_[first].runs[chunks_[first].first_live];
+  }
   void pass_over(RunId run) noexcept { passed_ = {run, place_of(run)}; }
   void offer_again();
   std::size_t peek(std::span<RunId> runs) const;
@@ -61,6 +66,7 @@ class UseLog {
     std::array<std::uint64_t, kChunkEntries / 64> shared;
     std::uint32_t num_used;
     std::uint32_t num_live;
+    std::uint32_t first_live;  // kChunkEntries if none is
     ChunkId older;
     ChunkId younger;
     std::uint32_t level;
@@ -80,14 +86,40 @@ class UseLog {
   static bool test(const std::array<std::uint64_t, kChunkEntries / 64>& bits, std::uint32_t at) noexcept {
     return (bits[at / 64] >> (at % 64) & 1) != 0;
   }
-  static std::uint32_t next_live(const Chunk& chunk, std::uint32_t at) noexcept;
+  // The first living entry from `at` on, or kChunkEntries.
+  static std::uint32_t next_live(const Chunk& chunk, std::uint32_t at) noexcept {
+    if (at >= kChunkEntries) return kChunkEntries;
+    std::uint32_t word = at / 64;
+    std::uint64_t bits = chunk.live[word] >> (at % 64) << (at % 64);
+    while (bits == 0) {
+      if (++word == chunk.live.size()) return kChunkEntries;
+      bits = chunk.live[word];
+    }
+    return word * 64 + static_cast<std::uint32_t>(std::countr_zero(bits));
+  }
   Cursor at(Place place) const noexcept { return place == kNoPlace ? Cursor{} : Cursor{run_at(place), place}; }
   Cursor behind(Cursor cursor) const;
-  bool shares(RunId run, Place place) const noexcept;
+  bool shares(RunId run, Place place) const noexcept { return run != kNoRun && place_of(run) == place; }
   Place first_behind(Place place) const;
   Place first_from_level(std::size_t level) const;
-  void erase(RunId run);
-  void kill(Place place);
+  // Take the run's own entry away. What shared it takes it over.
+  void erase(RunId run) {
+    const Place place = place_of(run);
+    Chunk& chunk = chunks_[place / kChunkEntries];
+    const std::uint32_t at = place % kChunkEntries;
+    if (chunk.runs[at] != run || !test(chunk.live, at)) return;
+    if (test(chunk.shared, at)) {
+      const RunId parent = tier_.runs[run].parent;
+      if (shares(parent, place)) {
+        chunk.runs[at] = parent;
+        return;
+      }
+    }
+    chunk.live[at / 64] &= ~(std::uint64_t{1} << (at % 64));
+    --chunk.num_live;
+    if (at == chunk.first_live) chunk.first_live = next_live(chunk, at + 1);
+    if (chunk.num_live < kSparse) settle(place / kChunkEntries);
+  }
   ChunkId new_chunk(std::uint32_t level);
   void free_chunk(ChunkId id) noexcept;
   bool try_merge(ChunkId older);
