@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tiercel.cache import Cache, Outcome, Ticket, TransferResult
+    from tiercel.cache import Cache, Found, KeyedCache, Launched, Outcome, Ticket, TransferResult
     from tiercel.config import CacheConfig, ModelConfig, load_config
     from tiercel.control import HitCurve, Lookup
     from tiercel.errors import (
@@ -44,7 +44,10 @@ _HOMES = {
     "EngineBlocks": "layout",
     "EngineMemory": "layout",
     "FormatError": "errors",
+    "Found": "cache",
     "HitCurve": "control",
+    "KeyedCache": "cache",
+    "Launched": "cache",
     "Lookup": "control",
     "ModelConfig": "config",
     "Outcome": "cache",
@@ -75,7 +78,10 @@ __all__ = [
     "EngineBlocks",
     "EngineMemory",
     "FormatError",
+    "Found",
     "HitCurve",
+    "KeyedCache",
+    "Launched",
     "Lookup",
     "ModelConfig",
     "Outcome",

@@ -23,13 +23,17 @@ The chain itself is native (`Sequence`); this module makes the roots. The index,
 import hashlib
 from collections.abc import Mapping
 
+import numpy as np
+
 from tiercel._native import KEY_BYTES, Sequence
 
-__all__ = ["FINGERPRINT_BYTES", "KEY_BYTES", "Sequence", "fingerprint", "root_key"]
+__all__ = ["FINGERPRINT_BYTES", "KEY_BYTES", "Sequence", "fingerprint", "named_block", "root_key"]
 
 FINGERPRINT_BYTES = 32
 
 _FORMAT = "1"
+
+_NO_TOKEN = np.zeros(1, np.int32)
 
 
 def fingerprint(parts: Mapping[str, str | int]) -> bytes:
@@ -77,6 +81,27 @@ def root_key(fingerprint: bytes, namespace: str) -> bytes:
         raise ValueError(f"a fingerprint has {FINGERPRINT_BYTES} bytes, not {len(fingerprint)}")
     message = _frame(f"tiercel root {_FORMAT}".encode()) + _frame(fingerprint) + _frame(namespace.encode()) + bytes(4)
     return hashlib.sha256(message).digest()[:KEY_BYTES]
+
+
+def named_block(root: bytes, name: bytes, origin: int = 0) -> Sequence:
+    """Make the sequence of one block that its owner names: one token, 0, and the name as that block's extras.
+
+    Args:
+        root: 16 bytes, as `root_key` returns them.
+        name: what the owner knows the block by, at least a byte.
+        origin: as of `Sequence`.
+
+    Returns:
+        A sequence of one block of one token, whose key resists collisions as every key does.
+
+    Raises:
+        ValueError: the name is empty, or the root has another length.
+    """
+    if not name:
+        raise ValueError("a block's name is empty; give at least one byte")
+    block = Sequence(root, 1, origin=origin)
+    block.extend(_NO_TOKEN, {0: name})
+    return block
 
 
 def _frame(data: bytes) -> bytes:

@@ -5,6 +5,7 @@ are their handles, `reporting` tells metrics and status what happened.
 """
 
 from tiercel.cache.facade import Cache
+from tiercel.cache.keyed import Found, KeyedCache, Launched
 from tiercel.cache.tickets import Outcome, Ticket, TransferResult
 
-__all__ = ["Cache", "Outcome", "Ticket", "TransferResult"]
+__all__ = ["Cache", "Found", "KeyedCache", "Launched", "Outcome", "Ticket", "TransferResult"]

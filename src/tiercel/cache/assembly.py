@@ -127,7 +127,12 @@ class Assembly:
         self.tiers[TierName.DISK].close()
 
 
-def assemble(model: ModelConfig, config: CacheConfig, progress: Progress | None = None) -> Assembly:
+def assemble(
+    model: ModelConfig,
+    config: CacheConfig,
+    progress: Progress | None = None,
+    make_control: Callable[[ControlSettings], Control] = Control,
+) -> Assembly:
     """Make the parts of a cache.
 
     Raises:
@@ -157,7 +162,7 @@ def assemble(model: ModelConfig, config: CacheConfig, progress: Progress | None 
             tiers[TierName.HOST] = host
         settings = _control_settings(resolved, geometry, tiers)
         _note_adjusted(settings, config, notes)
-        control = Control(settings)
+        control = make_control(settings)
         if disk is not None:
             _restore(control, disk)
             return_freed_memory()  # what recovery needed for a moment: as much again as what it leaves

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from tiercel.cache.operations import OperationTable
 from tiercel.cache.running import Hooks, Resolution, resolve_all
 from tiercel.cache.tickets import Ticket
-from tiercel.control import PRIORITY_STEPS_MAX, Control, Lookup, Priority
+from tiercel.control import PRIORITY_STEPS_MAX, Control, Lookup, Operation, Priority
 from tiercel.errors import CacheClosedError, DeadlineError, ThrottledError
 from tiercel.hashing import Sequence as TokenSequence
 from tiercel.tiers.base import Tier, TierName
@@ -129,6 +129,21 @@ class Dispatcher:
                 now_s=now_s,
             )
             ticket = self._table.start(operation, source, now_s, ended)
+        resolve_all(ended)
+        return ticket
+
+    def run(self, lane: LaneName, begin: Callable[[int, float], tuple[Operation, EngineSide]]) -> Ticket:
+        """Launch an operation of one move in a lane. Raises ThrottledError or CacheClosedError.
+
+        Args:
+            begin: makes the operation and names its memory, from a ticket's number and the time. Called under the lock.
+        """
+        now_s = time.monotonic()
+        ended: list[Resolution] = []
+        with self._table.lock:
+            self._check_room([lane], 1)
+            operation, memory = begin(next(self._numbers), now_s)
+            ticket = self._table.start(operation, memory, now_s, ended)
         resolve_all(ended)
         return ticket
 

@@ -12,83 +12,25 @@ order in which plans are applied. Every method but `close` and `reset` returns i
 thread; waiting happens on tickets. Errors are `tiercel.errors`; a full queue is `ThrottledError`, never a silent drop.
 """
 
-import asyncio
-import atexit
-import os
 import time
 from collections.abc import Iterable
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiercel.cache.assembly import Assembly, Progress, assemble
-from tiercel.cache.bounded import Errand
-from tiercel.cache.checks import ArgumentChecks, looked_up
-from tiercel.cache.dispatch import Dispatcher
-from tiercel.cache.forks import forget, refuse_in_forked_children
-from tiercel.cache.observing import Observer
-from tiercel.cache.reporting import Reporter
-from tiercel.cache.running import Hooks
+from tiercel.cache.assembly import Progress, assemble
+from tiercel.cache.checks import looked_up
+from tiercel.cache.core import CacheCore
 from tiercel.cache.tickets import Ticket
-from tiercel.cache.upkeep import Upkeep
 from tiercel.config import CacheConfig, ModelConfig
-from tiercel.control import HitCurve, Lookup, Priority, check_priority
-from tiercel.hashing import Sequence, root_key
-from tiercel.layout import BlockGeometry, EngineBlocks
-from tiercel.plan import Move
+from tiercel.control import Lookup, Priority, check_priority
+from tiercel.hashing import Sequence
+from tiercel.layout import EngineBlocks
 from tiercel.telemetry.logs import bind_request_id
-from tiercel.telemetry.snapshot import StatusSnapshot
-from tiercel.tiers.base import TierName
-
-_RESET_TIMEOUT_S = 30.0
-_NAMESPACES_KEPT = 4096
-"""Namespaces whose root key is not computed again for each sequence."""
 
 
-class Cache:
+class Cache(CacheCore):
     """Stores and gives back the KV blocks of one model. Use as a context manager, sync or async, or call `close`."""
-
-    def __init__(self, assembly: Assembly) -> None:
-        """Use `Cache.open`."""
-        self.geometry: BlockGeometry = assembly.geometry
-        self.devices = assembly.devices
-        """GPUs that engines' memory lies on; `devices.attach` prepares one."""
-        self._assembly = assembly
-        self._observer = Observer(assembly)
-        self._reporter = Reporter(assembly)
-        timeout_s = assembly.config.transfer_timeout_s
-        self._upkeep = Upkeep((lambda: self._dispatcher.relieve(timeout_s), assembly.checkpoint_if_due))
-        hooks = Hooks(
-            on_move=self._observer.observe_move,
-            after_move=self._after_move,
-            on_throttled=self._observer.throttled,
-            on_pressure=self._upkeep.wake,
-        )
-        try:
-            self._dispatcher = Dispatcher(assembly.control, assembly.tiers, assembly.transfer_settings, hooks)
-        except BaseException:
-            assembly.close(drained=True)
-            raise
-        self._checks = ArgumentChecks(assembly)
-        self._root_key = lru_cache(maxsize=_NAMESPACES_KEPT)(root_key)
-        self._process = os.getpid()
-        self._closing = Errand(self._release, name="tiercel-close")
-        atexit.register(self.close)
-        refuse_in_forked_children(self._dispatcher)
-        try:
-            self._upkeep.start()
-            self._observer.start()
-            self._reporter.start(
-                self._dispatcher.transfer.queue_depths, lambda: {"running": self._dispatcher.num_running}
-            )
-        except BaseException:
-            self.close()
-            raise
-
-    def _after_move(self, move: Move) -> None:
-        if move.target is TierName.DISK and self._assembly.checkpoint_is_due:
-            self._upkeep.wake()
 
     @classmethod
     def open(cls, model: ModelConfig, config: CacheConfig, *, progress: Progress | None = None) -> "Cache":
@@ -251,62 +193,3 @@ class Cache:
     def observe_prefill(self, *, cached_tokens: int, computed_tokens: int, seconds: float) -> None:
         """Tell how long the engine took to compute tokens behind a prefix; `load_policy: auto` learns from it."""
         self._assembly.control.prefill.observe(cached_tokens, computed_tokens, seconds)
-
-    def observe_recompute(self, reason: str) -> None:
-        """Tell that an error of ours became recompute, and which; status and metrics count it."""
-        self._observer.recompute(reason)
-
-    def reset(self) -> None:
-        """Forget every block in every tier, durably, because the weights changed. Open tickets are cancelled; what other threads
-        launch before it returns raises ThrottledError.
-
-        Raises:
-            DeadlineError: a device did not finish its transfers in time; nothing was forgotten, call again.
-            TierFailedError: the disk tier could not be emptied durably; call again before storing anything.
-        """
-        self._dispatcher.check_open()
-        self._dispatcher.reset(_RESET_TIMEOUT_S, self._assembly.empty_durably)
-
-    def stats(self) -> StatusSnapshot:
-        """What the cache holds and did, frozen; the same that `tiercel stats` and the metrics show."""
-        return self._reporter.snapshot()
-
-    def hit_curve(self, capacities_blocks: Iterable[int] | None = None) -> HitCurve:
-        """The hit rate that an LRU cache of each capacity would have had, from 1/64 to four times this one's. Raises ValueError
-        beyond that, or if `ghost_sample_rate` is 0."""
-        return self._assembly.control.hit_curve(capacities_blocks)
-
-    def close(self) -> None:
-        """Cancel open tickets, write the disk tier's checkpoint and release everything. Idempotent; bounded.
-
-        An exception that a signal raises here ends the wait, not the closing: the process's end waits for that.
-        In a process forked from the one that opened the cache this does nothing; every other call raises CacheClosedError.
-        """
-        if os.getpid() != self._process:
-            return
-        self._closing.wait()
-        atexit.unregister(self.close)
-
-    def _release(self) -> None:
-        self._upkeep.end()
-        drained = self._dispatcher.close()
-        forget(self._dispatcher)
-        # What is stuck in a transfer has had its time; a checkpoint alone gets as much.
-        drained = self._upkeep.join(self._assembly.transfer_settings.close_timeout_s if drained else 0.0) and drained
-        try:
-            self._reporter.close()
-            self._observer.close()
-        finally:
-            self._assembly.close(drained=drained)
-
-    def __enter__(self) -> "Cache":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> "Cache":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await asyncio.to_thread(self.close)

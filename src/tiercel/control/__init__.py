@@ -15,6 +15,7 @@ they were decided; lookup may run at any time, from any thread.
 
 from tiercel.control.control import Control
 from tiercel.control.ghost import HitCurve
+from tiercel.control.keyed import KeyedControl
 from tiercel.control.operation import PENDING, Lookup, Operation
 from tiercel.control.priorities import STEPS_MAX as PRIORITY_STEPS_MAX
 from tiercel.control.priorities import Priority, check_priority
@@ -28,6 +29,7 @@ __all__ = [
     "Control",
     "ControlSettings",
     "HitCurve",
+    "KeyedControl",
     "Lookup",
     "Operation",
     "Priority",

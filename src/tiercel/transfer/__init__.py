@@ -3,6 +3,7 @@
 from tiercel.transfer.deadlines import Deadlines
 from tiercel.transfer.devices import Devices, GpuCopySettings, GpuPoolUse
 from tiercel.transfer.engine import TransferEngine
+from tiercel.transfer.guard import DirectMemory
 from tiercel.transfer.lanes import LaneName, TransferSettings
 from tiercel.transfer.layers import LayerArrivals
 from tiercel.transfer.sides import EngineSide
@@ -10,6 +11,7 @@ from tiercel.transfer.sides import EngineSide
 __all__ = [
     "Deadlines",
     "Devices",
+    "DirectMemory",
     "EngineSide",
     "GpuCopySettings",
     "GpuPoolUse",

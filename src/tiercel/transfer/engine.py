@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -213,25 +214,27 @@ class TransferEngine:
     def _call_tier(self, chunk: Chunk, stop: int) -> NDArray[np.uint8]:
         move, start = chunk.job.plan.moves[chunk.move], chunk.start
         if move.source > move.target:
-            memory = self._memory(chunk, move.target, move.target_slots, stop)
-            statuses = self._tiers[move.source].read(unpack_slots(move.source_slots)[start:stop], memory)
+            with self._memory(chunk, move.target, move.target_slots, stop) as memory:
+                statuses = self._tiers[move.source].read(unpack_slots(move.source_slots)[start:stop], memory)
             if move.target is not TierName.GPU:
                 arrived = unpack_slots(move.target_slots)[start:stop][statuses == BlockStatus.OK]
                 self._host(move.target).mark_written(arrived)
             return statuses
-        memory = self._memory(chunk, move.source, move.source_slots, stop)
         labels = _NO_LABELS
         if move.keys:
             keys = unpack_keys(move.keys)
             labels = BlockLabels(parent=keys[start - 1].tobytes() if start else move.parent_key, names=keys[start:stop])
-        return self._tiers[move.target].write(unpack_slots(move.target_slots)[start:stop], memory, labels)
+        with self._memory(chunk, move.source, move.source_slots, stop) as memory:
+            return self._tiers[move.target].write(unpack_slots(move.target_slots)[start:stop], memory, labels)
 
-    def _memory(self, chunk: Chunk, tier: TierName, slots: bytes, stop: int) -> BlockMemory:
-        """Memory of a move's faster side."""
+    def _memory(
+        self, chunk: Chunk, tier: TierName, slots: bytes, stop: int
+    ) -> AbstractContextManager[BlockMemory]:
+        """Memory of a move's faster side, for as long as a tier uses it."""
         if tier is TierName.GPU:
             first = chunk.job.plan.moves[chunk.move].first_block
-            return chunk.job.memory_of(chunk, first + chunk.start, first + stop)
-        return self._host(tier).memory(unpack_slots(slots)[chunk.start : stop])
+            return chunk.job.memory_of(chunk, first + chunk.start, first + stop).borrowed()
+        return nullcontext(self._host(tier).memory(unpack_slots(slots)[chunk.start : stop]))
 
     def _host(self, tier: TierName) -> HostTier:
         host = self._tiers[tier]

@@ -3,8 +3,9 @@
 An engine that gives up on a load wants its blocks back at once, while a disk read may still be under way. Every copy to or
 from engine memory goes through a `GuardedMemory`; `Guard.revoke` waits for the copies in progress (memory to memory, one chunk
 per worker at most) and makes all later ones raise `RevokedError`. Copies of one ticket may run side by side: while a GPU ends
-one, the next is under way. I/O never runs under the fence: guarded memory has no addresses, so a
-tier reads into a buffer of its own first.
+one, the next is under way. I/O does not run under the fence: guarded memory has no addresses, so a
+tier reads into a buffer of its own first. Memory given as `DirectMemory` is the exception: devices read and write it
+themselves, without a copy, and taking it back waits for them.
 """
 
 import threading
@@ -34,16 +35,17 @@ class Guard:
 
     def gather(self, memory: BlockMemory, targets: Addresses) -> None:
         """Copy out of guarded memory. Raises RevokedError without having touched it."""
-        with self._copying():
+        with self.touching():
             memory.gather(targets)
 
     def scatter(self, memory: BlockMemory, sources: Addresses) -> None:
         """Copy into guarded memory. Raises RevokedError without having touched it."""
-        with self._copying():
+        with self.touching():
             memory.scatter(sources)
 
     @contextmanager
-    def _copying(self) -> Iterator[None]:
+    def touching(self) -> Iterator[None]:
+        """Hold the fence open; `revoke` waits for the end. Raises RevokedError if it is down."""
         with self._idle:
             if self._revoked:
                 raise RevokedError
@@ -57,12 +59,50 @@ class Guard:
                     self._idle.notify_all()
 
 
+class DirectMemory:
+    """Engine memory that devices read and write themselves where its blocks have addresses; a `BlockMemory`. Its owner waits,
+    when it takes the memory back, for what a device is busy with."""
+
+    def __init__(self, memory: BlockMemory) -> None:
+        self._memory = memory
+
+    @property
+    def num_blocks(self) -> int:
+        return self._memory.num_blocks
+
+    @property
+    def addresses(self) -> Addresses | None:
+        return self._memory.addresses
+
+    def gather(self, targets: Addresses) -> None:
+        """Copy every block to its target address."""
+        self._memory.gather(targets)
+
+    def scatter(self, sources: Addresses) -> None:
+        """Copy every block from its source address."""
+        self._memory.scatter(sources)
+
+    def slice(self, start: int, stop: int) -> "DirectMemory":
+        """The blocks [start, stop), without copying."""
+        return DirectMemory(self._memory.slice(start, stop))
+
+
 class GuardedMemory:
     """Engine memory behind a guard; a `BlockMemory`."""
 
     def __init__(self, memory: BlockMemory, guard: Guard) -> None:
         self._memory = memory
         self._guard = guard
+
+    @contextmanager
+    def borrowed(self) -> Iterator[BlockMemory]:
+        """Memory to give to a tier: behind the fence copy by copy, or, if it is direct and has addresses, itself, with the
+        fence held open meanwhile. Raises RevokedError."""
+        if isinstance(self._memory, DirectMemory) and self._memory.addresses is not None:
+            with self._guard.touching():
+                yield self._memory
+        else:
+            yield self
 
     @property
     def num_blocks(self) -> int:

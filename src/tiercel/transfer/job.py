@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tiercel.plan import NO_MOVE, Completion, Move, Plan
 from tiercel.telemetry.logs import current_request_id
-from tiercel.tiers.base import BlockMemory, BlockStatus, TierName
+from tiercel.tiers.base import BlockStatus, TierName
 from tiercel.transfer.guard import Guard, GuardedMemory
 from tiercel.transfer.layers import LayerArrivals
 from tiercel.transfer.sides import EngineSide
@@ -90,7 +90,7 @@ class Job:
         later = range(chunk.group + 1, self.num_groups(chunk.move))
         return [chunk, *(replace(chunk, start=0, group=group) for group in later)]
 
-    def memory_of(self, chunk: Chunk, start: int, stop: int) -> BlockMemory:
+    def memory_of(self, chunk: Chunk, start: int, stop: int) -> GuardedMemory:
         """Engine memory that a chunk's blocks lie in: blocks [start, stop) of the operation."""
         assert self.memory is not None, "a plan that touches the engine was submitted without memory"
         if self._layers is None or self.num_groups(chunk.move) == 1:
