@@ -79,6 +79,10 @@ class CacheCore:
         """Tell that an error of ours became recompute, and which; status and metrics count it."""
         self._observer.recompute(reason)
 
+    def note(self, text: str, *, kind: str) -> None:
+        """Tell of something that is slower or less than it could be: logged once, counted under its kind, shown in the status."""
+        self._assembly.notes.add(text, kind=kind)
+
     def reset(self) -> None:
         """Forget every block in every tier, durably, because the weights changed. Open tickets are cancelled; what other threads
         launch before it returns raises ThrottledError.

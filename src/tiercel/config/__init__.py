@@ -7,7 +7,7 @@ from tiercel.config.cache import SETTINGS, CacheConfig
 from tiercel.config.dtypes import DTYPE_BYTES
 from tiercel.config.explain import ConfigRow, Explanation, explain
 from tiercel.config.layers import FULL_ATTENTION, LayerGroup
-from tiercel.config.load import LoadedConfig, load_config, read_config
+from tiercel.config.load import LoadedConfig, load_config, load_settings, read_config
 from tiercel.config.model import ModelConfig
 from tiercel.config.notes import NOTE_HEADINGS, Note, NoteKind
 from tiercel.config.resolved import SLOT_ALIGNMENT, ResolvedConfig, Room
@@ -34,6 +34,7 @@ __all__ = [
     "explain",
     "format_bytes",
     "load_config",
+    "load_settings",
     "parse_size",
     "read_config",
 ]

@@ -81,6 +81,31 @@ def load_config(
     return loaded
 
 
+def load_settings(
+    settings: Mapping[str, object], origin: str, *, environ: Mapping[str, str] | None = None
+) -> LoadedConfig:
+    """Load settings that an engine's own configuration holds: a file's keys, other caches' names among them, which win over
+    the environment. Notes are logged.
+
+    Args:
+        settings: by key, as in a file.
+        origin: where they stand, for messages.
+        environ: variables to read instead of this process's.
+
+    Raises:
+        ConfigError: a key or value in any source is wrong.
+    """
+    sources = _Sources()
+    sources.take_variables(os.environ if environ is None else environ, None)
+    sources.take_file(settings, origin)
+    config = CacheConfig(**sources.arguments())
+    notes = [*sources.foreign.notes, *relation_notes(config)]
+    loaded = LoadedConfig(config=config, sources=sources.origins, notes=tuple(dict.fromkeys(notes)))
+    for note in loaded.notes:
+        _LOG.log(logging.WARNING if note.loud else logging.INFO, "settings: %s", note)
+    return loaded
+
+
 def read_config(
     file: str | os.PathLike[str] | None = None, *, environ: Mapping[str, str] | None = None, **overrides: object
 ) -> LoadedConfig:
