@@ -136,7 +136,13 @@ class KeyedControl(Control):
         return operation, np.array([position for position, _ in taken], np.int64)
 
     def _plan(
-        self, ticket: int, kind: OperationKind, num_blocks: int, moves: tuple[Move, ...], frees: tuple[Free, ...], s: float
+        self,
+        ticket: int,
+        kind: OperationKind,
+        num_blocks: int,
+        moves: tuple[Move, ...],
+        frees: tuple[Free, ...],
+        s: float,
     ) -> Plan:
         return Plan(
             ticket=ticket, kind=kind, first_block=0, num_blocks=num_blocks, moves=moves, frees=frees, deadline_s=s

@@ -30,7 +30,10 @@ _COUNTERS = {
     "failed_jobs": "Load and store jobs of which a chunk failed.",
 }
 _GAUGES = {"used_slots": "Chunks on disk.", "slots": "Chunks that the disk tier can hold."}
-_HISTOGRAMS = {"load_seconds": "Seconds from a load job's start to its end.", "store_seconds": "The same of a store job."}
+_HISTOGRAMS = {
+    "load_seconds": "Seconds from a load job's start to its end.",
+    "store_seconds": "The same of a store job.",
+}
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 

@@ -39,7 +39,9 @@ def read_settings(given: Mapping[str, object], *, replica: int | None) -> TierSe
     settings = {key: value for key, value in given.items() if key not in _OF_VLLM}
     revision = settings.pop("model_revision", None)
     if revision is not None and (not isinstance(revision, str) or not revision):
-        raise problem("model_revision", revision, "must be text, not empty", "name the weights' commit or version", _ORIGIN)
+        raise problem(
+            "model_revision", revision, "must be text, not empty", "name the weights' commit or version", _ORIGIN
+        )
     if settings.get("enable_cpu") not in (None, False):
         raise problem("enable_cpu", settings["enable_cpu"], "must be false: host memory is vLLM's own (cpu_bytes_to_use)",
                       "leave it out", _ORIGIN)  # fmt: skip

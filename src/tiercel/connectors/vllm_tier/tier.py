@@ -127,7 +127,9 @@ class TiercelTier(SecondaryTierManager):
         reason = unstable_hashes()
         if reason:
             self._hashes_checked = True
-            self._cache.note(f"nothing stored will be found again after a restart: {reason}; {HASH_REMEDY}", kind="hashes")
+            self._cache.note(
+                f"nothing stored will be found again after a restart: {reason}; {HASH_REMEDY}", kind="hashes"
+            )
 
     def on_new_request(self, req_context: ReqContext) -> RequestOffloadingContext:
         """As vLLM asks; chunks are offloaded one by one as they are made."""
@@ -193,7 +195,9 @@ class TiercelTier(SecondaryTierManager):
         else:
             result = job.launched.ticket.try_wait()
             assert result is not None, "a ticket called back before it was resolved"
-            good = [job.keys[p] for p, status in zip(job.launched.positions, result.statuses, strict=True) if status == 0]
+            good = [
+                job.keys[p] for p, status in zip(job.launched.positions, result.statuses, strict=True) if status == 0
+            ]
             seconds, success = result.seconds, result.ok
         if job.loading:
             success = len(good) == len(job.keys)
@@ -283,8 +287,10 @@ class TiercelTier(SecondaryTierManager):
 
 def _describe(cache: KeyedCache, view: memoryview) -> EngineMemory:
     """Describe vLLM's host memory, chunk i being view[i]. Keeps no hold on the view: vLLM releases it after `shutdown`."""
-    if view.ndim != 2 or view.strides is None or view.strides[1] != 1 or view.readonly:
-        raise ValueError(f"primary_kv_view of shape {view.shape} and strides {view.strides}: must be rows of bytes, writable")
+    if view.shape is None or view.strides is None or view.ndim != 2 or view.strides[1] != 1 or view.readonly:
+        raise ValueError(
+            f"primary_kv_view of shape {view.shape} and strides {view.strides}: must be rows of bytes, writable"
+        )
     address = np.asarray(view).__array_interface__["data"][0]
     rows, row_bytes = view.shape
     array = np.ctypeslib.as_array((ctypes.c_uint8 * (rows * row_bytes)).from_address(address))
