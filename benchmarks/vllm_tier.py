@@ -2,11 +2,12 @@
 
     store     jobs of 16 chunks from vLLM's shared mapping until every one is reported; new chunks each time
     load      the same chunks back into the mapping, after the page cache was asked to forget the files
-    lookup    one chunk that is stored: Tiercel's answer, and vLLM's answer and the time until it is one (it asks for a retry
-              while a thread looks for the file)
+    lookup    CPU a stored chunk: of the first answer, and until it is hit or miss (the fs tier asks for a retry while a thread
+              looks for the file; Tiercel's first answer is the last)
 
 Both write with O_DIRECT and neither waits for the device's cache. Tiercel computes and verifies a checksum of each chunk and
-keeps a journal; the fs tier does neither. A ratio's row is the median over pairs of Tiercel's rate divided by the fs tier's next to it.
+keeps a journal; the fs tier does neither. A ratio's row is the median over pairs of Tiercel's rate divided by the fs tier's
+next to it.
 
 Needs vLLM 0.32 or newer in the environment.  python benchmarks/vllm_tier.py --dir /mnt/nvme [--bytes 536870912] [--repeats 7]
 """
@@ -99,7 +100,7 @@ class Side:
         return self.memory.nbytes / seconds
 
     def lookup_seconds(self, name: str, *, settled: bool) -> float:
-        """Seconds a chunk of lookups of stored chunks; settled: until each is an answer."""
+        """The process's CPU seconds a chunk of lookups of stored chunks; settled: until each is an answer."""
         from vllm.v1.kv_offload.base import LookupResult, ScheduleEndContext
 
         tier, keys = self.driver.tier, keys_of(name, self.num_chunks)
@@ -107,13 +108,13 @@ class Side:
         seconds, count = 0.0, 0
         while count < LOOKUPS:
             context = self.driver.request(f"lookup{count}")
-            started = time.perf_counter()
+            started = time.process_time()
             waiting = [key for key in keys if tier.lookup(key, context) is LookupResult.RETRY]
             while waiting and settled:
                 tier.on_schedule_end(end)
                 time.sleep(0.0001)  # as an engine's step would: the thread that looks must run
                 waiting = [key for key in waiting if tier.lookup(key, context) is LookupResult.RETRY]
-            seconds += time.perf_counter() - started
+            seconds += time.process_time() - started
             count += len(keys)
             tier.on_schedule_end(end)
             self.driver.finish(context)
@@ -162,8 +163,8 @@ def compare(folder: Path, chunk_bytes: int, num_chunks: int, repeats: int) -> li
     return [
         *stores.rows(f"store, {size}", "GB/s", 1e-9, 1.0),
         *loads.rows(f"load, {size}", "GB/s", 1e-9, 1.0),
-        *answers.rows(f"lookup's answer, {size}", "us", 1e6, None),
-        *settled.rows(f"lookup settled, {size}", "us", 1e6, 1.0),
+        *answers.rows(f"lookup's first answer (CPU), {size}", "us", 1e6, None),
+        *settled.rows(f"lookup settled (CPU), {size}", "us", 1e6, 1.0),
     ]
 
 

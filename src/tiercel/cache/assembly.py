@@ -132,8 +132,14 @@ def assemble(
     config: CacheConfig,
     progress: Progress | None = None,
     make_control: Callable[[ControlSettings], Control] = Control,
+    lane_workers: int = TransferSettings().lane_workers,
 ) -> Assembly:
     """Make the parts of a cache.
+
+    Args:
+        model, config, progress: as of `Cache.open`.
+        make_control: makes the control half.
+        lane_workers: chunks of each lane in flight.
 
     Raises:
         TypeError: something else than a ModelConfig and a CacheConfig was given.
@@ -177,6 +183,7 @@ def assemble(
             queue_depth_max=config.transfer_queue_depth_max,
             chunk_bytes=resolved.transfer_chunk_bytes,
             gpu_chunk_bytes=resolved.transfer_gpu_chunk_bytes,
+            lane_workers=lane_workers,
         ),
         notes=notes,
         metrics=metrics,

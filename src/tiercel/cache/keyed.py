@@ -35,6 +35,9 @@ from tiercel.transfer import DirectMemory, EngineSide, LaneName
 _LOADING, _STORING = LaneName(TierName.DISK, True), LaneName(TierName.DISK, False)
 _MODEL_ID_CHARACTERS = 120
 
+_LANE_WORKERS = 6
+"""Operations in flight a lane: an owner's calls are of a few blocks each, and two of them leave a device idle."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launched:
@@ -118,7 +121,7 @@ class KeyedCache(CacheCore):
             made.append(KeyedControl(settings))
             return made[0]
 
-        return cls(assemble(model, config, make_control=make), made[0])
+        return cls(assemble(model, config, make_control=make, lane_workers=_LANE_WORKERS), made[0])
 
     def block(self, name: bytes) -> TokenSequence:
         """Name a block. Microseconds; keep the result where a name is used again. Raises ValueError for an empty name."""

@@ -5,7 +5,6 @@ model, weights or layout. All of those are here, and become the fingerprint that
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -78,16 +77,16 @@ def current_vllm_config() -> Any:
 def unstable_hashes() -> str:
     """Why chunks' names of this process mean nothing to the next one, or "". Known for certain once vLLM has made its first
     hash, and before if its configuration can be seen."""
-    if os.environ.get("PYTHONHASHSEED") is not None:
-        return ""
-    config = current_vllm_config()
-    algorithm = str(getattr(getattr(config, "cache_config", None), "prefix_caching_hash_algo", "") or "")
-    if algorithm.startswith("xxhash"):
-        return f"prefix_caching_hash_algo = {algorithm!r} starts its hashes from a random seed in every process"
     from vllm.v1.core import kv_cache_utils as hashes
 
-    seed = getattr(hashes, "_NONE_HASH_SEED", None)
-    if seed is not None and seed != getattr(hashes, "DEFAULT_NONE_HASH_SEED", None):
+    resolve = hashes.resolve_none_hash_seed
+    by_chance = next(iter(hashes._NON_CRYPTO_HASH_FUNCTIONS))
+    if resolve(by_chance) == resolve(by_chance):
+        return ""  # PYTHONHASHSEED decides
+    algorithm = str(getattr(getattr(current_vllm_config(), "cache_config", None), "prefix_caching_hash_algo", "") or "")
+    if algorithm.startswith("xxhash"):
+        return f"prefix_caching_hash_algo = {algorithm!r} starts its hashes from a random seed in every process"
+    if hashes.get_none_hash_seed() != hashes.DEFAULT_NONE_HASH_SEED:
         return "vLLM starts its block hashes from a random seed in every process"
     return ""
 
