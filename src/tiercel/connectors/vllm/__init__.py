@@ -7,9 +7,20 @@
 `connector` is what vLLM calls; it hands each call to one of two halves. `scheduling` (with `staging`, `requests`, `keys`)
 decides what is loaded and stored, `working` launches it, and `engine` is what both share: the cache, its memory, the
 counts. `facts`, `identity`, `pages` and `settings` turn vLLM's configuration into the cache's; `versions` knows which vLLM
-this fits. Needs vLLM and torch; nobody else in this package imports them.
+this fits. Only `connector` imports vLLM, and only when it is asked for.
 """
 
-from tiercel.connectors.vllm.connector import TiercelConnector
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tiercel.connectors.vllm.connector import TiercelConnector
 
 __all__ = ["TiercelConnector"]
+
+
+def __getattr__(name: str) -> object:
+    if name != "TiercelConnector":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from tiercel.connectors.vllm.connector import TiercelConnector
+
+    return TiercelConnector

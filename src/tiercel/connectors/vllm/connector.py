@@ -4,12 +4,20 @@ vLLM loads the class by `kv_connector_module_path`; `KVConnectorBase_V1` (vllm/d
 says what each method is for.
 """
 
+# vLLM is installed where it serves; types are checked with and without it.
+# pyright: reportMissingImports=false
+
 import logging
 from collections.abc import Mapping
 from typing import Any
 
-import vllm
-from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorBase_V1, KVConnectorRole, SupportsHMA
+from vllm.distributed.kv_transfer.kv_connector.v1.base import (
+    KVConnectorBase_V1,
+    KVConnectorMetadata,
+    KVConnectorRole,
+    SupportsHMA,
+)
+from vllm.version import __version__ as vllm_version
 
 from tiercel.connectors.vllm.engine import join, leave
 from tiercel.connectors.vllm.facts import require_fixed_scales, require_parallelism, whole_group
@@ -20,6 +28,8 @@ from tiercel.connectors.vllm.versions import check_version
 from tiercel.connectors.vllm.working import WorkerSide
 
 _logger = logging.getLogger(__name__)
+
+KVConnectorMetadata.register(StepPlan)
 
 
 class TiercelConnector(KVConnectorBase_V1, SupportsHMA):
@@ -38,7 +48,7 @@ class TiercelConnector(KVConnectorBase_V1, SupportsHMA):
         require_fixed_scales(vllm_config)
         group = whole_group(kv_cache_config)
         settings = read_settings(extra, block_size=group.kv_cache_spec.block_size)
-        check_version(vllm.__version__, allow_untested=settings.allow_untested_vllm)
+        check_version(vllm_version, allow_untested=settings.allow_untested_vllm)
         self._engine = join(transfer.engine_id)
         self._scheduler_side: SchedulerSide | None = None
         self._worker_side: WorkerSide | None = None
@@ -76,7 +86,7 @@ class TiercelConnector(KVConnectorBase_V1, SupportsHMA):
     # ── worker ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def register_kv_caches(self, kv_caches: dict[str, Any]) -> None:
-        self._worker.register(self._vllm_config, self._kv_cache_config, kv_caches)
+        self._worker.register(self._vllm_config, self._kv_cache_config, kv_caches, vllm_version)
 
     def handle_preemptions(self, kv_connector_metadata: Any) -> None:
         assert isinstance(kv_connector_metadata, StepPlan)

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tiercel import Cache, CacheConfig, ConfigError, EngineMemory, ModelConfig, Ticket, TierName
+from tiercel import Cache, CacheConfig, ConfigError, EngineMemory, Ticket, TierName
 from tiercel.connectors.vllm.facts import whole_group
 from tiercel.connectors.vllm.failures import Failures
-from tiercel.connectors.vllm.identity import engine_identity
-from tiercel.connectors.vllm.pages import distinct_layers, map_memory, page_layout, page_shape
+from tiercel.connectors.vllm.model import describe_model
+from tiercel.connectors.vllm.pages import distinct_layers, map_memory
 from tiercel.connectors.vllm.settings import ConnectorSettings
 
 _logger = logging.getLogger(__name__)
@@ -63,7 +63,9 @@ class SharedEngine:
     @property
     def has_host_tier(self) -> bool:
         """Whether blocks on disk can be staged in memory first."""
-        return self.cache is not None and any(tier.name == TierName.HOST.name.lower() for tier in self.cache.stats().tiers)
+        return self.cache is not None and any(
+            tier.name == TierName.HOST.name.lower() for tier in self.cache.stats().tiers
+        )
 
     def reads_source(self, request_id: str) -> bool:
         """Whether a store of this request was ordered, or still reads its blocks. Forgets those that do not."""
@@ -75,33 +77,21 @@ class SharedEngine:
         return bool(running) or self.orders_open.get(request_id, 0) > 0
 
     def open(
-        self, vllm_config: Any, kv_cache_config: Any, kv_caches: Mapping[str, Any], settings: ConnectorSettings
+        self,
+        vllm_config: Any,
+        kv_cache_config: Any,
+        kv_caches: Mapping[str, Any],
+        settings: ConnectorSettings,
+        *,
+        version: str,
     ) -> None:
         """Describe the engine's memory and open the cache for it, or take the memory anew for the cache that is open.
 
         Raises:
             ConfigError, TierError: as `Cache.open`; or the tensors are not laid out as any known backend's.
         """
-        group = whole_group(kv_cache_config)
-        layers = distinct_layers(group.layer_names, kv_caches)
-        layout = page_layout(*layers[0], kv_cache_config.num_blocks)
-        tokens_per_block = settings.cache.tokens_per_block
-        is_latent = "MLA" in type(group.kv_cache_spec).__name__
-        kv_parts, heads, head_size = page_shape(
-            layout,
-            tokens_per_block=tokens_per_block,
-            num_heads=int(getattr(group.kv_cache_spec, "num_kv_heads", 1)),
-            is_latent=is_latent,
-        )
-        model = ModelConfig(
-            model_id=engine_identity(vllm_config, layer_name=layers[0][0], layout=layout.name, named=settings.model_id),
-            weights_epoch=settings.weights_epoch,
-            num_layers=len(layers),
-            num_kv_heads=heads,
-            head_size=head_size,
-            dtype=str(layers[0][1].dtype),
-            use_mla=kv_parts == 1,
-        )
+        layers = distinct_layers(whole_group(kv_cache_config).layer_names, kv_caches)
+        model = describe_model(vllm_config, kv_cache_config, layers, settings, version)
         if self.cache is None:
             self.cache = Cache.open(model, _for_rank(settings.cache, vllm_config))
             self.failures.cache = self.cache
@@ -114,8 +104,9 @@ class SharedEngine:
         except BaseException:
             self.close()
             raise
-        block_bytes = self.cache.geometry.block_bytes
-        _logger.info("Tiercel keeps %s: blocks of %d tokens, %d bytes", model.model_id, tokens_per_block, block_bytes)
+        geometry = self.cache.geometry
+        tokens, size = geometry.tokens_per_block, geometry.block_bytes
+        _logger.info("Tiercel keeps %s: blocks of %d tokens, %d bytes", model.model_id, tokens, size)
 
     def require_cache(self) -> Cache:
         """Return the cache.

@@ -18,10 +18,11 @@ _IGNORED = ("transformers_version", "_name_or_path")
 """Entries of a configuration that say nothing of the weights."""
 
 
-def engine_identity(vllm_config: Any, *, layer_name: str, layout: str, named: str | None) -> str:
+def engine_identity(vllm_config: Any, *, version: str, layer_name: str, layout: str, named: str | None) -> str:
     """Return the model's name and a digest of what decides its blocks' bytes.
 
     Args:
+        version: vLLM's.
         layer_name: any of the layers that are kept; its attention backend is asked for.
         layout: how a block lies in the engine's memory.
         named: the user's name of the weights, instead of what is found out about them.
@@ -39,7 +40,7 @@ def engine_identity(vllm_config: Any, *, layer_name: str, layout: str, named: st
         "backend": _backend(vllm_config, layer_name),
         "layout": layout,
         "tensor_parallel_size": parallel.tensor_parallel_size,
-        "vllm": ".".join(_vllm_version().split(".")[:2]),
+        "vllm": ".".join(version.split(".")[:2]),
         "processor": _processor(vllm_config),
     }
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
@@ -101,8 +102,3 @@ def _processor(vllm_config: Any) -> str | None:
     has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
     return f"{torch.backends.cpu.get_cpu_capability()} amx={has_tiles}"
 
-
-def _vllm_version() -> str:
-    import vllm
-
-    return str(vllm.__version__)

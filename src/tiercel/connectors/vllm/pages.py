@@ -58,7 +58,9 @@ def distinct_layers(layer_names: Sequence[str], kv_caches: Mapping[str, Any]) ->
     for name in layer_names:
         tensor = kv_caches.get(name)
         if not isinstance(tensor, torch.Tensor):
-            raise ConfigError(f"layer {name}: its KV cache is {type(tensor).__name__}, no tensor; run without TiercelConnector")
+            raise ConfigError(
+                f"layer {name}: its KV cache is {type(tensor).__name__}, no tensor; run without TiercelConnector"
+            )
         place = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride())
         if place not in seen:
             seen.add(place)
@@ -125,9 +127,14 @@ def map_memory(
     first = layouts[0]
     for (name, _), layout in zip(layers, layouts, strict=True):
         if (layout.num_parts, layout.part_size, layout.name) != (first.num_parts, first.part_size, first.name):
-            raise ConfigError(f"layer {name}: its blocks differ from those of layer {layers[0][0]}, which is not supported")
+            raise ConfigError(
+                f"layer {name}: its blocks differ from those of layer {layers[0][0]}, which is not supported"
+            )
     parts = [
-        [_part_view(geometry, tensor, layout, num_blocks, part) for (_, tensor), layout in zip(layers, layouts, strict=True)]
+        [
+            _part_view(geometry, tensor, layout, num_blocks, part)
+            for (_, tensor), layout in zip(layers, layouts, strict=True)
+        ]
         for part in range(first.num_parts)
     ]
     axes = "block token head dim"

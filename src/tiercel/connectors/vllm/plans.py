@@ -3,9 +3,7 @@
 Both roles are in one process, so orders carry the cache's own objects.
 """
 
-from dataclasses import dataclass, field
-
-from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorMetadata
+from dataclasses import dataclass
 
 from tiercel import Lookup, Sequence
 
@@ -35,8 +33,8 @@ class StoreOrder:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class StepPlan(KVConnectorMetadata):
-    """One step's orders.
+class StepPlan:
+    """One step's orders; vLLM carries it as its `KVConnectorMetadata`.
 
     Attributes:
         fences: requests whose blocks vLLM has taken back: nothing may read them once this step runs.
@@ -48,4 +46,4 @@ class StepPlan(KVConnectorMetadata):
     fences: tuple[str, ...] = ()
     loads: tuple[LoadOrder, ...] = ()
     settled_stores: tuple[StoreOrder, ...] = ()
-    stores: tuple[StoreOrder, ...] = field(default=())
+    stores: tuple[StoreOrder, ...] = ()

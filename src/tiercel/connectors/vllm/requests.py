@@ -1,7 +1,7 @@
 """What the connector remembers of each of vLLM's requests.
 
-    new -> (asked: staging, looked up) -> loading -> running -> finished
-                                             └────── preempted ──┘
+new -> (asked: staging, looked up) -> loading -> running -> finished
+                                         └────── preempted ──┘
 """
 
 import time
@@ -29,6 +29,7 @@ class TrackedRequest:
         staging: brings its blocks from disk to host memory.
         staged: how that ended.
         lookup: what it was promised and has not got yet.
+        promised_for: tokens that vLLM held and tokens that the request had when it was promised.
         is_loading: vLLM waits for its load to be reported.
         gave_up: a load of it failed: it is computed.
     """
@@ -42,6 +43,7 @@ class TrackedRequest:
     staging: Ticket | None = None
     staged: TransferResult | None = None
     lookup: Lookup | None = None
+    promised_for: tuple[int, int] = (-1, -1)
     is_loading: bool = False
     gave_up: bool = False
 
@@ -53,6 +55,12 @@ class TrackedRequest:
             if known < len(self.request.all_token_ids):
                 sequence.extend(np.array(self.request.all_token_ids[known:], np.int32))
         return sequence
+
+    def forget_blocks(self) -> None:
+        """vLLM took its blocks back: it starts over, with stores where they were."""
+        self.num_preemptions = self.request.num_preemptions
+        self.block_ids = []
+        self.deadline_s, self.staged = None, None
 
     def remaining_s(self, timeout_s: float) -> float:
         """Seconds that it may still be told to ask again; counts from the first call on."""

@@ -95,9 +95,7 @@ class SchedulerSide:
         for tracked in self._requests:
             request = tracked.request
             if request.num_preemptions != tracked.num_preemptions:
-                tracked.num_preemptions = request.num_preemptions
-                tracked.block_ids = []
-                tracked.deadline_s = None
+                tracked.forget_blocks()
                 if self._engine.reads_source(request.request_id):
                     fences.append(request.request_id)
         return tuple(fences)

@@ -38,7 +38,9 @@ class ConnectorSettings:
     allow_untested_vllm: bool = False
 
 
-def read_settings(extra: Mapping[str, Any], *, block_size: int, environ: Mapping[str, str] | None = None) -> ConnectorSettings:
+def read_settings(
+    extra: Mapping[str, Any], *, block_size: int, environ: Mapping[str, str] | None = None
+) -> ConnectorSettings:
     """Read what the user set.
 
     Args:
@@ -59,10 +61,12 @@ def read_settings(extra: Mapping[str, Any], *, block_size: int, environ: Mapping
             f"tokens_per_block = {loaded.config.tokens_per_block} (from {origin}): vLLM's block_size is {block_size}, and "
             f"blocks are its blocks; leave tokens_per_block out, or set --block-size"
         )
-    shares = {key: share for key, share in _SHARES.items() if loaded.sources[key] == "default"}
+    shares: dict[str, Any] = {key: share for key, share in _SHARES.items() if loaded.sources[key] == "default"}
     timeout_s = own.get("load_timeout_s", ConnectorSettings.load_timeout_s)
     if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not 0 < timeout_s <= _TIMEOUT_S_MAX:
-        raise ConfigError(f"load_timeout_s = {timeout_s!r}: must be a number above 0, at most {_TIMEOUT_S_MAX:.0f} (seconds)")
+        raise ConfigError(
+            f"load_timeout_s = {timeout_s!r}: must be a number above 0, at most {_TIMEOUT_S_MAX:.0f} (seconds)"
+        )
     allow = own.get("allow_untested_vllm", False)
     if not isinstance(allow, bool):
         raise ConfigError(f"allow_untested_vllm = {allow!r}: must be true or false")

@@ -9,7 +9,7 @@ goes on with other requests, and is simply not promised. Without a host tier the
 A request is told to ask again until its deadline at most.
 """
 
-from tiercel import BlockStatus, Cache, Lookup, TierName, TiercelError
+from tiercel import BlockStatus, Cache, Lookup, TierName
 from tiercel.connectors.vllm.failures import Failures
 from tiercel.connectors.vllm.requests import TrackedRequest
 
@@ -35,10 +35,13 @@ class Staging:
         Args:
             engine_tokens: leading tokens that vLLM's own cache holds, whole blocks.
         """
-        tracked.drop_lookup()
         sequence = tracked.update_tokens()
         if sequence is None:
             return 0
+        asked = (engine_tokens, tracked.request.num_tokens)
+        if tracked.lookup is not None and tracked.promised_for == asked:
+            return tracked.lookup.num_tokens  # vLLM had no room for it and asks again
+        tracked.drop_lookup()
         limit = tracked.request.num_tokens - 1
         if limit // sequence.tokens_per_block * sequence.tokens_per_block <= engine_tokens:
             return 0
@@ -53,7 +56,7 @@ class Staging:
         lookup = self._cache.lookup(sequence, limit_tokens=limit, engine_tokens=engine_tokens)
         try:
             waits = self._must_wait(tracked, lookup, limit, remaining_s)
-        except TiercelError:
+        except BaseException:
             lookup.release()
             raise
         if waits:
@@ -63,7 +66,7 @@ class Staging:
         if lookup.num_blocks == 0:
             lookup.release()
             return 0
-        tracked.lookup = lookup
+        tracked.lookup, tracked.promised_for = lookup, asked
         return lookup.num_tokens
 
     def _must_wait(self, tracked: TrackedRequest, lookup: Lookup, limit: int, remaining_s: float) -> bool:

@@ -36,9 +36,9 @@ class WorkerSide:
         self._failed_blocks: set[int] = set()
         self._failed_loads: set[str] = set()
 
-    def register(self, vllm_config: Any, kv_cache_config: Any, kv_caches: Mapping[str, Any]) -> None:
+    def register(self, vllm_config: Any, kv_cache_config: Any, kv_caches: Mapping[str, Any], version: str) -> None:
         """Take the engine's KV tensors and open the cache. Raises as `SharedEngine.open`."""
-        self._engine.open(vllm_config, kv_cache_config, kv_caches, self._settings)
+        self._engine.open(vllm_config, kv_cache_config, kv_caches, self._settings, version=version)
 
     def fence(self, plan: StepPlan) -> None:
         """Wait until nothing reads the blocks of requests that lost them."""

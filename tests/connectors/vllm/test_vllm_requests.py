@@ -1,0 +1,281 @@
+"""The connector's two halves over a small engine that steps as vLLM does: stores, hits, aborts, preemption, failures."""
+
+import gc
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.connectors.vllm.mini_vllm import BLOCK, Mini, request
+from tests.helpers.small_engine import MODEL, config
+from tiercel import Cache, ThrottledError, TierFailedError
+
+
+@pytest.fixture
+def mini(tmp_path: Path) -> Iterator[Mini]:
+    with Cache.open(MODEL, config(tmp_path, host=64, disk=256)) as cache:
+        mini = Mini(cache)
+        yield mini
+        assert_nothing_is_left(mini)
+
+
+def assert_nothing_is_left(mini: Mini) -> None:
+    for one in list(mini.requests.values()):
+        mini.finish(one)
+    mini.step()
+    mini.drain()
+    settle(mini)
+    gc.collect()
+    for tier in mini.cache.stats().tiers:
+        assert (tier.num_pinned, tier.num_writing) == (0, 0), f"{tier.name}: something is held"
+    shared = mini.shared
+    for left in (shared.loads, shared.orders_open, shared.held, shared.restart_at, shared.blocks_lost):
+        assert not left, f"left behind: {left}"
+    assert len(set(mini.free)) == len(mini.free) == 255, "engine blocks were lost or freed twice"
+
+
+def settle(mini: Mini) -> None:
+    for tickets in mini.shared.stores.values():
+        for ticket in tickets:
+            ticket.wait(10)
+    deadline = time.monotonic() + 10
+    while mini.cache._dispatcher.num_running and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+def num_ready(mini: Mini, tier: str) -> int:
+    return next(status.num_ready for status in mini.cache.stats().tiers if status.name == tier)
+
+
+def test_a_prompt_that_was_stored_is_loaded_byte_for_byte(mini: Mini) -> None:
+    first = request("a", 10 * BLOCK + 3)
+    assert mini.run(first) == 0
+    settle(mini)
+    mini.finish(first)
+    mini.kv.poison()
+    again = request("b", 10 * BLOCK + 3)
+    assert mini.run(again) == 10 * BLOCK
+    mini.check(again, 10 * BLOCK)
+
+
+def test_the_last_token_of_a_prompt_is_always_computed(mini: Mini) -> None:
+    first = request("a", 4 * BLOCK)
+    mini.run(first)
+    settle(mini)
+    assert mini.run(request("b", 4 * BLOCK)) == 3 * BLOCK
+
+
+def test_only_what_lies_behind_the_engines_own_hit_is_loaded(mini: Mini) -> None:
+    mini.run(request("a", 8 * BLOCK + 1))
+    settle(mini)
+    again = request("b", 8 * BLOCK + 1)
+    mini.add(again)
+    assert mini.ask(again, 5 * BLOCK) == 3 * BLOCK
+    assert mini.ask(again, 8 * BLOCK) == 0
+
+
+def test_prefill_chunks_are_stored_as_they_complete(mini: Mini) -> None:
+    one = request("a", 6 * BLOCK)
+    mini.add(one)
+    assert mini.ask(one) == 0
+    mini.admit(one, 0)
+    for chunk, expected in ((BLOCK + 5, 1), (BLOCK, 2), (2 * BLOCK, 4)):
+        mini.step({one: chunk}, new=(one,) if one.num_computed_tokens == 0 else ())
+        settle(mini)
+        assert num_ready(mini, "host") == expected
+
+
+def test_tokens_that_are_not_confirmed_are_never_stored(mini: Mini) -> None:
+    one = request("a", 2 * BLOCK - 1)
+    mini.run(one)
+    one.block_ids.append(mini.free.pop(0))
+    mini.step({one: BLOCK + 5})  # drafts and placeholders: computed, not known
+    settle(mini)
+    assert num_ready(mini, "host") == 1
+    one.all_token_ids += list(range(BLOCK))
+    one.num_computed_tokens = 3 * BLOCK - 2
+    mini.step({one: 1})
+    settle(mini)
+    assert num_ready(mini, "host") == 2
+
+
+def test_what_the_last_steps_confirmed_is_stored_when_a_request_ends(mini: Mini) -> None:
+    one = request("a", 2 * BLOCK - 1)
+    mini.run(one)
+    one.all_token_ids += [7, 8]
+    mini._compute(one, 1)
+    assert mini.finish(one), "its blocks must be held until they are read"
+    mini.step()
+    mini.drain()
+    settle(mini)
+    assert num_ready(mini, "host") == 2
+
+
+def test_a_request_that_is_aborted_before_it_runs_leaves_no_pin(mini: Mini) -> None:
+    mini.run(request("a", 5 * BLOCK + 1))
+    settle(mini)
+    again = request("b", 5 * BLOCK + 1)
+    mini.add(again)
+    assert mini.ask(again) == 5 * BLOCK
+    assert not mini.finish(again)
+
+
+@pytest.mark.parametrize("launched", [False, True])
+def test_a_request_that_is_aborted_while_it_loads_gets_its_blocks_back_once(mini: Mini, launched: bool) -> None:
+    mini.run(request("a", 20 * BLOCK + 1))
+    settle(mini)
+    again = request("b", 20 * BLOCK + 1)
+    mini.add(again)
+    external = mini.ask(again)
+    assert external
+    mini.admit(again, external)
+    if launched:
+        plan = mini.scheduler.build_plan(_empty())
+        mini.worker.load(plan)
+    assert mini.finish(again), "vLLM keeps the blocks until it hears that the load ended"
+    mini.drain()
+
+
+def _empty() -> object:
+    from types import SimpleNamespace
+
+    cached = SimpleNamespace(req_ids=[], new_block_ids=[], resumed_req_ids=set())
+    return SimpleNamespace(num_scheduled_tokens={}, scheduled_new_reqs=[], scheduled_cached_reqs=cached)
+
+
+def test_blocks_that_vllm_takes_back_are_fenced_and_the_request_resumes(mini: Mini) -> None:
+    one = request("a", 12 * BLOCK + 1)
+    mini.run(one)
+    mini.preempt(one)
+    plan = mini.step()
+    assert one.request_id not in mini.shared.stores
+    assert plan.fences in ((), ("a",))
+    settle(mini)
+    mini.kv.poison()
+    external = mini.ask(one)
+    assert external == 12 * BLOCK
+    mini.admit(one, external)
+    while one.waits_for_load:
+        mini.step()
+    mini.check(one, 12 * BLOCK)
+
+
+def test_blocks_on_disk_are_staged_before_they_are_promised(tmp_path: Path) -> None:
+    with Cache.open(MODEL, config(tmp_path, host=64, disk=256)) as cache:
+        mini = Mini(cache)
+        mini.run(request("a", 12 * BLOCK + 1))
+        settle(mini)
+    with Cache.open(MODEL, config(tmp_path, host=64, disk=256)) as cache:
+        mini = Mini(cache)
+        again = request("b", 12 * BLOCK + 1)
+        mini.add(again)
+        assert mini.ask(again) is None
+        mini.finish(again)
+        third = request("c", 12 * BLOCK + 1)
+        assert mini.run(third) == 12 * BLOCK
+        mini.check(third, 12 * BLOCK)
+        assert_nothing_is_left(mini)
+
+
+def test_a_corrupt_block_on_disk_is_not_promised(tmp_path: Path) -> None:
+    with Cache.open(MODEL, config(tmp_path, host=64, disk=256)) as cache:
+        mini = Mini(cache)
+        mini.run(request("a", 12 * BLOCK + 1))
+        settle(mini)
+    data = max(tmp_path.rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    content = bytearray(data.read_bytes())
+    at = next(i for i in range(0, len(content), 64) if any(content[i : i + 64]))
+    content[at + 64 * 7] ^= 1
+    data.write_bytes(content)
+    with Cache.open(MODEL, config(tmp_path, host=64, disk=256)) as cache:
+        mini = Mini(cache)
+        one = request("b", 12 * BLOCK + 1)
+        assert mini.run(one) < 12 * BLOCK
+        mini.check(one, 12 * BLOCK)
+        assert not mini.failed_blocks
+        assert_nothing_is_left(mini)
+
+
+def test_a_store_that_finds_the_queue_full_is_made_up_for(mini: Mini, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = request("a", 6 * BLOCK + 1)
+    mini.add(one)
+    mini.ask(one)
+    mini.admit(one, 0)
+    with monkeypatch.context() as patched:
+        patched.setattr(mini.cache, "store", _raise(ThrottledError("full")))
+        mini.step({one: 3 * BLOCK}, new=(one,))
+    assert num_ready(mini, "host") == 0
+    mini.step({one: 3 * BLOCK})
+    settle(mini)
+    assert num_ready(mini, "host") == 6
+    assert mini.shared.failures.counts == {"store: ThrottledError": 1}
+
+
+@pytest.mark.parametrize("call", ["lookup", "load", "store", "prefetch"])
+def test_an_error_of_ours_costs_a_recompute_and_nothing_else(
+    mini: Mini, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    mini.run(request("a", 4 * BLOCK + 1))
+    settle(mini)
+    monkeypatch.setattr(mini.cache, call, _raise(TierFailedError("dead")))
+    one = request("b", 4 * BLOCK + 1)
+    external = mini.run(one)
+    if call == "load":
+        assert external == 4 * BLOCK
+        assert mini.failed_blocks == set(one.block_ids[:4])
+        one.num_computed_tokens, one.num_preemptions = 0, 1
+        assert mini.ask(one) == 0, "what could not be loaded is computed"
+    else:
+        mini.check(one, 4 * BLOCK)
+
+
+def _raise(error: Exception) -> object:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_a_request_is_told_to_ask_again_until_its_deadline_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Cache.open(MODEL, config(tmp_path, host=64, disk=256)) as cache:
+        mini = Mini(cache)
+        mini.run(request("a", 8 * BLOCK + 1))
+        settle(mini)
+    with Cache.open(MODEL, config(tmp_path, host=64, disk=256)) as cache:
+        mini = Mini(cache, load_timeout_s=0.2)
+        disk = cache._assembly.tiers[max(cache._assembly.tiers)]
+        read = disk.read
+        monkeypatch.setattr(disk, "read", lambda *given: (time.sleep(0.6), read(*given))[1])
+        started = time.monotonic()
+        assert mini.run(request("b", 8 * BLOCK + 1)) == 0
+        assert time.monotonic() - started < 0.55
+        time.sleep(0.7)
+        assert_nothing_is_left(mini)
+
+
+def test_a_reset_forgets_everything_and_leaves_the_connector_usable(mini: Mini) -> None:
+    one = request("a", 5 * BLOCK + 1)
+    mini.run(one)
+    settle(mini)
+    waiting = request("b", 5 * BLOCK + 1)
+    mini.add(waiting)
+    assert mini.ask(waiting) == 5 * BLOCK
+    mini.scheduler.reset()
+    assert mini.ask(waiting) == 0
+    one.all_token_ids += [1] * BLOCK
+    one.block_ids.append(mini.free.pop(0))
+    mini.step({one: BLOCK})
+    settle(mini)
+    assert num_ready(mini, "host") == 6, "stored from the first block on, since nothing is left of it"
+
+
+def test_two_salts_share_nothing(mini: Mini) -> None:
+    first = request("a", 4 * BLOCK + 1)
+    first.cache_salt = "one"
+    mini.run(first)
+    settle(mini)
+    second = request("b", 4 * BLOCK + 1)
+    second.cache_salt = "two"
+    mini.add(second)
+    assert mini.ask(second) == 0
