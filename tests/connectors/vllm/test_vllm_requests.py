@@ -4,6 +4,7 @@ import gc
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -237,7 +238,9 @@ def _raise(error: Exception) -> object:
     return fail
 
 
-def test_a_request_is_told_to_ask_again_until_its_deadline_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_is_told_to_ask_again_until_its_deadline_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Cache.open(MODEL, config(tmp_path, host=64, disk=256)) as cache:
         mini = Mini(cache)
         mini.run(request("a", 8 * BLOCK + 1))
@@ -246,7 +249,12 @@ def test_a_request_is_told_to_ask_again_until_its_deadline_only(tmp_path: Path, 
         mini = Mini(cache, load_timeout_s=0.2)
         disk = cache._assembly.tiers[max(cache._assembly.tiers)]
         read = disk.read
-        monkeypatch.setattr(disk, "read", lambda *given: (time.sleep(0.6), read(*given))[1])
+
+        def read_late(*given: Any) -> Any:
+            time.sleep(0.6)
+            return read(*given)
+
+        monkeypatch.setattr(disk, "read", read_late)
         started = time.monotonic()
         assert mini.run(request("b", 8 * BLOCK + 1)) == 0
         assert time.monotonic() - started < 0.55

@@ -194,5 +194,10 @@ def test_an_adapter_whose_files_change_has_another_name(tmp_path: Any) -> None:
 def test_prompts_without_tokens_are_not_cached() -> None:
     plain = {"prompt_token_ids": [1], "prompt_embeds": None}
     assert is_cacheable(SimpleNamespace(**plain))
-    for other in ({"prompt_token_ids": None}, {"prompt_embeds": 1}, {"prompt_is_token_ids": [True]}, {"resumable": True}):
+    for other in (
+        {"prompt_token_ids": None},
+        {"prompt_embeds": 1},
+        {"prompt_is_token_ids": [True]},
+        {"resumable": True},
+    ):
         assert not is_cacheable(SimpleNamespace(**{**plain, **other}))

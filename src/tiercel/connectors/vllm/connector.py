@@ -19,8 +19,10 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
 )
 from vllm.version import __version__ as vllm_version
 
+from tiercel import TierName
 from tiercel.connectors.vllm.engine import join, leave
 from tiercel.connectors.vllm.facts import require_fixed_scales, require_parallelism, whole_group
+from tiercel.connectors.vllm.metrics import Counting, TiercelPromMetrics, TiercelStats
 from tiercel.connectors.vllm.plans import StepPlan
 from tiercel.connectors.vllm.scheduling import SchedulerSide
 from tiercel.connectors.vllm.settings import read_settings
@@ -52,9 +54,11 @@ class TiercelConnector(KVConnectorBase_V1, SupportsHMA):
         self._engine = join(transfer.engine_id)
         self._scheduler_side: SchedulerSide | None = None
         self._worker_side: WorkerSide | None = None
+        self._counting: Counting | None = None
         try:
             if role is KVConnectorRole.SCHEDULER:
                 self._scheduler_side = SchedulerSide(self._engine, settings)
+                self._counting = Counting(self._engine.require_cache())
                 _recompute_lost_loads(transfer)
             else:
                 self._worker_side = WorkerSide(self._engine, settings)
@@ -127,6 +131,29 @@ class TiercelConnector(KVConnectorBase_V1, SupportsHMA):
 
     def update_connector_output(self, connector_output: Any) -> None:
         self._scheduler.loads_ended(connector_output.finished_recving or ())
+
+    def get_external_cache_hit_sources(self, request: Any, num_external_tokens: int) -> dict[Any, int]:
+        # Only versions that have the enum ask.
+        from vllm.v1.metrics.cache_hit_source import CacheHitSource
+
+        found = self._scheduler.hit_tokens(request.request_id)
+        if sum(found.values()) != num_external_tokens:
+            return {CacheHitSource.EXTERNAL_UNSPECIFIED: num_external_tokens} if num_external_tokens else {}
+        names = {TierName.HOST: CacheHitSource.HOST, TierName.DISK: CacheHitSource.DISK}
+        return {names[tier]: count for tier, count in found.items()}
+
+    def get_kv_connector_stats(self) -> TiercelStats | None:
+        return None if self._counting is None else self._counting.take()
+
+    @classmethod
+    def build_kv_connector_stats(cls, data: dict[str, Any] | None = None) -> TiercelStats | None:
+        return TiercelStats(data=data or {})
+
+    @classmethod
+    def build_prom_metrics(
+        cls, vllm_config: Any, metric_types: Any, labelnames: list[str], per_engine_labelvalues: Any
+    ) -> TiercelPromMetrics | None:
+        return TiercelPromMetrics(vllm_config, metric_types, labelnames, per_engine_labelvalues)
 
     def request_finished(self, request: Any, block_ids: list[int]) -> tuple[bool, dict[str, Any] | None]:
         return self._scheduler.request_finished(request, block_ids), None

@@ -101,4 +101,3 @@ def _processor(vllm_config: Any) -> str | None:
         return None
     has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
     return f"{torch.backends.cpu.get_cpu_capability()} amx={has_tiles}"
-

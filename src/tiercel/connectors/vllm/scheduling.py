@@ -9,6 +9,7 @@ smaller of both counts is right with drafts, too.
 from collections.abc import Iterable
 from typing import Any
 
+from tiercel import TierName
 from tiercel.connectors.vllm.engine import SharedEngine
 from tiercel.connectors.vllm.plans import LoadOrder, StepPlan, StoreOrder
 from tiercel.connectors.vllm.requests import Requests, TrackedRequest
@@ -64,6 +65,22 @@ class SchedulerSide:
         tracked.is_loading = True
         tracked.num_ordered = last
         self._loads.append(LoadOrder(request_id=request.request_id, lookup=lookup, block_ids=targets))
+
+    def hit_tokens(self, request_id: str) -> dict[TierName, int]:
+        """Return the tokens of a load that was ordered in this step, by the tier that they lay in before any staging."""
+        lookup = next((order.lookup for order in self._loads if order.request_id == request_id), None)
+        tracked = self._requests.get(request_id)
+        if lookup is None or tracked is None:
+            return {}
+        tokens: dict[TierName, int] = {TierName.HOST: 0, TierName.DISK: 0}
+        for segment in lookup.segments:
+            tokens[segment.tier] = tokens.get(segment.tier, 0) + segment.num_blocks * self._tokens_per_block
+        if tracked.staged is not None:
+            num_staged = tracked.staged.blocks_by_tier.get(TierName.HOST, 0) * self._tokens_per_block
+            num_staged = min(num_staged, tokens[TierName.HOST])
+            tokens[TierName.HOST] -= num_staged
+            tokens[TierName.DISK] += num_staged
+        return {tier: count for tier, count in tokens.items() if count}
 
     def _shortened(self, sequence: Any, lookup: Any, num_blocks: int) -> Any:
         """vLLM took less than was promised: look up that much."""
