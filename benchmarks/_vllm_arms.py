@@ -21,7 +21,7 @@ TIERCEL_COUNTERS = {
         'tiercel_ticket_seconds_sum{kind="store",outcome="done"}',
     ),
 }
-"""Seconds are those of whole tickets, waiting included. Stores of one prompt run side by side, so theirs is no rate of the bus."""
+"""Seconds are those of whole tickets, waiting included. Stores of one prompt run side by side: their rate is not the bus's."""
 METRICS_PORT = 29464
 
 
@@ -112,6 +112,7 @@ _ALL = (
         hit="disk hit",
         transfer_config=lambda places: _tiering(places, {"type": "fs", "root_dir": str(places.disk_directory)}),
         on_disk=True,
+        without=("turns",),  # its disk is unbounded
         rates=OFFLOADING_COUNTERS,
     ),
     Arm(

@@ -195,7 +195,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--commit", default="", help="the commit measured, where there is no repository")
     parser.add_argument("--worker", choices=ARMS, default=None, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    sizes = (16 << 20, 2 << 20, 64 << 20) if arguments.smoke else (32 << 30, 4 << 30, 26 << 30)
+    sizes = (16 << 20, 320 << 10, 64 << 20) if arguments.smoke else (32 << 30, 4 << 30, 26 << 30)
     for name, size in zip(("host_bytes", "disk_host_bytes", "disk_bytes"), sizes, strict=True):
         if getattr(arguments, name) is None:
             setattr(arguments, name, size)
