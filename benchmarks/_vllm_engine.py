@@ -64,8 +64,8 @@ class Engine:
         os.environ.update(_ENVIRONMENT | scale.environment)
         settings = (transfer_config or {}).get("kv_connector_extra_config", {})
         self._metrics_port: int | None = settings.get("metrics_port")
-        from vllm import LLM
-        from vllm.model_executor.model_loader import register_model_loader
+        from vllm import LLM  # pyright: ignore[reportMissingImports]
+        from vllm.model_executor.model_loader import register_model_loader  # pyright: ignore[reportMissingImports]
 
         register_model_loader("seeded")(_seeded_loader())
         write_model(scale, folder)
@@ -95,7 +95,7 @@ class Engine:
     def describe(self) -> dict[str, Any]:
         """vLLM's version and what it chose."""
         import torch
-        import vllm
+        import vllm  # pyright: ignore[reportMissingImports]
 
         config = self._engine.vllm_config
         return {
@@ -164,9 +164,9 @@ class Engine:
         return found
 
     def _add(self, job: Job) -> tuple[str, Sample]:
-        from vllm import SamplingParams
-        from vllm.inputs import tokens_input
-        from vllm.sampling_params import RequestOutputKind
+        from vllm import SamplingParams  # pyright: ignore[reportMissingImports]
+        from vllm.inputs import tokens_input  # pyright: ignore[reportMissingImports]
+        from vllm.sampling_params import RequestOutputKind  # pyright: ignore[reportMissingImports]
 
         name = f"r{next(self._ids)}"
         parameters = SamplingParams(
@@ -223,7 +223,7 @@ def write_model(scale: Scale, folder: Path) -> None:
 def _seeded_loader() -> type:
     """A model loader of vLLM's that makes up weights: norms 1, all else uniform with a spread of 2.24 over sqrt(width)."""
     import torch
-    from vllm.model_executor.model_loader.base_loader import BaseModelLoader
+    from vllm.model_executor.model_loader.base_loader import BaseModelLoader  # pyright: ignore[reportMissingImports]
 
     class SeededLoader(BaseModelLoader):
         def download_model(self, model_config: Any) -> None:

@@ -8,7 +8,7 @@ own, one after the other on one machine; an arm that fails or runs out of time l
     tiercel         TiercelConnector, host tier of the same size
     tiercel_disk    TiercelConnector, a host tier that is too small, and a disk
     off_fs          vLLM's TieringOffloadingSpec with its file system tier, the same sizes
-    tiercel_tier    vLLM's TieringOffloadingSpec with TiercelTier, the same sizes (vLLM 0.25 or newer)
+    tiercel_tier    vLLM's TieringOffloadingSpec with TiercelTier, the same sizes (vLLM 0.32 or newer)
     example         vLLM's ExampleConnector; runs without a GPU too
 
 Phases: `length` (cold, GPU hit, hit of the arm's cache), `tail` (31K cached, 1K new), `arrivals` (8 streams decode while a
