@@ -8,8 +8,8 @@ from typing import Any
 from _vllm_scale import Length
 
 OFFLOADING_COUNTERS = {
-    "load": ("vllm:kv_offload_load_bytes", "vllm:kv_offload_load_time"),
-    "store": ("vllm:kv_offload_store_bytes", "vllm:kv_offload_store_time"),
+    "load": ("vllm:kv_offload_load_bytes_total", "vllm:kv_offload_load_time_total"),
+    "store": ("vllm:kv_offload_store_bytes_total", "vllm:kv_offload_store_time_total"),
 }
 TIERCEL_COUNTERS = {
     "load": (

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.request import urlopen
 
 from _vllm_scale import Scale
+from prometheus_client import REGISTRY
 
 _RESET_TRIES = 50
 _SHORT_PROMPT = [10, 11, 12, 13]  # no whole block: nothing is cached of it
@@ -152,10 +153,10 @@ class Engine:
     def counters(self) -> dict[str, float]:
         """What is counted of the connector now: vLLM's counters by name, summed over labels, and Tiercel's with their labels."""
         found: dict[str, float] = {}
-        for metric in self._llm.get_metrics():
-            value = getattr(metric, "value", None)
-            if "offload" in metric.name and isinstance(value, int | float):
-                found[metric.name] = found.get(metric.name, 0.0) + value
+        for metric in REGISTRY.collect():  # vLLM's own snapshot cuts counters to whole numbers, seconds too
+            for sample in metric.samples:
+                if "offload" in sample.name and sample.name.endswith(("_total", "_sum")):
+                    found[sample.name] = found.get(sample.name, 0.0) + sample.value
         if self._metrics_port is not None:
             with urlopen(f"http://127.0.0.1:{self._metrics_port}/metrics", timeout=5) as page:
                 lines = page.read().decode().splitlines()
