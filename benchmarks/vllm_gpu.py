@@ -30,7 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +165,8 @@ def write_result(
     if show:
         return report(rows, arguments.json, machine=machine, details=details)
     if arguments.json is not None:
-        unfinished = {"machine": machine, "unfinished": True, **details}
+        found = [asdict(row) | {"verdict": row.verdict} for row in rows]
+        unfinished = {"machine": machine, "unfinished": True, "rows": found, **details}
         arguments.json.write_text(json.dumps(unfinished) + "\n")
     return 0
 
