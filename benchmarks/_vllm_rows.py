@@ -122,7 +122,8 @@ def _invalid_row(arm: str, record: Mapping[str, Any]) -> Row:
     invalid = sum(len(measure["invalid"]) for measure in record["measures"].values())
     equal = sum(count for name, count in record["facts"].items() if name.startswith("equal outputs"))
     count = invalid + sum(len(measure["values"]) for measure in record["measures"].values())
-    return Row(name=f"{arm}: samples that failed a check", value=invalid + equal, unit="", bound=0, count=count)
+    failed = invalid + equal + len(record["errors"])
+    return Row(name=f"{arm}: samples and phases that failed", value=failed, unit="", bound=0, count=count)
 
 
 def _row(name: str, values: Sequence[float], unit: str, bound: float | None = None) -> Row:

@@ -42,13 +42,18 @@ def test_samples_that_failed_a_check_miss_a_bound() -> None:
     wrong = record(host_hit_4K=[30.0])
     wrong["measures"]["host hit 4K"]["invalid"] = ["sample 1, 3 ms: tokens"]
     rows = verdicts({"tiercel": wrong})
-    assert rows["tiercel: samples that failed a check"] == (1, "NOT reached")
+    assert rows["tiercel: samples and phases that failed"] == (1, "NOT reached")
 
 
 def test_equal_outputs_of_different_prompts_are_failed_samples() -> None:
     wrong = record(host_hit_4K=[30.0])
     wrong["facts"]["equal outputs of different prompts 4K"] = 2
-    assert verdicts({"tiercel": wrong})["tiercel: samples that failed a check"] == (2, "NOT reached")
+    assert verdicts({"tiercel": wrong})["tiercel: samples and phases that failed"] == (2, "NOT reached")
+
+
+def test_a_phase_that_failed_misses_a_bound() -> None:
+    wrong = record(host_hit_4K=[30.0]) | {"errors": {"tail": "Traceback"}}
+    assert verdicts({"tiercel": wrong})["tiercel: samples and phases that failed"] == (1, "NOT reached")
 
 
 def test_an_arm_that_died_early_makes_no_rows() -> None:
@@ -58,8 +63,8 @@ def test_an_arm_that_died_early_makes_no_rows() -> None:
 def test_a_smoke_run_has_no_bounds_but_that_of_the_checks() -> None:
     rows = make_rows({"none": record(cold_120=[1.0]), "tiercel": record(cold_120=[2.0])}, SMOKE, [])
     assert [row.name for row in rows if row.bound is not None] == [
-        "none: samples that failed a check",
-        "tiercel: samples that failed a check",
+        "none: samples and phases that failed",
+        "tiercel: samples and phases that failed",
     ]
 
 
