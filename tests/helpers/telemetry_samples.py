@@ -4,7 +4,7 @@ import msgspec
 
 from tiercel.telemetry.catalogue import COUNTED
 from tiercel.telemetry.metrics import CacheMetrics
-from tiercel.telemetry.snapshot import HistogramStatus, HitCurveStatus, StatusSnapshot, TierStatus
+from tiercel.telemetry.snapshot import GpuPoolStatus, HistogramStatus, HitCurveStatus, StatusSnapshot, TierStatus
 
 
 def sample_metrics() -> CacheMetrics:
@@ -59,6 +59,7 @@ def sample_snapshot(metrics: CacheMetrics | None = None) -> StatusSnapshot:
         activity=(sample_metrics() if metrics is None else metrics).activity(),
         tickets={"running": 2, "done": 11},
         queue_depths={"disk-load": 4},
+        gpu_pools=(GpuPoolStatus(device="cuda:0", used_bytes=1, used_bytes_high=2, held_bytes=3, held_bytes_high=4),),
         hit_curve=HitCurveStatus(
             factors=(0.25, 4.0), hit_rates=(0.125, 0.75), errors=(0.01, 0.02), num_blocks=900, sample_rate=0.01
         ),

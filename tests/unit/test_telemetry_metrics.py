@@ -122,6 +122,8 @@ def test_prometheus_reads_every_number_of_the_snapshot() -> None:
         'tiercel_tier_blocks{state="free",tier="disk"} 940.0',
         'tiercel_tier_pinned_blocks{tier="host"} 3.0',
         'tiercel_tier_capacity_blocks{tier="disk"} 1000.0',
+        'tiercel_gpu_pool_bytes{device="cuda:0",state="used_high"} 2.0',
+        'tiercel_gpu_pool_bytes{device="cuda:0",state="held"} 3.0',
         'tiercel_evicted_blocks_total{tier="host"} 7.0',
         'tiercel_corrupt_blocks_total{tier="disk"} 1.0',
         'tiercel_io_errors_total{tier="disk"} 2.0',

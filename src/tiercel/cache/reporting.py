@@ -12,7 +12,14 @@ from tiercel.cache.observing import TIER_NAMES
 from tiercel.config.messages import problem
 from tiercel.config.paths import expanded
 from tiercel.index import EVICTION_AGE_BOUNDS_S
-from tiercel.telemetry.snapshot import Activity, HistogramStatus, HitCurveStatus, StatusSnapshot, TierStatus
+from tiercel.telemetry.snapshot import (
+    Activity,
+    GpuPoolStatus,
+    HistogramStatus,
+    HitCurveStatus,
+    StatusSnapshot,
+    TierStatus,
+)
 from tiercel.telemetry.status import SOCKET_NAME, StatusServer
 from tiercel.tiers.base import TierName
 
@@ -82,6 +89,7 @@ class Reporter:
             tickets=self._tickets(),
             queue_depths=self._depths(),
             hit_curve=self._hit_curve(),
+            gpu_pools=tuple(GpuPoolStatus(**use._asdict()) for use in assembly.devices.pools()),
             notes=(*assembly.notes.texts(), *self._outages()),
         )
 

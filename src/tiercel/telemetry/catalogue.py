@@ -147,6 +147,10 @@ _TIERS = (
 )  # fmt: skip
 
 _PROCESS = (
+    Metric("tiercel_gpu_pool_bytes", _G, ("device", "state"), "bytes",
+           "GPU memory that copies take beside the blocks: used (lent to copies) and held (taken from the device), each now "
+           "and, as used_high and held_high, at most so far.",
+           "used_high above gpu_pool_release_bytes: copies wait for memory; raise it and gpu_pool_reserve_bytes."),
     Metric("tiercel_info", _G, ("version", "model", "fingerprint"), "one", "Always 1; its labels say what runs.", "Nothing."),
     Metric("tiercel_start_time_seconds", _G, (), "seconds", "When the cache was opened, seconds since the epoch.",
            "A recent start: the host tier is cold."),

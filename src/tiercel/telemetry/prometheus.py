@@ -133,6 +133,15 @@ def samples(snapshot: StatusSnapshot) -> Iterator[Sample]:
     if curve is not None and curve.num_blocks:
         for factor, rate in zip(curve.factors, curve.hit_rates, strict=True):
             yield "tiercel_hit_curve_ratio", (f"{factor:g}x",), rate
+    for pool in snapshot.gpu_pools:
+        states = {
+            "used": pool.used_bytes,
+            "used_high": pool.used_bytes_high,
+            "held": pool.held_bytes,
+            "held_high": pool.held_bytes_high,
+        }
+        for state, num_bytes in states.items():
+            yield "tiercel_gpu_pool_bytes", (pool.device, state), num_bytes
     for state, count in snapshot.tickets.items():
         yield "tiercel_tickets", (state,), count
 

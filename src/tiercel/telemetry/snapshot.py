@@ -105,6 +105,16 @@ class HitCurveStatus(msgspec.Struct, frozen=True, kw_only=True):
             )
 
 
+class GpuPoolStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """GPU memory that copies take beside the blocks: lent to them and held of the device, now and at most."""
+
+    device: str
+    used_bytes: int
+    used_bytes_high: int
+    held_bytes: int
+    held_bytes_high: int
+
+
 class TransferStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What was moved from one place to another.
 
@@ -194,6 +204,7 @@ class StatusSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         tickets: tickets by state.
         queue_depths: moves waiting, by queue.
         hit_curve: None without a ghost index.
+        gpu_pools: one for each GPU that an engine's memory lies on.
         notes: every silent fallback, in words.
     """
 
@@ -208,4 +219,5 @@ class StatusSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     tickets: dict[str, Count] = {}
     queue_depths: dict[str, Count] = {}
     hit_curve: HitCurveStatus | None = None
+    gpu_pools: tuple[GpuPoolStatus, ...] = ()
     notes: tuple[str, ...] = ()
