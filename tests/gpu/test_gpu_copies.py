@@ -16,6 +16,7 @@ from tests.helpers.copy_cases import (
     PlacedMemory,
     addresses_of,
     check_gather,
+    check_layers,
     check_scatter,
     random_case,
     shard_case,
@@ -77,6 +78,13 @@ def test_host_memory_that_is_not_pinned_is_reached_through_the_staging_buffer(
     check_scatter(case, placed, gpu.reach(placed.blocks()), slots)
     assert len(gpu.notes) == 1
     assert "not pinned" in gpu.notes[0]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("layout", [*LAYOUTS, "shard"])
+def test_some_layers_of_blocks_come_and_go_by_themselves(gpu: Gpu, layout: str, seed: int) -> None:
+    case = shard_case(seed, "together, kv first") if layout == "shard" else random_case(seed, layout, large=True)
+    check_layers(case, case.memory(DEVICE), gpu.reach, gpu.slots(len(case.ids) + 1, slot_stride(case)))
 
 
 def busy(torch: Any, seconds: float) -> None:

@@ -1,5 +1,6 @@
 """Host memory that several processes map is pinned by each for itself, and given back however a process ends."""
 
+import contextlib
 import mmap
 import os
 import signal
@@ -44,14 +45,13 @@ def arena() -> Iterator[tuple[int, mmap.mmap, int]]:
 
 def peer(descriptor: int) -> subprocess.Popen[str]:
     """Another process that has mapped and pinned the same memory."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", PEER, str(descriptor), str(NUM_BYTES)],
-        pass_fds=[descriptor],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "pinned\n"
+    arguments = [sys.executable, "-c", PEER, str(descriptor), str(NUM_BYTES)]
+    with contextlib.ExitStack() as ended:
+        process = subprocess.Popen(arguments, pass_fds=[descriptor], stdout=subprocess.PIPE, text=True)
+        ended.callback(process.kill)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "pinned\n"
+        ended.pop_all()
     return process
 
 
@@ -65,20 +65,15 @@ def test_a_peer_that_dies_while_it_has_the_same_memory_pinned_disturbs_nobody(
     case = random_case(4, "one tensor, layer first", large=True)
     placed, stride = case.memory(DEVICE), slot_stride(case)
     slots = bytes_at(address, NUM_BYTES)[: (len(case.ids) + 1) * stride].reshape(-1, stride)
-    process = peer(descriptor)
-    try:
+    with peer(descriptor) as process:
         check_gather(case, gpu.reach(placed.blocks()), slots)
         process.send_signal(end)
         assert process.wait(30) == -end
         check_gather(case, gpu.reach(placed.blocks()), slots)
         check_scatter(case, placed, gpu.reach(placed.blocks()), slots)
         assert not gpu.notes, "the memory counts as pinned"
-        again = peer(descriptor)
+    with peer(descriptor) as again:
         again.kill()
-        again.wait(30)
-    finally:
-        process.kill()
-        process.wait(30)
 
 
 def test_what_was_unpinned_can_be_pinned_again(

@@ -5,7 +5,9 @@ numpy arrays in every test run and over CUDA tensors on a GPU machine. A case is
 """
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -243,6 +245,38 @@ def check_scatter(case: CopyCase, placed: PlacedMemory, reached: BlockMemory, sl
     placed.download()
     for buffer, want in zip(case.buffers, wanted, strict=True):
         np.testing.assert_array_equal(buffer, want)
+
+
+def check_layers(
+    case: CopyCase, placed: PlacedMemory, reach: Callable[[EngineBlocks], BlockMemory], slots: NDArray[np.uint8]
+) -> None:
+    """Gather and scatter part of the layers at a time: each touches its own bytes, and together they are the block."""
+    rng, num_layers = np.random.default_rng(len(case.ids)), case.geometry.num_layers
+    cuts = sorted({0, num_layers, *(int(cut) for cut in rng.integers(0, num_layers, 2))})
+    parts = [placed.blocks().layers(start, stop) for start, stop in pairwise(cuts)]
+    addresses, layer_bytes = addresses_of(slots, case), case.geometry.block_bytes // num_layers
+    slots[...] = POISON
+    reach(placed.blocks()).gather(addresses)
+    whole = slots.copy()
+    for part, (start, stop) in zip(parts, pairwise(cuts), strict=True):
+        slots[...] = POISON
+        reach(part).gather(addresses)
+        expected = np.full_like(slots, POISON)
+        mine = slice(start * layer_bytes, stop * layer_bytes)
+        expected[:, mine] = whole[:, mine]
+        np.testing.assert_array_equal(slots, expected)
+    slots[...] = rng.integers(0, 256, slots.shape, np.uint8)
+    scattered = []
+    for views in ([placed.blocks()], parts):
+        for buffer in case.buffers:
+            buffer[...] = POISON
+        placed.upload()
+        for view in views:
+            reach(view).scatter(addresses)
+        placed.download()
+        scattered.append([buffer.copy() for buffer in case.buffers])
+    for together, apart in zip(*scattered, strict=True):
+        np.testing.assert_array_equal(together, apart)
 
 
 def addresses_of(slots: NDArray[np.uint8], case: CopyCase, offset: int = 0) -> NDArray[np.uint64]:

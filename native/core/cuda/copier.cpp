@@ -74,6 +74,7 @@ Channel::Channel(const std::shared_ptr<const MemoryPool>& pool, Priority priorit
       staging_stream(pool->device(), priority),
       started(pool->device(), EventKind::kTimed),
       ended(pool->device(), EventKind::kTimed),
+      moved(pool->device(), EventKind::kOrdering),
       filled{Event(pool->device(), EventKind::kOrdering), Event(pool->device(), EventKind::kOrdering)},
       emptied{Event(pool->device(), EventKind::kOrdering), Event(pool->device(), EventKind::kOrdering)},
       arguments(pool) {}
@@ -173,7 +174,8 @@ std::unique_ptr<Transfer> Copier::start(Direction direction, Way way, std::share
     if (side.channels->last != nullptr) {
       check(driver().StreamWaitEvent(stream, side.channels->last, 0), "cuStreamWaitEvent");
     }
-    side.channels->last = channel.ended.get();
+    const bool ends_on_device = way == Way::kStaged && direction == Direction::kScatter;
+    side.channels->last = (ends_on_device ? channel.moved : channel.ended).get();
   }
   queue(direction, way, channel, *program, blocks, slots, after);
   check(driver().EventRecord(channel.ended.get(), stream), "cuEventRecord");

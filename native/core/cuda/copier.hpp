@@ -67,6 +67,7 @@ struct Channel {
   Stream staging_stream;  // of a staged transfer's kernels
   Event started;
   Event ended;
+  Event moved;  // of a staged scatter: all bytes have left the host, and the copy engine is free for others
   std::array<Event, kParts> filled;
   std::array<Event, kParts> emptied;
   MirroredBuffer arguments;
@@ -82,7 +83,7 @@ class ChannelPool {
   // Held while a transfer is queued. Transfers whose engine is ready queue behind one another, so that the first of two
   // ends when half of the bytes have moved, and the next one is there before the second ends.
   std::mutex turn;
-  EventHandle last = nullptr;  // the end of the transfer to queue behind; an event of a channel
+  EventHandle last = nullptr;  // when the link is free of the transfer to queue behind; an event of a channel
 
  private:
   std::mutex mutex_;

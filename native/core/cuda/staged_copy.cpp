@@ -86,7 +86,9 @@ void Copier::queue_staged(Direction direction, Channel& channel, const DevicePro
     gather ? copy(first, stop) : run(first, stop);
     record(channel.emptied[turn], emptying);
   }
-  if (!gather) wait_for(copies, channel.emptied[(part - 1) % Channel::kParts].get());
+  if (gather) return;
+  record(channel.moved, copies);
+  wait_for(copies, channel.emptied[(part - 1) % Channel::kParts].get());
 }
 
 }  // namespace tiercel::cuda

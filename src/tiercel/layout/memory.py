@@ -180,7 +180,11 @@ class EngineBlocks:
     def are_distinct(self) -> bool:
         """Whether no block is named twice: only then can they be loaded into."""
         ids = self._ids
-        return bool((ids[1:] > ids[:-1]).all()) or len(np.unique(ids)) == len(ids)
+        if bool((ids[1:] > ids[:-1]).all()):
+            return True
+        named = np.zeros(self._memory.num_blocks, np.bool_)
+        named[ids] = True
+        return int(np.count_nonzero(named)) == len(ids)
 
     @property
     def addresses(self) -> NDArray[np.uint64] | None:

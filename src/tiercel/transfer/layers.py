@@ -13,7 +13,7 @@ from typing import Protocol
 from tiercel.errors import DeadlineError
 from tiercel.tiers.base import BlockMemory
 
-GROUP_BYTES = 16 << 20
+GROUP_BYTES = 32 << 20
 """Least bytes of a group over all blocks of a load: less takes longer to start than to copy."""
 
 

@@ -69,13 +69,13 @@ class CudaCopyOptions:
 
     way_h2d: CopyWay = CopyWay.AUTO
     way_d2h: CopyWay = CopyWay.AUTO
-    staged_run_bytes: int = 48 << 10
+    staged_run_bytes: int = 128 << 10
     staged_block_bytes: int = 64 << 10
     engine_run_bytes_h2d: int = 64 << 10
     engine_run_bytes_d2h: int = 32 << 10
     num_ctas_h2d: int = 4
     num_ctas_d2h: int = 2
-    num_ctas_staged: int = 8
+    num_ctas_staged: int = 4
     num_streams: int = 4
     batch_copies: int = 256
     staging_bytes: int = 64 << 20
