@@ -19,7 +19,11 @@ WAYS = {
     "copy engine": CudaCopyOptions(way_h2d=CopyWay.COPY_ENGINE, way_d2h=CopyWay.COPY_ENGINE, batch_copies=7),
     "staged": CudaCopyOptions(way_h2d=CopyWay.STAGED, way_d2h=CopyWay.STAGED, num_ctas_staged=2, scratch_bytes=1 << 16),
     "auto": CudaCopyOptions(
-        staged_run_bytes=512, staged_block_bytes=4096, engine_run_bytes_h2d=1024, engine_run_bytes_d2h=2048
+        staged_run_bytes_h2d=512,
+        staged_run_bytes_d2h=1024,
+        staged_block_bytes=4096,
+        engine_run_bytes_h2d=1024,
+        engine_run_bytes_d2h=2048,
     ),
 }
 

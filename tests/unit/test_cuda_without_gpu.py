@@ -88,7 +88,9 @@ KERNEL, ENGINE, STAGED = CopyWay.KERNEL, CopyWay.COPY_ENGINE, CopyWay.STAGED
         ({}, 4 << 10, 256 << 10, False, (KERNEL, KERNEL)),
         ({}, 256, 16 << 10, True, (KERNEL, KERNEL)),
         ({}, 32 << 10, 2 << 20, False, (KERNEL, ENGINE)),
-        ({}, 64 << 10, 4 << 20, True, (STAGED, STAGED)),
+        ({}, 64 << 10, 4 << 20, True, (ENGINE, STAGED)),
+        ({}, 64 << 10, 64 << 10, True, (ENGINE, ENGINE)),
+        ({}, 4 << 10, 8 << 10, True, (KERNEL, KERNEL)),
         ({}, 64 << 10, 4 << 20, False, (ENGINE, ENGINE)),
         ({}, 2 << 20, 2 << 20, True, (ENGINE, ENGINE)),
         ({"way_h2d": KERNEL}, 1 << 20, 1 << 20, True, (KERNEL, ENGINE)),
@@ -124,6 +126,16 @@ def test_settings_say_how_a_gpu_copies_when_nobody_else_does(
 ) -> None:
     with Cache.open(MODEL, config(host=8, **settings)) as cache:
         assert cache.devices._settings.options() == expected
+
+
+def test_the_hosts_arena_and_the_disks_buffers_are_what_is_pinned(tmp_path: Path) -> None:
+    with Cache.open(MODEL, config(tmp_path, host=8, disk=8)) as cache:
+        arena, *buffers = cache.devices._regions
+        assert (arena.num_bytes, arena.unit_bytes) == (8 * 4096, 4096)
+        assert sum(region.num_bytes for region in buffers) == 128 << 20
+        assert all(region.num_bytes % region.unit_bytes == region.address % 4096 == 0 for region in buffers)
+    with Cache.open(MODEL, config(host=8)) as cache:
+        assert len(cache.devices._regions) == 1
 
 
 def test_the_pool_reserves_dynamos_lists_and_scratch_for_two_transfers_each_way() -> None:

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from tests.helpers.tier_samples import ODD_BLOCK_BYTES
 from tiercel.plan import Completion, Move, OperationKind, Plan, pack_slots
 from tiercel.tiers.base import BlockLabels, BlockMemory, BlockStatus, Slots, Statuses, Tier, TierName
 from tiercel.tiers.host import HostTier
+from tiercel.tiers.memory import allocate_memory
 from tiercel.tiers.null import NullTier
 from tiercel.transfer.engine import TransferEngine
 from tiercel.transfer.lanes import TransferSettings
+from tiercel.transfer.sides import EngineSide
 
 NUM_BLOCKS = 4
 
@@ -56,3 +59,56 @@ def test_the_disk_is_given_the_next_chunk_before_the_last_one_has_ended(kind: Op
     assert set(completions.get(timeout=30).statuses) == {BlockStatus.OK}
     assert engine.close()
     host.close()
+
+
+class CountedTier(NullTier):
+    """A host tier that writes for a while, and knows how many writes run at once and how large they are."""
+
+    def __init__(self) -> None:
+        super().__init__(name=TierName.HOST, num_slots=NUM_BLOCKS, block_bytes=ODD_BLOCK_BYTES)
+        self._counting = threading.Lock()
+        self._num_running = 0
+        self.most_running = 0
+        self.sizes: list[int] = []
+
+    def write(self, slots: Slots, source: BlockMemory, labels: BlockLabels) -> Statuses:
+        with self._counting:
+            self._num_running += 1
+            self.most_running = max(self.most_running, self._num_running)
+            self.sizes.append(len(slots))
+        time.sleep(0.2)
+        with self._counting:
+            self._num_running -= 1
+        return super().write(slots, source, labels)
+
+
+@pytest.mark.parametrize(("on_gpu", "at_once", "sizes"), [(True, 2, [2, 2]), (False, 1, [1, 1, 1, 1])])
+def test_a_gpu_stores_two_large_chunks_at_once_and_a_processor_one_small_one(
+    on_gpu: bool, at_once: int, sizes: list[int]
+) -> None:
+    completions: queue.SimpleQueue[Completion] = queue.SimpleQueue()
+    host = CountedTier()
+    settings = TransferSettings(chunk_bytes=ODD_BLOCK_BYTES, gpu_chunk_bytes=2 * ODD_BLOCK_BYTES)
+    engine = TransferEngine({TierName.HOST: host}, settings, on_completion=completions.put)
+    packed = pack_slots(np.arange(NUM_BLOCKS, dtype=np.uint32))
+    move = Move(
+        source=TierName.GPU,
+        target=TierName.HOST,
+        first_block=0,
+        num_blocks=NUM_BLOCKS,
+        source_slots=b"",
+        target_slots=packed,
+    )
+    plan = Plan(
+        ticket=1,
+        kind=OperationKind.STORE,
+        first_block=0,
+        num_blocks=NUM_BLOCKS,
+        moves=(move,),
+        frees=(),
+        deadline_s=60.0,
+    )
+    engine.submit(plan, EngineSide(allocate_memory(NUM_BLOCKS, ODD_BLOCK_BYTES), on_gpu))
+    assert set(completions.get(timeout=30).statuses) == {BlockStatus.OK}
+    assert (host.most_running, host.sizes) == (at_once, sizes)
+    assert engine.close()

@@ -12,7 +12,10 @@ class CapacitySettings:
     """Which tiers there are and how much each holds."""
 
     enable_cpu: bool = setting(
-        True, "Keep blocks in host memory.", kind=Kind.FLAG, measure="Hit rate of the host tier against its bytes."
+        True,
+        "Keep blocks in host memory. Without it they go between disk and GPU through pinned buffers of 128 MiB.",
+        kind=Kind.FLAG,
+        measure="Hit rate of the host tier against its bytes.",
     )
     enable_ssd: bool = setting(
         False,

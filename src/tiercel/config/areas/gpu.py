@@ -7,7 +7,7 @@ from tiercel.config.settings import Kind, setting
 
 @dataclass(frozen=True, kw_only=True)
 class GpuSettings:
-    """How blocks move between a GPU and host memory. Without effect on memory that is not on a GPU."""
+    """How blocks move between a GPU and host memory."""
 
     use_ce_transfer_h2d: bool | None = setting(
         None,

@@ -13,7 +13,9 @@ from tiercel.config.notes import Note, NoteKind
 METRICS_PORT = 6880
 """Where KVBM serves metrics unless told otherwise."""
 
-_GPU = "it tunes transfers to a GPU, which this version does not do yet"
+_GPU = "how blocks move to and from a GPU was chosen by measurement; use_ce_transfer_* and transfer_sms_* change it"
+_GDS = "this version does without GPUDirect Storage: blocks go between disk and GPU through pinned buffers"
+_ONBOARD = "a load is asked for whole or layer by layer in the call (Cache.load, by_layer)"
 _REMOTE = "this version has no remote tier; blocks are kept in host memory and on disk only"
 _PROCESS = "the cache runs in the engine's process: there is no leader, worker or message bus to set up"
 _QUEUES = "transfer_queue_depth_max bounds what waits, and transfer_chunk_bytes what moves at once"
@@ -74,7 +76,7 @@ _TIERS = _named(
             differs=_BLOCKS,
         ),
         taken("cache.disk.storage_path", text("ssd_cache_dir"), "DYN_KVBM_DISK_CACHE_DIR"),
-        ignored("cache.disk.use_gds", _GPU),
+        ignored("cache.disk.use_gds", _GDS),
         ignored(
             "cache.parallelism", "tp_size and use_mla of the model say how ranks share blocks", "DYN_KVBM_NCCL_MLA_MODE"
         ),
@@ -106,7 +108,7 @@ _OFFLOAD = _named(
         ),
         ignored("offload.g2_to_g3.max_concurrent_transfers", _QUEUES),
         ignored("offload.g2_to_g3.max_batch_size", _QUEUES),
-        ignored("onboard", _GPU, subtree=True),
+        ignored("onboard", _ONBOARD, subtree=True),
     )
 )
 

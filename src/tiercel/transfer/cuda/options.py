@@ -46,7 +46,9 @@ class CudaCopyOptions:
     Attributes:
         way_h2d: who moves a load's bytes.
         way_d2h: who moves a store's bytes.
-        staged_run_bytes: mean length of a block's runs up to which AUTO stages, in both directions, what can be staged.
+        staged_run_bytes_h2d: mean length of a block's runs up to which AUTO stages loads, where there are several runs and
+            they can be staged.
+        staged_run_bytes_d2h: the same for stores.
         staged_block_bytes: least bytes of a block that AUTO stages: they are what the copy engine is given at once.
         engine_run_bytes_h2d: mean length of a block's runs from which AUTO loads what is not staged through the copy engine.
         engine_run_bytes_d2h: the same for stores, which nobody waits for: what matters is that the engine is not slowed.
@@ -69,13 +71,14 @@ class CudaCopyOptions:
 
     way_h2d: CopyWay = CopyWay.AUTO
     way_d2h: CopyWay = CopyWay.AUTO
-    staged_run_bytes: int = 128 << 10
-    staged_block_bytes: int = 64 << 10
+    staged_run_bytes_h2d: int = 48 << 10
+    staged_run_bytes_d2h: int = 128 << 10
+    staged_block_bytes: int = 256 << 10
     engine_run_bytes_h2d: int = 64 << 10
     engine_run_bytes_d2h: int = 32 << 10
     num_ctas_h2d: int = 4
     num_ctas_d2h: int = 2
-    num_ctas_staged: int = 4
+    num_ctas_staged: int = 8
     num_streams: int = 4
     batch_copies: int = 256
     staging_bytes: int = 64 << 20
@@ -86,7 +89,8 @@ class CudaCopyOptions:
 
     def __post_init__(self) -> None:
         ranges = {
-            "staged_run_bytes": _BYTES_MAX,
+            "staged_run_bytes_h2d": _BYTES_MAX,
+            "staged_run_bytes_d2h": _BYTES_MAX,
             "staged_block_bytes": _BYTES_MAX,
             "engine_run_bytes_h2d": _BYTES_MAX,
             "engine_run_bytes_d2h": _BYTES_MAX,
@@ -115,18 +119,18 @@ class CudaCopyOptions:
 
     def load_way(self, shape: BlockShape) -> CopyWay:
         """Say who loads blocks; never AUTO."""
-        return self._way(self.way_h2d, self.engine_run_bytes_h2d, shape)
+        return self._way(self.way_h2d, self.staged_run_bytes_h2d, self.engine_run_bytes_h2d, shape)
 
     def store_way(self, shape: BlockShape) -> CopyWay:
         """Say who stores blocks; never AUTO."""
-        return self._way(self.way_d2h, self.engine_run_bytes_d2h, shape)
+        return self._way(self.way_d2h, self.staged_run_bytes_d2h, self.engine_run_bytes_d2h, shape)
 
-    def _way(self, asked: CopyWay, engine_run_bytes: int, shape: BlockShape) -> CopyWay:
+    def _way(self, asked: CopyWay, staged_run_bytes: int, engine_run_bytes: int, shape: BlockShape) -> CopyWay:
         if asked is CopyWay.STAGED:
             return CopyWay.STAGED if shape.stageable else CopyWay.KERNEL
         if asked is not CopyWay.AUTO:
             return asked
-        short = shape.run_bytes <= self.staged_run_bytes
+        short = shape.run_bytes <= min(staged_run_bytes, shape.block_bytes / 2)
         if shape.stageable and short and shape.block_bytes >= self.staged_block_bytes:
             return CopyWay.STAGED
         return CopyWay.COPY_ENGINE if shape.run_bytes >= engine_run_bytes else CopyWay.KERNEL
