@@ -44,7 +44,7 @@ def test_the_explanation_shows_values_sources_notes_and_what_follows() -> None:
     assert rows["num_cpu_blocks"].source == "environment TIERCEL_NUM_CPU_BLOCKS"
     assert rows["ssd_cache_dir"].value == "/a;/b"
     assert (rows["enable_ssd"].value, rows["metrics_port"].value) == ("true", "null")
-    assert [(note.key, note.kind) for note in explained.notes] == [("enable_gds", NoteKind.IGNORED)]
+    assert [(note.key, note.kind, note.loud) for note in explained.notes] == [("enable_gds", NoteKind.IGNORED, True)]
     derived = {row.key: row.value for row in explained.derived}
     assert derived["token bytes"] == "524288"
     assert derived["block bytes"] == str(BLOCK)

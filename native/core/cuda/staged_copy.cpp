@@ -55,6 +55,8 @@ void Copier::queue_staged(Direction direction, Channel& channel, const DevicePro
       std::min(options_.scratch_bytes / Channel::kParts, std::max(kLeastPartBytes, blocks.size() * stride / 4));
   const std::size_t part_blocks = std::clamp<std::size_t>(part_bytes / stride, 1, blocks.size());
 
+  channel.arguments.reserve(2 *
+                            blocks.size_bytes());  // what may fail for want of memory comes before any work is queued
   const Scratch scratch(*pool_, Channel::kParts * part_blocks * stride, filling, emptying);
   std::vector<std::uint64_t> places(blocks.size());
   for (std::size_t i = 0; i < places.size(); ++i) {

@@ -137,8 +137,8 @@ class Devices:
 
     def pools(self) -> list[GpuPoolUse]:
         """What copies take on each GPU beside the blocks."""
-        with self._lock:
-            return [GpuPoolUse(device, **copier.pool.use()) for device, copier in sorted(self._copiers.items())]
+        copiers = list(self._copiers.items())  # without the lock, which is held for seconds while memory is pinned
+        return [GpuPoolUse(device, **copier.pool.use()) for device, copier in copiers]
 
     def close(self) -> None:
         """Unpin everything and let go of the devices. Idempotent. No copy may be under way."""
