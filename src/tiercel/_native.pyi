@@ -506,7 +506,11 @@ class LookupTally:
     """Counts lookups. Thread-safe; a call takes well below a microsecond and never waits for another thread's turn."""
 
     def __init__(
-        self, *, seconds_bounds: tuple[float, ...], hit_ratio_bounds: tuple[float, ...], hit_blocks_bounds: tuple[float, ...]
+        self,
+        *,
+        seconds_bounds: tuple[float, ...],
+        hit_ratio_bounds: tuple[float, ...],
+        hit_blocks_bounds: tuple[float, ...],
     ) -> None:
         """Upper bounds of the histograms' buckets, ascending, inclusive."""
     def observe(

@@ -3,7 +3,7 @@
 Used by `memory`, which is what others see.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,17 +85,22 @@ def axis_names(axes: str, geometry: BlockGeometry, has_values: bool, num_heads: 
     return names
 
 
+def check_lists(keys: object, values: object) -> None:
+    """Raise TypeError for arrays that were not given as lists; values may be None."""
+    for name, given in (("keys", keys), ("values", [] if values is None else values)):
+        if not isinstance(given, Sized):
+            kind = "None" if given is None else f"a {type(given).__name__}"
+            raise TypeError(f"{name}: must be a list of arrays, one for each layer or one for all of them, not {kind}")
+
+
 def labelled_arrays(
     geometry: BlockGeometry, keys: Sequence[object], values: Sequence[object] | None, all_layers: bool
 ) -> Iterator[tuple[str, int, int, object]]:
     """Yield each array with its name for messages, its part (0 keys, 1 values) and its layer."""
     expected = 1 if all_layers else geometry.num_layers
     for name, part, arrays in (("keys", 0, keys), ("values", 1, values)):
-        if arrays is None and name == "values":
+        if arrays is None:
             continue
-        if not hasattr(arrays, "__len__"):
-            kind = "None" if arrays is None else f"a {type(arrays).__name__}"
-            raise TypeError(f"{name}: must be a list of arrays, one for each layer or one for all of them, not {kind}")
         if len(arrays) != expected:
             reason = "axes names layer" if all_layers else "one for each layer"
             raise ValueError(f"{name}: {len(arrays)} arrays, must be {expected} ({reason})")

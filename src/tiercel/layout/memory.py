@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 
 from tiercel._native import CopyProgram
 from tiercel.layout.arrays import HOST_DEVICE, engine_array
-from tiercel.layout.described import DescribedArrays, PlacedArray, axis_names, checked_blocks, labelled_arrays
+from tiercel.layout.described import (
+    DescribedArrays,
+    PlacedArray,
+    axis_names,
+    check_lists,
+    checked_blocks,
+    labelled_arrays,
+)
 from tiercel.layout.events import check_event, event_handle
 from tiercel.layout.geometry import BlockGeometry
 
@@ -75,6 +82,7 @@ class EngineMemory:
                 several devices.
             TypeError: something is no array, or `axes` is no text.
         """
+        check_lists(keys, values)
         start, stop = (0, geometry.num_kv_heads) if head_range is None else head_range
         if not 0 <= start < stop <= geometry.num_kv_heads:
             raise ValueError(f"head_range = {head_range}: must lie in [0, {geometry.num_kv_heads}] and hold a head")

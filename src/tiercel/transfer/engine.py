@@ -227,9 +227,7 @@ class TransferEngine:
         with self._memory(chunk, move.source, move.source_slots, stop) as memory:
             return self._tiers[move.target].write(unpack_slots(move.target_slots)[start:stop], memory, labels)
 
-    def _memory(
-        self, chunk: Chunk, tier: TierName, slots: bytes, stop: int
-    ) -> AbstractContextManager[BlockMemory]:
+    def _memory(self, chunk: Chunk, tier: TierName, slots: bytes, stop: int) -> AbstractContextManager[BlockMemory]:
         """Memory of a move's faster side, for as long as a tier uses it."""
         if tier is TierName.GPU:
             first = chunk.job.plan.moves[chunk.move].first_block
