@@ -19,7 +19,8 @@ pytestmark = pytest.mark.skipif(
 
 class _Metric:
     def __init__(self, *, name: str, documentation: str, labelnames: list[str]) -> None:
-        self.name, self.value, self.labelled = name, 0, ()
+        self.name, self.value = name, 0
+        self.labelled: tuple[object, ...] = ()
 
     def labels(self, *values: object) -> "_Metric":
         self.labelled = values

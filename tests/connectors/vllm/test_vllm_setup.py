@@ -113,7 +113,10 @@ def test_engines_of_several_ranks_are_refused_by_name() -> None:
     for name in ("tensor_parallel_size", "pipeline_parallel_size", "decode_context_parallel_size"):
         with pytest.raises(ConfigError, match=f"{name} = 2"):
             require_parallelism(SimpleNamespace(parallel_config=SimpleNamespace(**{name: 2})))
-    require_parallelism(SimpleNamespace(parallel_config=SimpleNamespace(tensor_parallel_size=1)))
+    with pytest.raises(ConfigError, match="distributed_executor_backend = mp"):
+        require_parallelism(SimpleNamespace(parallel_config=SimpleNamespace(distributed_executor_backend="mp")))
+    one = SimpleNamespace(tensor_parallel_size=1, distributed_executor_backend="uni")
+    require_parallelism(SimpleNamespace(parallel_config=one))
 
 
 def test_scales_that_change_with_each_run_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""Real vLLM on the CPU, in one process and with its engine core in another: stored, found after a restart, answers unchanged."""
+"""Real vLLM on the CPU: stored, found after a restart, answers unchanged; workers in other processes are refused by name."""
 
 import importlib.util
 import json
@@ -20,11 +20,10 @@ pytestmark = [
 _ROOT = Path(__file__).parents[3]
 
 
-@pytest.mark.parametrize("processes", ["one", "two"])
-def test_answers_stay_the_same_and_hits_survive_a_restart(tmp_path: Path, processes: str) -> None:
+def _serve(folder: Path, *, one_process: bool) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0" if processes == "one" else "1",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0" if one_process else "1",
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "OMP_NUM_THREADS": "1",
@@ -32,17 +31,27 @@ def test_answers_stay_the_same_and_hits_survive_a_restart(tmp_path: Path, proces
         "HF_HUB_OFFLINE": "1",
         "PYTHONPATH": str(_ROOT),
     }
-    ended = subprocess.run(
-        [sys.executable, str(Path(__file__).parent / "serve_small.py"), str(tmp_path)],
+    return subprocess.run(
+        [sys.executable, str(Path(__file__).parent / "serve_small.py"), str(folder)],
         env=environment,
         capture_output=True,
         text=True,
         timeout=500,
         check=False,
     )
+
+
+def test_answers_stay_the_same_and_hits_survive_a_restart(tmp_path: Path) -> None:
+    ended = _serve(tmp_path, one_process=True)
     assert ended.returncode == 0, ended.stderr[-4000:]
     alone, cold, warm = json.loads(ended.stdout.strip().splitlines()[-1])
     assert cold["tokens"] == alone["tokens"]
     assert warm["tokens"] == alone["tokens"]
     assert cold["cached"] == [0, 0, 0]
     assert warm["cached"] == [192, 320, 96], "every full block but the last token's, from disk"
+
+
+def test_a_worker_in_another_process_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    ended = _serve(tmp_path, one_process=False)
+    assert ended.returncode != 0
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING=0" in ended.stderr + ended.stdout

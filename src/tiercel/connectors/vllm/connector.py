@@ -90,13 +90,16 @@ class TiercelConnector(KVConnectorBase_V1, SupportsHMA):
     # ── worker ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def register_kv_caches(self, kv_caches: dict[str, Any]) -> None:
+        """Take the KV tensors and open the cache; raises ConfigError or TierError."""
         self._worker.register(self._vllm_config, self._kv_cache_config, kv_caches, vllm_version)
 
     def handle_preemptions(self, kv_connector_metadata: Any) -> None:
+        """Fence blocks that vLLM took back, before they are written again."""
         assert isinstance(kv_connector_metadata, StepPlan)
         self._worker.fence(kv_connector_metadata)
 
     def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
+        """Launch loads; requests wait for them without blocking others."""
         self._worker.load(self._plan())
 
     def wait_for_layer_load(self, layer_name: str) -> None:
@@ -106,33 +109,42 @@ class TiercelConnector(KVConnectorBase_V1, SupportsHMA):
         """Blocks are stored whole, behind the pass."""
 
     def wait_for_save(self) -> None:
+        """Launch the stores of what this step completed; nothing is waited for."""
         self._worker.store(self._plan())
 
     def get_finished(self, finished_req_ids: set[str]) -> tuple[set[str] | None, set[str] | None]:
+        """Return requests whose blocks were read, and requests whose loads ended."""
         sent, received = self._worker.finished(finished_req_ids)
         return sent or None, received or None
 
     def get_block_ids_with_load_errors(self) -> set[int]:
+        """Return blocks that loads did not fill; vLLM computes them."""
         return self._worker.take_failed_blocks()
 
     # ── scheduler ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def on_new_request(self, request: Any) -> None:
+        """Meet a request."""
         self._scheduler.on_new_request(request)
 
     def get_num_new_matched_tokens(self, request: Any, num_computed_tokens: int) -> tuple[int | None, bool]:
+        """Return how many tokens behind vLLM's own hit will be loaded; None: ask again."""
         return self._scheduler.num_new_matched_tokens(request, num_computed_tokens)
 
     def update_state_after_alloc(self, request: Any, blocks: Any, num_external_tokens: int) -> None:
+        """Order the load that vLLM has made room for."""
         self._scheduler.update_after_alloc(request, blocks.get_block_ids()[0], num_external_tokens)
 
     def build_connector_meta(self, scheduler_output: Any) -> StepPlan:
+        """Return what the worker is to do in this step."""
         return self._scheduler.build_plan(scheduler_output)
 
     def update_connector_output(self, connector_output: Any) -> None:
+        """Note which loads ended."""
         self._scheduler.loads_ended(connector_output.finished_recving or ())
 
     def get_external_cache_hit_sources(self, request: Any, num_external_tokens: int) -> dict[Any, int]:
+        """Split a load's tokens by the tier that they lay in."""
         # Only versions that have the enum ask.
         from vllm.v1.metrics.cache_hit_source import CacheHitSource
 
@@ -143,27 +155,33 @@ class TiercelConnector(KVConnectorBase_V1, SupportsHMA):
         return {names[tier]: count for tier, count in found.items()}
 
     def get_kv_connector_stats(self) -> TiercelStats | None:
+        """Return counts since the last call, once a second."""
         return None if self._counting is None else self._counting.take()
 
     @classmethod
     def build_kv_connector_stats(cls, data: dict[str, Any] | None = None) -> TiercelStats | None:
+        """Take counts back in that came from another process."""
         return TiercelStats(data=data or {})
 
     @classmethod
     def build_prom_metrics(
         cls, vllm_config: Any, metric_types: Any, labelnames: list[str], per_engine_labelvalues: Any
     ) -> TiercelPromMetrics | None:
+        """Make the counters of vLLM's /metrics."""
         return TiercelPromMetrics(vllm_config, metric_types, labelnames, per_engine_labelvalues)
 
     def request_finished(self, request: Any, block_ids: list[int]) -> tuple[bool, dict[str, Any] | None]:
+        """Forget a request; True if vLLM is to keep its blocks until a store has read them."""
         return self._scheduler.request_finished(request, block_ids), None
 
     def request_finished_all_groups(
         self, request: Any, block_ids: tuple[list[int], ...]
     ) -> tuple[bool, dict[str, Any] | None]:
+        """As `request_finished`: there is one group."""
         return self.request_finished(request, block_ids[0])
 
     def reset_cache(self) -> bool | None:
+        """Forget every block, durably; False if that failed."""
         with self._engine.failures.guard("reset"):
             self._scheduler.reset()
             return True

@@ -116,8 +116,8 @@ class SharedEngine:
         """
         if self.cache is None:
             raise ConfigError(
-                "TiercelConnector's scheduler finds no worker in its process: this version needs vLLM to run one worker, in "
-                "the engine's own process; leave --distributed-executor-backend out, or set it to uni"
+                "TiercelConnector's scheduler finds no worker in its process; set --distributed-executor-backend to uni, and "
+                "on CPUs VLLM_ENABLE_V1_MULTIPROCESSING=0"
             )
         return self.cache
 

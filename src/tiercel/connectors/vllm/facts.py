@@ -11,6 +11,9 @@ from tiercel import ConfigError
 TENSOR_PARALLEL_MAX = 1
 """Ranks whose memory one cache can reach."""
 
+_OTHER_PROCESSES = ("mp", "ray")
+"""Executors that put workers into processes of their own."""
+
 _WHOLE = ("FullAttentionSpec", "MLAAttentionSpec", "TQFullAttentionSpec")
 """vLLM's names of layers whose KV is kept whole. Told apart by name, since the classes come and go with its versions."""
 
@@ -33,6 +36,12 @@ def require_parallelism(vllm_config: Any) -> None:
                 f"{name} = {value}: this version of TiercelConnector reaches engines with {name} = {most}; "
                 f"run vLLM so, or without this connector"
             )
+    backend = getattr(parallel, "distributed_executor_backend", None)
+    if backend in _OTHER_PROCESSES:
+        raise ConfigError(
+            f"distributed_executor_backend = {backend}: vLLM's worker runs in another process than its scheduler, where this "
+            f"version of TiercelConnector does not reach; set it to uni, and on CPUs VLLM_ENABLE_V1_MULTIPROCESSING=0"
+        )
 
 
 def whole_group(kv_cache_config: Any) -> Any:

@@ -35,16 +35,20 @@ class TiercelStats(KVConnectorStats):
     data: dict[str, int]
 
     def reset(self) -> None:
+        """Start over."""
         self.data = {}
 
     def aggregate(self, other: Any) -> "TiercelStats":
+        """Return the sums of both."""
         names = {*self.data, *other.data}
         return TiercelStats(data={name: self.data.get(name, 0) + other.data.get(name, 0) for name in names})
 
     def reduce(self) -> dict[str, int | float]:
+        """Return what vLLM logs."""
         return {name: value for name, value in self.data.items() if value}
 
     def is_empty(self) -> bool:
+        """Whether nothing was counted."""
         return not any(self.data.values())
 
 
@@ -60,6 +64,7 @@ class TiercelPromMetrics(KVConnectorPromMetrics):
         }
 
     def observe(self, transfer_stats_data: dict[str, Any], engine_idx: int = 0) -> None:
+        """Add one report."""
         labels = self.per_engine_labelvalues[engine_idx]
         for name, value in transfer_stats_data.items():
             if value and name in self._counters:
