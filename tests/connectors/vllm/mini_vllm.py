@@ -4,6 +4,7 @@ A real engine in small, not a mock: `Mini.step` schedules and computes as vLLM d
 whether a request's blocks hold the bytes that computing them would have given.
 """
 
+import time
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -109,6 +110,11 @@ class Mini:
             self.free += self.held.pop(request_id).block_ids
         return plan
 
+    def _idle(self) -> None:
+        """A step with nothing to compute, after which vLLM's engine sleeps for a millisecond."""
+        self.step()
+        time.sleep(0.001)
+
     def _compute(self, one: MiniRequest, count: int) -> None:
         start, stop = one.num_computed_tokens // BLOCK, (one.num_computed_tokens + count) // BLOCK
         sequence = self.cache.sequence(np.array(one.all_token_ids, np.int32))
@@ -125,14 +131,14 @@ class Mini:
         for _ in range(5000):
             if external is not None:
                 break
-            self.step()
+            self._idle()
             external = self.ask(one)
         assert external is not None, "asked to ask again for too long"
         self.admit(one, external)
         for _ in range(5000):
             if not one.waits_for_load:
                 break
-            self.step()
+            self._idle()
         assert not one.waits_for_load, "the load was never reported"
         first = True
         while one.num_computed_tokens < one.num_tokens:
@@ -162,7 +168,7 @@ class Mini:
         for _ in range(5000):
             if not self.held:
                 return
-            self.step()
+            self._idle()
         raise AssertionError(f"blocks of {sorted(self.held)} are held for good")
 
     def preempt(self, one: MiniRequest) -> None:
