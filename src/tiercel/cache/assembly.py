@@ -171,7 +171,6 @@ def assemble(
         control = make_control(settings)
         if disk is not None:
             _restore(control, disk)
-            return_freed_memory()  # what recovery needed for a moment: as much again as what it leaves
         opened.pop_all()
     return Assembly(
         config=config,
@@ -292,3 +291,4 @@ def _restore(control: Control, disk: DiskTier) -> None:
     if len(rejected):
         disk.free(np.ascontiguousarray(rejected))
         _logger.info("%d recovered blocks were recorded twice; the newer records stand", len(rejected))
+    return_freed_memory()  # what recovery needed for a moment: as much again as what it leaves
