@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tiercel.hashing import Sequence
     from tiercel.layout import BlockGeometry, EngineBlocks, EngineMemory
     from tiercel.plan import Segment
+    from tiercel.ranks import RankAgent, RankGroup, RankTimeouts
     from tiercel.tiers.base import BlockStatus, TierName
 
 __version__ = "0.1.0"
@@ -51,6 +52,9 @@ _HOMES = {
     "Lookup": "control",
     "ModelConfig": "config",
     "Outcome": "cache",
+    "RankAgent": "ranks",
+    "RankGroup": "ranks",
+    "RankTimeouts": "ranks",
     "Segment": "plan",
     "Sequence": "hashing",
     "StaleTicketError": "errors",
@@ -85,6 +89,9 @@ __all__ = [
     "Lookup",
     "ModelConfig",
     "Outcome",
+    "RankAgent",
+    "RankGroup",
+    "RankTimeouts",
     "Segment",
     "Sequence",
     "StaleTicketError",

@@ -10,7 +10,7 @@ the others and carries its cause. A broken invariant is an `assert`. Connectors 
     ├── StaleTicketError                the cache was reset between the lookup and the launch
     ├── ThrottledError                  a bounded queue or a tier is full; try later or recompute
     ├── DeadlineError                   a wait or a move outlived its deadline
-    ├── DeviceError                     a GPU, its driver or its compiler cannot be used
+    ├── DeviceError                     a GPU, its driver or its compiler, or a rank's process, cannot be used
     ├── StatusError                     a running cache did not tell its state
     └── TierError                       a tier cannot serve
         ├── DirectoryLockedError        another process holds the cache directory
@@ -44,7 +44,8 @@ class DeadlineError(TiercelError, TimeoutError):
 
 
 class DeviceError(TiercelError):
-    """A GPU, its driver or the compiler of its kernels cannot be used; the message names what was found and what to do."""
+    """A GPU, its driver or the compiler of its kernels, or a rank's process, cannot be used; the message names what was found and
+    what to do."""
 
 
 class StatusError(TiercelError):

@@ -6,7 +6,7 @@ numpy arrays in every test run and over CUDA tensors on a GPU machine. A case is
 
 import ctypes
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -171,6 +171,23 @@ def shard_case(seed: int, layout: str) -> CopyCase:
     """Return a random case of a tensor-parallel rank, which holds some of the heads."""
     cases = (random_case(1000 * seed + attempt, layout) for attempt in range(1000))
     return next(case for case in cases if case.heads[1] - case.heads[0] < case.geometry.num_kv_heads)
+
+
+def shards_of_one(seed: int, num_ranks: int) -> list[CopyCase]:
+    """Return the ranks' shares of random blocks, each in a layout of its own; all move the same blocks."""
+    rng = np.random.default_rng(seed)
+    first = random_case(seed, str(rng.choice([name for name in LAYOUTS if name != "mla"])))
+    heads_a_rank = int(rng.integers(1, 4))
+    geometry = replace(first.geometry, num_kv_heads=num_ranks * heads_a_rank)
+    names = [str(rng.choice([name for name in LAYOUTS if name != "mla"])) for _ in range(num_ranks)]
+    cases = []
+    for rank, name in enumerate(names):
+        heads = (rank * heads_a_rank, (rank + 1) * heads_a_rank)
+        axes = tuple(LAYOUTS[name].split())
+        case = CopyCase(geometry, axes, heads, first.num_blocks, name.startswith("apart"), first.ids)
+        _add_arrays(case, rng)
+        cases.append(case)
+    return cases
 
 
 def vector_case(num_blocks: int) -> CopyCase:

@@ -53,7 +53,7 @@ class SmallEngine:
         """Compute the sequence's full blocks from `start` on into engine blocks from `at` on; returns those."""
         for offset, key in enumerate(sequence.keys(start)):
             for layer, array, part in self._arrays():
-                array[at + offset] = _expected(key, layer, part, array[0].shape)
+                array[at + offset] = block_content(key, layer, part, array[0].shape)
         return self.blocks(at, at + sequence.num_blocks - start)
 
     def poison(self) -> None:
@@ -64,7 +64,7 @@ class SmallEngine:
         """Assert that blocks of a sequence, from `first` on, lie at engine blocks from `at` on, byte for byte."""
         for block, key in enumerate(sequence.keys(first, first + num_blocks)):
             for layer, array, part in self._arrays():
-                expected = _expected(key, layer, part, array[0].shape)
+                expected = block_content(key, layer, part, array[0].shape)
                 assert np.array_equal(array[at + block], expected), (
                     f"block {block}, layer {layer}, {'KV'[part]}: wrong bytes"
                 )
@@ -74,7 +74,8 @@ class SmallEngine:
         return [(layer, array, part) for layer, pair in enumerate(pairs) for part, array in enumerate(pair)]
 
 
-def _expected(key: NDArray[np.uint8], layer: int, part: int, shape: tuple[int, ...]) -> NDArray[np.uint16]:
+def block_content(key: NDArray[np.uint8], layer: int, part: int, shape: tuple[int, ...]) -> NDArray[np.uint16]:
+    """What a block's keys (part 0) or values of a layer are."""
     num_bytes = 2 * int(np.prod(shape))
     stream = hashlib.shake_128(key.tobytes() + bytes([layer, part])).digest(num_bytes)
     return np.frombuffer(stream, np.uint16).reshape(shape)

@@ -24,7 +24,7 @@ from tiercel.tiers.base import Tier, TierName
 from tiercel.tiers.disk import DiskTier
 from tiercel.tiers.disk_options import DiskOptions
 from tiercel.tiers.host import HostTier
-from tiercel.tiers.memory import return_freed_memory
+from tiercel.tiers.memory import SharedMemory, return_freed_memory
 from tiercel.transfer import Devices, GpuCopySettings, TransferSettings
 
 _logger = logging.getLogger(__name__)
@@ -51,6 +51,7 @@ class Assembly:
     disk: DiskTier | None
     record_bytes_max: int
     devices: Devices
+    shared_memory: tuple[SharedMemory, ...]
 
     @property
     def disk_folder(self) -> Path | None:
@@ -189,6 +190,7 @@ def assemble(
         disk=disk,
         record_bytes_max=resolved.record_bytes_max,
         devices=_devices(resolved, host, disk, notes),
+        shared_memory=tuple(tier.shared_memory for tier in (host, disk) if tier is not None),
     )
 
 
@@ -202,7 +204,7 @@ def _devices(resolved: ResolvedConfig, host: HostTier | None, disk: DiskTier | N
         pool_reserve_bytes=resolved.gpu_pool_reserve_bytes,
         pool_release_bytes=resolved.gpu_pool_release_bytes,
     )
-    regions = [region for tier in (host, disk) if tier is not None for region in tier.regions]
+    regions = [tier.shared_memory.region for tier in (host, disk) if tier is not None]
     return Devices(regions, settings, note=partial(notes.add, kind="gpu"))
 
 

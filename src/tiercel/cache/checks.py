@@ -9,6 +9,10 @@ from tiercel.control import Lookup
 from tiercel.hashing import Sequence
 from tiercel.layout import EngineBlocks
 from tiercel.telemetry.logs import check_request_id
+from tiercel.transfer import RemoteBlocks
+
+Blocks = EngineBlocks | RemoteBlocks
+"""Blocks of an engine: in memory that this process reaches, or that other processes hold."""
 
 _TIMEOUT_S_MAX = 86400.0
 """Longest deadline of an operation, as of `transfer_timeout_s`."""
@@ -54,7 +58,7 @@ class ArgumentChecks:
         except TypeError as error:
             raise TypeError(f"limit_tokens = {limit_tokens!r}: must be an integer, or None for no limit") from error
 
-    def memory(self, blocks: EngineBlocks) -> None:
+    def memory(self, blocks: Blocks) -> None:
         """Raise TypeError for something else than engine blocks, ValueError for blocks of another geometry."""
         if not hasattr(blocks, "memory"):
             raise TypeError(f"a {type(blocks).__name__} is no EngineBlocks; make them with EngineMemory.blocks")
@@ -62,7 +66,7 @@ class ArgumentChecks:
         if theirs is not self._geometry and theirs != self._geometry:
             raise ValueError(f"the engine's memory is described for {theirs}; describe it with this cache's geometry")
 
-    def target(self, target: EngineBlocks, num_blocks: int) -> None:
+    def target(self, target: Blocks, num_blocks: int) -> None:
         """Raise for blocks that so many cannot be loaded into."""
         self.memory(target)
         if target.num_blocks < num_blocks:
@@ -72,7 +76,7 @@ class ArgumentChecks:
         if not target.are_distinct:
             raise ValueError("the target names a block twice; each block is loaded into a place of its own")
 
-    def source(self, source: EngineBlocks, first_block: int) -> None:
+    def source(self, source: Blocks, first_block: int) -> None:
         """Raise for blocks that cannot be stored as those from `first_block` on."""
         if first_block < 0:
             raise ValueError(f"first_block = {first_block}: must not be negative")

@@ -39,6 +39,8 @@ class CacheCore:
         self.geometry: BlockGeometry = assembly.geometry
         self.devices = assembly.devices
         """GPUs that engines' memory lies on; `devices.attach` prepares one."""
+        self.shared_memory = assembly.shared_memory
+        """What ranks map (`RankGroup`): the host tier's slots, the disk tier's buffers."""
         self._assembly = assembly
         self._observer = Observer(assembly)
         self._reporter = Reporter(assembly)

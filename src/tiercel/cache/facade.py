@@ -19,13 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiercel.cache.assembly import Progress, assemble
-from tiercel.cache.checks import looked_up
+from tiercel.cache.checks import Blocks, looked_up
 from tiercel.cache.core import CacheCore
 from tiercel.cache.tickets import Ticket
 from tiercel.config import CacheConfig, ModelConfig
 from tiercel.control import Lookup, Priority, check_priority
 from tiercel.hashing import Sequence
-from tiercel.layout import EngineBlocks
 from tiercel.telemetry.logs import bind_request_id
 
 
@@ -93,7 +92,7 @@ class Cache(CacheCore):
     def load(
         self,
         what: Lookup | Sequence,
-        target: EngineBlocks,
+        target: Blocks,
         *,
         limit_tokens: int | None = None,
         by_layer: bool = False,
@@ -119,7 +118,7 @@ class Cache(CacheCore):
 
     def launch(
         self,
-        batch: Iterable[tuple[Lookup, EngineBlocks]],
+        batch: Iterable[tuple[Lookup, Blocks]],
         *,
         by_layer: bool = False,
         timeout_s: float | None = None,
@@ -155,7 +154,7 @@ class Cache(CacheCore):
     def store(
         self,
         sequence: Sequence,
-        source: EngineBlocks,
+        source: Blocks,
         *,
         first_block: int = 0,
         priority: Priority = 0,

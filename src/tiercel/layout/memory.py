@@ -22,6 +22,7 @@ from tiercel.layout.described import (
 )
 from tiercel.layout.events import check_event, event_handle
 from tiercel.layout.geometry import BlockGeometry
+from tiercel.layout.numbers import are_distinct, checked_numbers
 
 _PAGE_BYTES = 4096
 
@@ -36,6 +37,8 @@ class EngineMemory:
     def __init__(self, described: DescribedArrays, layers: range, num_threads: int) -> None:
         """Take checked arrays; use `from_arrays`."""
         self.geometry = described.geometry
+        self.head_range = described.heads
+        """[start, stop) of the geometry's heads that it holds."""
         self.pieces = described.pieces(layers)
         self.num_blocks = described.num_blocks
         self.num_threads = num_threads
@@ -139,17 +142,10 @@ class EngineMemory:
             ValueError: a number is out of range, ids has more than one axis, or the event does not fit.
             TypeError: ids are no integers, or after is no event.
         """
-        numbers = np.asarray(ids)
-        if numbers.size and numbers.dtype.kind not in "iu":
-            raise TypeError(f"block ids of {numbers.dtype}: must be integers")
-        if numbers.ndim != 1:
-            raise ValueError(f"block ids with {numbers.ndim} axes: must have one")
-        if numbers.size and not (int(numbers.min()) >= 0 and int(numbers.max()) < self.num_blocks):
-            bad = next(int(number) for number in numbers if not 0 <= number < self.num_blocks)
-            raise ValueError(f"block id {bad}: must lie in [0, {self.num_blocks})")
+        numbers = checked_numbers(ids, self.num_blocks)
         if after is not None:
             check_event(after, self.device)
-        return EngineBlocks(self, np.array(numbers, np.int64), after)
+        return EngineBlocks(self, numbers, after)
 
 
 @final
@@ -187,12 +183,7 @@ class EngineBlocks:
     @property
     def are_distinct(self) -> bool:
         """Whether no block is named twice: only then can they be loaded into."""
-        ids = self._ids
-        if bool((ids[1:] > ids[:-1]).all()):
-            return True
-        named = np.zeros(self._memory.num_blocks, np.bool_)
-        named[ids] = True
-        return int(np.count_nonzero(named)) == len(ids)
+        return are_distinct(self._ids, self._memory.num_blocks)
 
     @property
     def addresses(self) -> NDArray[np.uint64] | None:

@@ -17,6 +17,7 @@ bytes that are not the bytes last written to that slot; after a failure leave al
 
 import enum
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -73,6 +74,19 @@ class BlockLabels:
     names: NDArray[np.uint8]
 
 
+class UnsettledError(Exception):
+    """A copy was waited for no longer, but may still write to its targets. Slots and buffers that it was given stay out of use
+    until it has settled. Never leaves `transfer`.
+
+    Attributes:
+        settled: done when nobody writes to the targets any more.
+    """
+
+    def __init__(self, message: str, settled: "Future[None]") -> None:
+        super().__init__(message)
+        self.settled = settled
+
+
 class BlockMemory(Protocol):
     """Blocks in memory that a tier copies to or from. Implemented by the host arena and by an engine's KV memory."""
 
@@ -86,10 +100,19 @@ class BlockMemory(Protocol):
         ...
 
     def gather(self, targets: Addresses) -> None:
-        """Copy every block to its target address, in slot format. Blocks; releases the GIL."""
+        """Copy every block to its target address, in slot format. Blocks; releases the GIL.
+
+        Raises:
+            DeviceError: whoever copies failed. Targets are undefined, and nobody writes to them any more.
+            UnsettledError: somebody may still write to the targets.
+        """
 
     def scatter(self, sources: Addresses) -> None:
-        """Copy every block from its source address, in slot format. Blocks; releases the GIL."""
+        """Copy every block from its source address, in slot format. Blocks; releases the GIL.
+
+        Raises:
+            DeviceError: whoever copies failed. The blocks are undefined.
+        """
 
     def slice(self, start: int, stop: int) -> "BlockMemory":
         """The blocks [start, stop) of this memory, without copying."""

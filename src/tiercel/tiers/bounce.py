@@ -1,16 +1,20 @@
 """Page-aligned buffers between a file and memory that a file cannot be read into directly.
 
 A call borrows a lane: two halves, so that one is filled while the other is emptied. The lanes are few and bounded, and
-a call that finds none waits for one: every lane comes back when its call ends.
+a call that finds none waits for one: every lane comes back when its call ends, or, if somebody may still write to it then, when
+that has settled. The lanes are shared memory, because an engine's blocks may lie in other processes.
 """
 
 import queue
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from contextvars import copy_context
 
-from tiercel.tiers.memory import ContiguousMemory, MemoryRegion, allocate_memory, page_aligned_bytes
+import numpy as np
+
+from tiercel import _native
+from tiercel.tiers.base import UnsettledError
+from tiercel.tiers.memory import ContiguousMemory, SharedMemory, page_aligned_bytes
 
 Chunk = tuple[int, int]
 """[start, stop) of a call's blocks."""
@@ -27,17 +31,22 @@ class BouncePool:
             total_bytes: size of all lanes together; each half holds at least one block whatever this says.
             num_lanes: calls that can use the pool at once.
         """
-        per_half = total_bytes // (2 * num_lanes) // page_aligned_bytes(block_bytes)
-        self.half_blocks = max(1, per_half)
-        self._lanes: queue.SimpleQueue[tuple[ContiguousMemory, ContiguousMemory]] = queue.SimpleQueue()
-        self.regions: list[MemoryRegion] = []
-        """The buffers, for devices that copy from and to them."""
         stride = page_aligned_bytes(block_bytes)
-        for _ in range(num_lanes):
-            both = allocate_memory(2 * self.half_blocks, block_bytes)
-            self.regions.append(MemoryRegion(int(both.addresses[0]), 2 * self.half_blocks * stride, stride))
+        self.half_blocks = max(1, total_bytes // (2 * num_lanes) // stride)
+        self._stride = stride
+        self._arena = _native.Arena(2 * num_lanes * self.half_blocks * stride, hugepages=False)
+        addresses = np.arange(2 * num_lanes * self.half_blocks, dtype=np.uint64) * np.uint64(stride)
+        blocks = ContiguousMemory(addresses + np.uint64(self._arena.address), block_bytes, owner=self._arena)
+        self._lanes: queue.SimpleQueue[tuple[ContiguousMemory, ContiguousMemory]] = queue.SimpleQueue()
+        for at in range(0, 2 * num_lanes * self.half_blocks, 2 * self.half_blocks):
+            both = blocks.slice(at, at + 2 * self.half_blocks)
             self._lanes.put((both.slice(0, self.half_blocks), both.slice(self.half_blocks, 2 * self.half_blocks)))
         self._pool = ThreadPoolExecutor(num_lanes, "tiercel-bounce")
+
+    @property
+    def shared_memory(self) -> SharedMemory:
+        """All lanes, for other processes to map and for devices to copy from and to."""
+        return SharedMemory(self._arena, resident=False, unit_bytes=self._stride)
 
     def pipeline(
         self,
@@ -50,32 +59,29 @@ class BouncePool:
         `first` runs on a thread of the pool, `second` on the caller's. An exception of either ends the call, after the
         other has ended.
         """
-        with self._lane() as halves:
-            chunks = [(at, min(num_blocks, at + self.half_blocks)) for at in range(0, num_blocks, self.half_blocks)]
-            ahead: Future[None] | None = None
-            run = copy_context().run  # what `first` logs belongs to the caller's request
-            try:
-                for number, chunk in enumerate(chunks):
-                    half = halves[number % 2]
-                    if ahead is None:
-                        ahead = self._pool.submit(run, first, chunk, half)
-                    ahead.result()
-                    following = number + 1
-                    if following < len(chunks):
-                        ahead = self._pool.submit(run, first, chunks[following], halves[following % 2])
-                    second(chunk, half)
-            finally:
-                if ahead is not None:
-                    ahead.exception()  # waits; what it raised was raised above or gives way to what was
+        halves = self._lanes.get()
+        chunks = [(at, min(num_blocks, at + self.half_blocks)) for at in range(0, num_blocks, self.half_blocks)]
+        ahead: Future[None] | None = None
+        run = copy_context().run  # what `first` logs belongs to the caller's request
+        try:
+            for number, chunk in enumerate(chunks):
+                half = halves[number % 2]
+                if ahead is None:
+                    ahead = self._pool.submit(run, first, chunk, half)
+                ahead.result()
+                following = number + 1
+                if following < len(chunks):
+                    ahead = self._pool.submit(run, first, chunks[following], halves[following % 2])
+                second(chunk, half)
+        finally:
+            # Waits; what it raised was raised above or gives way to what was.
+            left = None if ahead is None else ahead.exception()
+            if isinstance(left, UnsettledError):
+                left.settled.add_done_callback(lambda _: self._lanes.put(halves))
+            else:
+                self._lanes.put(halves)
 
     def close(self) -> None:
-        """End the pool's threads. No call may be running."""
+        """End the pool's threads and release the memory. No call may be running."""
         self._pool.shutdown()
-
-    @contextmanager
-    def _lane(self) -> Iterator[tuple[ContiguousMemory, ContiguousMemory]]:
-        lane = self._lanes.get()
-        try:
-            yield lane
-        finally:
-            self._lanes.put(lane)
+        self._arena.close()

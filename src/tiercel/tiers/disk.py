@@ -29,7 +29,7 @@ from tiercel.tiers.disk_health import Service, statuses_of
 from tiercel.tiers.disk_options import DiskOptions
 from tiercel.tiers.disk_records import BlockRecords, RecoveredBlocks, check_labels, seeds_of
 from tiercel.tiers.disk_sync import DiskSync
-from tiercel.tiers.memory import ContiguousMemory, MemoryRegion, page_aligned_bytes
+from tiercel.tiers.memory import ContiguousMemory, SharedMemory, page_aligned_bytes
 
 _log = logging.getLogger("tiercel.tiers.disk")
 
@@ -113,11 +113,6 @@ class DiskTier:
         return TierName.DISK
 
     @property
-    def regions(self) -> list[MemoryRegion]:
-        """The buffers between files and memory that files are not read into directly, a GPU's for one."""
-        return self._bounce.regions
-
-    @property
     def num_slots(self) -> int:
         return self._options.num_slots
 
@@ -134,6 +129,11 @@ class DiskTier:
     def direct(self) -> bool:
         """Whether the page cache is bypassed."""
         return self._files.direct
+
+    @property
+    def shared_memory(self) -> SharedMemory:
+        """Its buffers, for other processes to map."""
+        return self._bounce.shared_memory
 
     @property
     def folder(self) -> Path:

@@ -15,7 +15,7 @@ import numpy as np
 from tiercel import _native
 from tiercel.tiers._bookkeeping import CallGate, Counters, SlotStates
 from tiercel.tiers.base import Addresses, BlockLabels, BlockMemory, BlockStatus, Slots, Statuses, TierName, TierStats
-from tiercel.tiers.memory import ContiguousMemory, MemoryRegion, page_aligned_bytes
+from tiercel.tiers.memory import ContiguousMemory, SharedMemory, page_aligned_bytes
 
 Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
@@ -63,18 +63,18 @@ class HostTier:
 
     @property
     def arena(self) -> _native.Arena:
-        """The memory itself, for other processes to map."""
+        """The memory itself, for CUDA to pin."""
         return self._arena
+
+    @property
+    def shared_memory(self) -> SharedMemory:
+        """The memory itself, for other processes to map and for devices to copy from and to."""
+        return SharedMemory(self._arena, resident=True, unit_bytes=self._stride)
 
     @property
     def stride_bytes(self) -> int:
         """Bytes from a slot to the next."""
         return self._stride
-
-    @property
-    def regions(self) -> list[MemoryRegion]:
-        """The memory that blocks are copied from and to."""
-        return [MemoryRegion(self._arena.address, self._arena.num_bytes, self._stride)]
 
     def prefault(self, num_threads: int, progress: Progress | None = None) -> None:
         """Make all pages resident, so that no store waits for the kernel to zero one.

@@ -26,6 +26,41 @@ class MemoryRegion:
     unit_bytes: int
 
 
+@dataclass(frozen=True, eq=False)
+class SharedMemory:
+    """Memory of this process that others may map, so that they can copy blocks of theirs to and from it.
+
+    Attributes:
+        arena: the memory; valid as long as who made it.
+        resident: whether its pages are there already.
+        unit_bytes: size of what lies in it one behind another, such as slots.
+    """
+
+    arena: _native.Arena
+    resident: bool
+    unit_bytes: int
+
+    @property
+    def region(self) -> MemoryRegion:
+        """The same for devices."""
+        return MemoryRegion(self.arena.address, self.arena.num_bytes, self.unit_bytes)
+
+    @property
+    def address(self) -> int:
+        """Where it begins in this process."""
+        return self.arena.address
+
+    @property
+    def num_bytes(self) -> int:
+        """Its length."""
+        return self.arena.num_bytes
+
+    @property
+    def fd(self) -> int:
+        """The file to map."""
+        return self.arena.fd
+
+
 class ContiguousMemory:
     """A `BlockMemory` whose blocks lie at given addresses."""
 

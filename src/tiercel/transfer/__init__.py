@@ -6,6 +6,7 @@ from tiercel.transfer.engine import TransferEngine
 from tiercel.transfer.guard import DirectMemory
 from tiercel.transfer.lanes import LaneName, TransferSettings
 from tiercel.transfer.layers import LayerArrivals
+from tiercel.transfer.remote import RemoteBlocks
 from tiercel.transfer.sides import EngineSide
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "GpuPoolUse",
     "LaneName",
     "LayerArrivals",
+    "RemoteBlocks",
     "TransferEngine",
     "TransferSettings",
 ]

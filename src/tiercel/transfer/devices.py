@@ -16,6 +16,7 @@ from tiercel.tiers.base import BlockMemory
 from tiercel.tiers.host import Progress
 from tiercel.tiers.memory import MemoryRegion
 from tiercel.transfer.layers import LayerArrivals, LayeredTarget, layers_per_group
+from tiercel.transfer.remote import RemoteBlocks
 from tiercel.transfer.sides import EngineSide
 
 if TYPE_CHECKING:
@@ -106,12 +107,19 @@ class Devices:
         if memory.device != _HOST:
             self._copier(memory, options, progress).attach(memory)
 
-    def reach(self, blocks: EngineBlocks, *, layer_blocks: int | None = None) -> EngineSide:
+    def reach(self, blocks: EngineBlocks | RemoteBlocks, *, layer_blocks: int | None = None) -> EngineSide:
         """Return blocks as plans take them. Attaches their device if nobody did. Raises as `attach` does.
 
         Args:
             layer_blocks: make the layers of that many leading blocks, which are to be loaded, known one by one.
+
+        Raises:
+            ValueError: layers are wanted of blocks that other processes hold.
         """
+        if isinstance(blocks, RemoteBlocks):
+            if layer_blocks is not None:
+                raise ValueError("by_layer: blocks in other processes are not loaded layer by layer; leave it out")
+            return EngineSide(blocks.reach(), blocks.memory.on_gpu)
         layers = None if layer_blocks is None else self._layered(blocks.slice(0, layer_blocks))
         on_gpu = blocks.memory.device != _HOST
         return EngineSide(self._memory(blocks) if on_gpu else blocks, on_gpu, layers)

@@ -19,18 +19,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiercel.errors import CacheClosedError, DeviceError, ThrottledError, TierFailedError
-from tiercel.plan import Completion, Plan, unpack_keys, unpack_slots
+from tiercel.errors import CacheClosedError, ThrottledError, TierFailedError
+from tiercel.plan import Completion, Plan, unpack_slots
 from tiercel.telemetry.logs import adopt_request_id
-from tiercel.tiers.base import BlockLabels, BlockMemory, BlockStatus, Tier, TierName
-from tiercel.tiers.host import HostTier
-from tiercel.transfer.guard import RevokedError
+from tiercel.tiers.base import BlockStatus, Tier, TierName, UnsettledError
+from tiercel.transfer.calls import TierCalls
 from tiercel.transfer.job import Chunk, Job
 from tiercel.transfer.lanes import Lane, LaneName, TransferSettings, lane_of
 from tiercel.transfer.sides import EngineSide
@@ -39,7 +37,6 @@ _logger = logging.getLogger(__name__)
 
 _LOOK_S = 1.0
 """How often a worker looks for work unasked: a `notify` that a signal's exception interrupted may have woken nobody."""
-_NO_LABELS = BlockLabels(parent=b"\0" * 16, names=np.empty((0, 16), np.uint8))
 
 
 class TransferEngine:
@@ -61,6 +58,7 @@ class TransferEngine:
             RuntimeError: the machine has no thread left. None was left behind.
         """
         self._tiers = dict(tiers)
+        self._calls = TierCalls(self._tiers)
         self._settings = settings
         self._on_completion = on_completion
         self._block_bytes = next(iter(tiers.values())).block_bytes
@@ -186,7 +184,13 @@ class TransferEngine:
             chunk = replace(chunk, stop=stop)
             runnable_stop = chunk.start if chunk.job.cancelled else chunk.job.runnable_stop(chunk)
         started_at = time.monotonic()
-        statuses = self._transfer(chunk, runnable_stop) if runnable_stop > chunk.start else np.empty(0, np.uint8)
+        try:
+            statuses = self._calls.run(chunk, runnable_stop) if runnable_stop > chunk.start else np.empty(0, np.uint8)
+        except UnsettledError as error:
+            _logger.warning("move failed: %s", error, extra={"ticket": chunk.job.plan.ticket})
+            lost = np.full(runnable_stop - chunk.start, BlockStatus.IO_ERROR, np.uint8)
+            error.settled.add_done_callback(lambda _: self._finish(chunk, lost, runnable_stop, started_at))
+            return
         self._finish(chunk, statuses, runnable_stop, started_at)
 
     def _chunk_blocks(self, chunk: Chunk) -> int:
@@ -196,48 +200,6 @@ class TransferEngine:
         if chunk.job.on_gpu and {move.source, move.target} == {TierName.GPU, TierName.HOST}:
             num_bytes = max(num_bytes, settings.gpu_chunk_bytes)
         return max(1, num_bytes // chunk.job.share_bytes(chunk, self._block_bytes))
-
-    def _transfer(self, chunk: Chunk, stop: int) -> NDArray[np.uint8]:
-        """Move blocks [chunk.start, stop) and return their statuses. Whatever goes wrong becomes a status: a lane never dies."""
-        try:
-            return np.asarray(self._call_tier(chunk, stop), np.uint8)
-        except RevokedError:
-            return np.full(stop - chunk.start, BlockStatus.CANCELLED, np.uint8)
-        except DeviceError as error:
-            _logger.warning("move failed: %s", error, extra={"ticket": chunk.job.plan.ticket})
-        except (TierFailedError, CacheClosedError) as error:
-            _logger.debug("move failed: %s", error, extra={"ticket": chunk.job.plan.ticket})
-        except Exception:
-            _logger.critical("defect in a tier", exc_info=True, extra={"ticket": chunk.job.plan.ticket})
-        return np.full(stop - chunk.start, BlockStatus.IO_ERROR, np.uint8)
-
-    def _call_tier(self, chunk: Chunk, stop: int) -> NDArray[np.uint8]:
-        move, start = chunk.job.plan.moves[chunk.move], chunk.start
-        if move.source > move.target:
-            with self._memory(chunk, move.target, move.target_slots, stop) as memory:
-                statuses = self._tiers[move.source].read(unpack_slots(move.source_slots)[start:stop], memory)
-            if move.target is not TierName.GPU:
-                arrived = unpack_slots(move.target_slots)[start:stop][statuses == BlockStatus.OK]
-                self._host(move.target).mark_written(arrived)
-            return statuses
-        labels = _NO_LABELS
-        if move.keys:
-            keys = unpack_keys(move.keys)
-            labels = BlockLabels(parent=keys[start - 1].tobytes() if start else move.parent_key, names=keys[start:stop])
-        with self._memory(chunk, move.source, move.source_slots, stop) as memory:
-            return self._tiers[move.target].write(unpack_slots(move.target_slots)[start:stop], memory, labels)
-
-    def _memory(self, chunk: Chunk, tier: TierName, slots: bytes, stop: int) -> AbstractContextManager[BlockMemory]:
-        """Memory of a move's faster side, for as long as a tier uses it."""
-        if tier is TierName.GPU:
-            first = chunk.job.plan.moves[chunk.move].first_block
-            return chunk.job.memory_of(chunk, first + chunk.start, first + stop).borrowed()
-        return nullcontext(self._host(tier).memory(unpack_slots(slots)[chunk.start : stop]))
-
-    def _host(self, tier: TierName) -> HostTier:
-        host = self._tiers[tier]
-        assert isinstance(host, HostTier), f"tier {tier.name} is not addressable memory"
-        return host
 
     def _finish(self, chunk: Chunk, statuses: NDArray[np.uint8], runnable_stop: int, started_at: float) -> None:
         job, move = chunk.job, chunk.job.plan.moves[chunk.move]

@@ -5,11 +5,12 @@ from engine memory goes through a `GuardedMemory`; `Guard.revoke` waits for the 
 per worker at most) and makes all later ones raise `RevokedError`. Copies of one ticket may run side by side: while a GPU ends
 one, the next is under way. I/O does not run under the fence: guarded memory has no addresses, so a
 tier reads into a buffer of its own first. Memory given as `DirectMemory` is the exception: devices read and write it
-themselves, without a copy, and taking it back waits for them.
+themselves, without a copy, and taking it back waits for them. Copies that other processes make are given up first, so that a
+process that does not answer is not waited for; it has a fence of its own (`ranks.agent`).
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tiercel.tiers.base import Addresses, BlockMemory
@@ -22,7 +23,9 @@ class RevokedError(Exception):
 class Guard:
     """Says whether a ticket's engine memory may still be touched."""
 
-    def __init__(self) -> None:
+    def __init__(self, give_up: Callable[[], None] | None = None) -> None:
+        """Let copies through. give_up: called when they are forbidden, to shorten those in progress."""
+        self._give_up = give_up
         self._idle = threading.Condition()
         self._num_copying = 0
         self._revoked = False
@@ -31,6 +34,9 @@ class Guard:
         """Wait for the copies in progress and forbid all later ones. Idempotent."""
         with self._idle:
             self._revoked = True
+        if self._give_up is not None:
+            self._give_up()
+        with self._idle:
             self._idle.wait_for(lambda: self._num_copying == 0)
 
     def gather(self, memory: BlockMemory, targets: Addresses) -> None:

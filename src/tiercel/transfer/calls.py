@@ -1,0 +1,71 @@
+"""One chunk's call of a tier: which memory, slots and labels, and what went wrong, as statuses. `engine` decides when."""
+
+import logging
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiercel.errors import CacheClosedError, DeviceError, TierFailedError
+from tiercel.plan import unpack_keys, unpack_slots
+from tiercel.tiers.base import BlockLabels, BlockMemory, BlockStatus, Tier, TierName, UnsettledError
+from tiercel.tiers.host import HostTier
+from tiercel.transfer.guard import RevokedError
+from tiercel.transfer.job import Chunk
+
+_logger = logging.getLogger(__name__)
+
+_NO_LABELS = BlockLabels(parent=b"\0" * 16, names=np.empty((0, 16), np.uint8))
+
+
+class TierCalls:
+    """Calls the tiers of one cache, a chunk at a time. Thread-safe."""
+
+    def __init__(self, tiers: Mapping[TierName, Tier]) -> None:
+        self._tiers = tiers
+
+    def run(self, chunk: Chunk, stop: int) -> NDArray[np.uint8]:
+        """Move blocks [chunk.start, stop) and return their statuses. Whatever goes wrong becomes a status: a lane never dies.
+        Raises UnsettledError: their slots must wait, the lane must not."""
+        try:
+            return np.asarray(self._call_tier(chunk, stop), np.uint8)
+        except UnsettledError:
+            raise
+        except RevokedError:
+            return np.full(stop - chunk.start, BlockStatus.CANCELLED, np.uint8)
+        except DeviceError as error:
+            _logger.warning("move failed: %s", error, extra={"ticket": chunk.job.plan.ticket})
+        except (TierFailedError, CacheClosedError) as error:
+            _logger.debug("move failed: %s", error, extra={"ticket": chunk.job.plan.ticket})
+        except Exception:
+            _logger.critical("defect in a tier", exc_info=True, extra={"ticket": chunk.job.plan.ticket})
+        return np.full(stop - chunk.start, BlockStatus.IO_ERROR, np.uint8)
+
+    def _call_tier(self, chunk: Chunk, stop: int) -> NDArray[np.uint8]:
+        move, start = chunk.job.plan.moves[chunk.move], chunk.start
+        if move.source > move.target:
+            with self._memory(chunk, move.target, move.target_slots, stop) as memory:
+                statuses = self._tiers[move.source].read(unpack_slots(move.source_slots)[start:stop], memory)
+            if move.target is not TierName.GPU:
+                arrived = unpack_slots(move.target_slots)[start:stop][statuses == BlockStatus.OK]
+                self._host(move.target).mark_written(arrived)
+            return statuses
+        labels = _NO_LABELS
+        if move.keys:
+            keys = unpack_keys(move.keys)
+            labels = BlockLabels(parent=keys[start - 1].tobytes() if start else move.parent_key, names=keys[start:stop])
+        with self._memory(chunk, move.source, move.source_slots, stop) as memory:
+            return self._tiers[move.target].write(unpack_slots(move.target_slots)[start:stop], memory, labels)
+
+    def _memory(self, chunk: Chunk, tier: TierName, slots: bytes, stop: int) -> AbstractContextManager[BlockMemory]:
+        """Memory of a move's faster side, for as long as a tier uses it."""
+        if tier is TierName.GPU:
+            first = chunk.job.plan.moves[chunk.move].first_block
+            return chunk.job.memory_of(chunk, first + chunk.start, first + stop).borrowed()
+        return nullcontext(self._host(tier).memory(unpack_slots(slots)[chunk.start : stop]))
+
+    def _host(self, tier: TierName) -> HostTier:
+        host = self._tiers[tier]
+        assert isinstance(host, HostTier), f"tier {tier.name} is not addressable memory"
+        return host
