@@ -148,9 +148,7 @@ def assemble(
         TierError: a cache directory cannot be used. Nothing stays allocated.
         OSError: memory or a device failed. Nothing stays allocated.
     """
-    for label, given, expected in (("model", model, ModelConfig), ("config", config, CacheConfig)):
-        if not isinstance(given, expected):
-            raise TypeError(f"{label}: must be a {expected.__name__}, not a {type(given).__name__}")
+    _check_types(model, config)
     geometry = BlockGeometry.from_model(model, tokens_per_block=config.tokens_per_block)
     fingerprint = hashing.fingerprint(geometry.fingerprint_parts())
     resolved = check_resources(model, config, fingerprint=fingerprint)
@@ -192,6 +190,12 @@ def assemble(
         devices=_devices(resolved, host, disk, notes),
         shared_memory=tuple(tier.shared_memory for tier in (host, disk) if tier is not None),
     )
+
+
+def _check_types(model: object, config: object) -> None:
+    for label, given, expected in (("model", model, ModelConfig), ("config", config, CacheConfig)):
+        if not isinstance(given, expected):
+            raise TypeError(f"{label}: must be a {expected.__name__}, not a {type(given).__name__}")
 
 
 def _devices(resolved: ResolvedConfig, host: HostTier | None, disk: DiskTier | None, notes: Notes) -> Devices:
