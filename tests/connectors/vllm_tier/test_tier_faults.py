@@ -192,6 +192,7 @@ for turn in range(10_000):
 """
 
 
+@pytest.mark.timeout(600)  # a process that imports vLLM
 def test_a_killed_process_loses_no_finished_chunk_and_serves_no_wrong_byte(
     open_driver: OpenDriver, tmp_path: Path
 ) -> None:
