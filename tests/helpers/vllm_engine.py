@@ -28,9 +28,9 @@ from tiercel.telemetry.status import read_status
 ROOT = Path(__file__).parents[2]
 TOKENS_PER_BLOCK = 32
 """The smallest block that vLLM's attention takes on a CPU."""
-START_S = 110.0
-CALL_S = 90.0
-CLOSE_S = 20.0
+START_S = 300.0
+CALL_S = 240.0
+CLOSE_S = 60.0
 
 
 def why_no_vllm() -> str:

@@ -7,6 +7,7 @@ import pytest
 
 from tests.helpers import simulated_disk
 from tests.helpers.seeds import chosen_seed
+from tests.helpers.vllm_checks import Reference
 from tests.helpers.vllm_engine import EngineSpec, engine_server, why_no_vllm
 from tests.helpers.vllm_model import write_model
 
@@ -30,3 +31,11 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> EngineSpec:
 @pytest.fixture
 def seed() -> int:
     return chosen_seed()
+
+
+@pytest.fixture(scope="session")
+def reference(server: None, spec: EngineSpec) -> Iterator[Reference]:
+    """The engine whose answers are right."""
+    made = Reference(spec)
+    yield made
+    made.close()

@@ -5,7 +5,10 @@ import pytest
 from tests.helpers.vllm_engine import Engine, EngineSpec, why_no_vllm
 from tests.helpers.vllm_requests import mixed_requests
 
-pytestmark = pytest.mark.skipif(bool(why_no_vllm()), reason=f"{why_no_vllm()}: the vLLM connector is NOT tested")
+pytestmark = [
+    pytest.mark.skipif(bool(why_no_vllm()), reason=f"{why_no_vllm()}: the vLLM connector is NOT tested"),
+    pytest.mark.timeout(600),
+]
 
 
 def test_an_answer_is_the_same_bits_whatever_else_the_engine_does(spec: EngineSpec, seed: int) -> None:
