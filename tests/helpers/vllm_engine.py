@@ -11,7 +11,9 @@ import importlib.util
 import multiprocessing
 import multiprocessing.connection
 import os
-import signal
+import pickle
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,8 +37,14 @@ CLOSE_S = 60.0
 
 def why_no_vllm() -> str:
     """Why no engine can run here, or ""."""
-    missing = [name for name in ("torch", "vllm") if importlib.util.find_spec(name) is None]
+    missing = [name for name in ("torch", "vllm") if not _is_installed(name)]
     return f"{' and '.join(missing)} not installed" if missing else ""
+
+
+def _is_installed(name: str) -> bool:
+    """Whether there is such a package; a folder of tests that has its name is none."""
+    spec = importlib.util.find_spec(name)
+    return spec is not None and spec.origin is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +99,18 @@ def engine_server(*, preload: Path | None = None) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def start_script(spec: EngineSpec, requests: Sequence[Request], folder: Path) -> "subprocess.Popen[str]":
+    """Start a Python process of its own that serves requests again and again, handling signals as Python does.
+
+    Once all blocks of the requests are stored it says "running" on standard output.
+    """
+    asked = folder / "asked.pickle"
+    asked.write_bytes(pickle.dumps((spec, list(requests))))
+    environment = {**os.environ, **vllm_child.ENVIRONMENT, "PYTHONPATH": str(ROOT), "LD_PRELOAD": ""}
+    command = [sys.executable, "-m", vllm_child.__name__, str(asked)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True)
 
 
 class Engine:
@@ -175,9 +195,6 @@ class Engine:
     def status(self) -> StatusSnapshot:
         """What `tiercel stats` shows of this engine's cache."""
         return read_status(self.pid)
-
-    def signal(self, number: signal.Signals) -> None:
-        os.kill(self.pid, number)
 
     def wait_for_end(self, timeout_s: float = CLOSE_S) -> bool:
         """Whether the process ended by itself within a time."""

@@ -1,7 +1,6 @@
 """What tests with a real vLLM engine share: one server that engines are forked from, a model, a seed."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.helpers.vllm_checks import Reference, check_hits, check_nothing_is_held, tier_of, with_cache
 from tests.helpers.vllm_engine import TOKENS_PER_BLOCK, Engine, EngineSpec, why_no_vllm
-from tests.helpers.vllm_requests import Request, StoredBlocks, mixed_requests
+from tests.helpers.vllm_requests import Request, StoredBlocks, mixed_requests, same_numbers
 
 pytestmark = [
     pytest.mark.skipif(bool(why_no_vllm()), reason=f"{why_no_vllm()}: the vLLM connector is NOT tested"),
@@ -21,7 +21,7 @@ def test_hundreds_of_mixed_requests_over_three_lives_get_the_engines_own_answers
     spec: EngineSpec, reference: Reference, tmp_path: Path, seed: int
 ) -> None:
     requests = mixed_requests(seed, 3 * REQUESTS_A_LIFE)
-    cached = with_cache(spec, tmp_path / "cache", host=60)
+    cached = with_cache(spec, tmp_path / "cache", num_cpu_blocks=60)
     preempted = read = 0
     for life, start in enumerate(range(0, len(requests), REQUESTS_A_LIFE)):
         now = [
@@ -36,7 +36,7 @@ def test_hundreds_of_mixed_requests_over_three_lives_get_the_engines_own_answers
             if life:
                 read += tier_of(engine, "disk").blocks_read
             assert tier_of(engine, "host").evicted > 0, "the host tier was never full"
-            assert engine.status().activity.recompute == {}
+            assert engine.status().activity.recompute.keys() <= {"load: CANCELLED"}, "only aborts end loads"
             if life == 0:
                 engine.kill()
             else:
@@ -50,7 +50,7 @@ def test_one_tier_by_itself_serves_mixed_requests(
     spec: EngineSpec, reference: Reference, tmp_path: Path, seed: int, tiers: str
 ) -> None:
     requests = mixed_requests(seed, 60)
-    cached = with_cache(spec) if tiers == "host" else with_cache(spec, tmp_path / "cache", host=0)
+    cached = with_cache(spec) if tiers == "host" else with_cache(spec, tmp_path / "cache", enable_cpu=False)
     with Engine(cached) as engine:
         reference.check(requests, engine.run(requests))
         again = engine.run_alone(requests[:20])
@@ -90,7 +90,9 @@ def test_hits_are_those_of_a_plain_dict_before_and_after_a_restart(
 def test_a_salt_keeps_what_was_stored_under_it_to_itself(spec: EngineSpec, reference: Reference, seed: int) -> None:
     prompt = mixed_requests(seed, 20)
     longest = max(prompt, key=lambda request: len(request.tokens)).tokens
-    requests = [Request(name=f"{salt}{turn}", tokens=longest, salt=salt) for turn in range(2) for salt in (None, "a", "b")]
+    requests = [
+        Request(name=f"{salt}{turn}", tokens=longest, salt=salt) for turn in range(2) for salt in (None, "a", "b")
+    ]
     cached = with_cache(spec)
     with Engine(cached) as engine:
         answers = engine.run_alone(requests)
@@ -123,6 +125,7 @@ def test_kv_of_any_type_comes_back_as_the_bits_that_the_engine_had(spec: EngineS
             kept = engine.run([request])[request.name]
             restored = engine.run_alone([request])[request.name]
             assert restored.cached_tokens == kept.cached_tokens > 0
-            assert (restored.tokens, restored.logprobs) == (kept.tokens, kept.logprobs)
+            assert restored.tokens == kept.tokens
+            assert same_numbers(restored, kept)
         check_nothing_is_held(engine, cached)
         engine.close()

@@ -1,6 +1,7 @@
 """Whatever happens to the disk, to the process or to the settings costs a recompute, and never a wrong token."""
 
 import random
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,15 @@ import pytest
 
 from tests.helpers.simulated_disk import DiskFaults
 from tests.helpers.vllm_checks import Reference, check_hits, check_nothing_is_held, tier_of, with_cache
-from tests.helpers.vllm_engine import TOKENS_PER_BLOCK, Engine, EngineFailedError, EngineSpec, why_no_vllm
+from tests.helpers.vllm_engine import (
+    CLOSE_S,
+    TOKENS_PER_BLOCK,
+    Engine,
+    EngineFailedError,
+    EngineSpec,
+    start_script,
+    why_no_vllm,
+)
 from tests.helpers.vllm_model import write_model
 from tests.helpers.vllm_requests import Request, mixed_requests
 
@@ -95,9 +104,7 @@ def test_one_flipped_bit_costs_its_block_and_what_lies_behind_it(
         engine.close()
 
 
-def test_a_truncated_file_costs_a_recompute(
-    spec: EngineSpec, reference: Reference, tmp_path: Path, seed: int
-) -> None:
+def test_a_truncated_file_costs_a_recompute(spec: EngineSpec, reference: Reference, tmp_path: Path, seed: int) -> None:
     requests, cached = long_requests(seed), with_cache(spec, tmp_path / "cache")
     fill(cached, requests, reference)
     (path,) = data_files(tmp_path / "cache")
@@ -130,11 +137,11 @@ def test_a_full_disk_costs_what_cannot_be_stored(
         engine.close()
 
 
-@pytest.mark.parametrize("host", [0, 2000])
+@pytest.mark.parametrize("staged", [True, False])
 def test_reads_that_take_a_second_each_cost_a_request_its_deadline_at_most(
-    spec: EngineSpec, reference: Reference, tmp_path: Path, seed: int, host: int
+    spec: EngineSpec, reference: Reference, tmp_path: Path, seed: int, staged: bool
 ) -> None:
-    requests, cached = long_requests(seed, 4), on_simulated_disk(spec, tmp_path / "cache", host=host)
+    requests, cached = long_requests(seed, 4), on_simulated_disk(spec, tmp_path / "cache", enable_cpu=staged)
     fill(cached, requests, reference)
     with Engine(cached) as engine:
         engine.set_faults(DiskFaults(stall=ALWAYS), stall_us=1_000_000)
@@ -148,10 +155,13 @@ def test_reads_that_take_a_second_each_cost_a_request_its_deadline_at_most(
 def test_reads_that_fail_cost_a_recompute_and_the_disk_is_used_again_when_it_recovers(
     spec: EngineSpec, reference: Reference, tmp_path: Path, seed: int
 ) -> None:
-    requests, cached = long_requests(seed), on_simulated_disk(spec, tmp_path / "cache", host=0)
+    requests, cached = long_requests(seed), on_simulated_disk(spec, tmp_path / "cache", enable_cpu=False)
     fill(cached, requests, reference)
     with Engine(cached) as engine:
-        for faults in (DiskFaults(read_error=ALWAYS), DiskFaults(read_error=300_000, short_read=300_000, interrupted=9000)):
+        for faults in (
+            DiskFaults(read_error=ALWAYS),
+            DiskFaults(read_error=300_000, short_read=300_000, interrupted=9000),
+        ):
             engine.set_faults(faults)
             reference.check(requests, engine.run(requests))
         engine.set_faults()
@@ -164,7 +174,7 @@ def test_reads_that_fail_cost_a_recompute_and_the_disk_is_used_again_when_it_rec
 def test_bits_that_flip_on_their_way_to_and_from_the_disk_reach_no_answer(
     spec: EngineSpec, reference: Reference, tmp_path: Path, seed: int
 ) -> None:
-    requests, cached = long_requests(seed), on_simulated_disk(spec, tmp_path / "cache", host=0)
+    requests, cached = long_requests(seed), on_simulated_disk(spec, tmp_path / "cache", enable_cpu=False)
     with Engine(cached) as engine:
         engine.set_faults(DiskFaults(flip_on_read=300_000, flip_on_write=300_000))
         for _ in range(3):
@@ -178,7 +188,7 @@ def test_bits_that_flip_on_their_way_to_and_from_the_disk_reach_no_answer(
 def test_an_engine_killed_while_it_stores_leaves_a_directory_that_the_next_one_can_trust(
     spec: EngineSpec, reference: Reference, tmp_path: Path, seed: int
 ) -> None:
-    requests, cached = mixed_requests(seed, 60), with_cache(spec, tmp_path / "cache", host=40)
+    requests, cached = mixed_requests(seed, 60), with_cache(spec, tmp_path / "cache", num_cpu_blocks=40)
     for delay_s in (0.3, 1.0):
         with Engine(cached) as engine:
             engine.begin("run", requests)
@@ -208,14 +218,37 @@ def test_another_models_directory_is_left_alone(
     other = replace(cached, model=write_model(tmp_path / "small-llama", seed=2))
     fill(cached, requests, reference)
     with Engine(other) as engine:
-        answers = engine.run_alone(requests)
-        assert not any(answer.cached_tokens for answer in answers.values())
+        assert tier_of(engine, "disk").num_ready == 0
+        assert engine.run_alone(requests[:1])[requests[0].name].cached_tokens == 0
         check_nothing_is_held(engine, other)
         engine.close()
     with Engine(cached) as engine:
         answers = engine.run_alone(requests)
         reference.check(requests, answers)
         assert all(answer.cached_tokens for answer in answers.values())
+        engine.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_that_is_told_to_end_while_it_serves_does_so_in_time_and_leaves_its_directory_warm(
+    spec: EngineSpec, reference: Reference, tmp_path: Path, seed: int, number: signal.Signals
+) -> None:
+    requests, cached = long_requests(seed, 3), with_cache(spec, tmp_path / "cache")
+    process = start_script(cached, requests, tmp_path)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        process.send_signal(number)
+        assert process.wait(CLOSE_S) in (-number, 128 + number, 1)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    with Engine(cached) as engine:
+        answers = engine.run_alone(requests)
+        reference.check(requests, answers)
+        check_hits(requests, answers, {request.name: full_tokens(request) for request in requests})
+        check_nothing_is_held(engine, cached)
         engine.close()
 
 
@@ -232,7 +265,7 @@ def test_a_setting_that_is_wrong_ends_the_start_and_is_named(
     spec: EngineSpec, settings: dict[str, object], message: str
 ) -> None:
     with pytest.raises(EngineFailedError, match=rf"ConfigError: .*{message}"):
-        Engine(with_cache(spec, **settings))
+        Engine(with_cache(spec, None, **settings))
 
 
 def test_hits_after_a_restart_of_a_killed_engine_are_what_it_had_settled(
