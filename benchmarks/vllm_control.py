@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 from _harness import Row, parse_arguments, report
 
-from tests.connectors.vllm.mini_vllm import BLOCK, Mini, MiniRequest, request
+from tests.connectors.vllm_connector.mini_vllm import BLOCK, Mini, MiniRequest, request
 from tests.helpers.small_engine import MODEL, config
 from tiercel import Cache
 
