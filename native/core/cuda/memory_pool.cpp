@@ -8,7 +8,6 @@ namespace {
 
 constexpr int kPinned = 1;            // CU_MEM_ALLOCATION_TYPE_PINNED
 constexpr int kOnDevice = 1;          // CU_MEM_LOCATION_TYPE_DEVICE
-constexpr int kReuseByWaiting = 3;    // CU_MEMPOOL_ATTR_REUSE_ALLOW_INTERNAL_DEPENDENCIES
 constexpr int kReleaseThreshold = 4;  // CU_MEMPOOL_ATTR_...
 constexpr int kHeldCurrent = 5;
 constexpr int kHeldHigh = 6;
@@ -28,9 +27,6 @@ MemoryPool::MemoryPool(std::shared_ptr<const Device> device, const PoolOptions& 
   properties.location = {kOnDevice, device_->ordinal()};
   check(driver().MemPoolCreate(&handle_, &properties), "cuMemPoolCreate");
   try {
-    // A transfer must not wait for the end of another only because that one's scratch memory is lent on.
-    int no = 0;
-    check(driver().MemPoolSetAttribute(handle_, kReuseByWaiting, &no), "cuMemPoolSetAttribute");
     std::uint64_t threshold = options.release_threshold_bytes;
     check(driver().MemPoolSetAttribute(handle_, kReleaseThreshold, &threshold), "cuMemPoolSetAttribute");
     if (options.reserve_bytes == 0) return;

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.connectors.vllm.mini_vllm import BLOCK, Mini, request
-from tests.connectors.vllm.test_vllm_requests import settle
+from tests.connectors.vllm_connector.mini_vllm import BLOCK, Mini, request
+from tests.connectors.vllm_connector.test_vllm_requests import settle
 from tests.helpers.small_engine import MODEL, config
 from tiercel import Cache
 

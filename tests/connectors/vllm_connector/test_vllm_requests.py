@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.connectors.vllm.mini_vllm import BLOCK, Mini, request
+from tests.connectors.vllm_connector.mini_vllm import BLOCK, Mini, request
 from tests.helpers.small_engine import MODEL, config
 from tiercel import Cache, ThrottledError, TierFailedError
 
