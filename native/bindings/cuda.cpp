@@ -101,7 +101,14 @@ void bind_cuda(nb::module_& module) {
       .def_prop_ro("name", &Device::name)
       .def_prop_ro("capability", &Device::capability)
       .def_prop_ro("num_processors", &Device::num_processors)
-      .def_prop_ro("shares_host_addresses", &Device::shares_host_addresses);
+      .def_prop_ro("shares_host_addresses", &Device::shares_host_addresses)
+      .def(
+          "wait_event",
+          [](const Device& device, std::uintptr_t event, double timeout_s) {
+            return device.wait_event(reinterpret_cast<cuda::EventHandle>(event),
+                                     std::chrono::duration<double>(timeout_s));
+          },
+          "event"_a, "timeout_s"_a, Release());
   nb::class_<PinnedMemory>(module, "PinnedMemory", nb::is_final())
       .def(nb::init<std::shared_ptr<Device>, std::uint64_t, std::size_t>(), "device"_a, "address"_a, "num_bytes"_a,
            Release())

@@ -26,7 +26,7 @@ FORBIDDEN_WORDS: tuple[str, ...] = ()
 
 EXCEPTIONS: dict[tuple[str, str], str] = {
     # (check, "path" or "path:function"): reason
-    ("swallowed exception", "src/tiercel/transfer/calls.py:TierCalls.run"): (
+    ("swallowed exception", "src/tiercel/transfer/mover.py:Mover.move"): (
         "a defect in a tier must not end the lane's thread, since whoever waits for it would hang: the blocks fail, "
         "the log has the trace"
     ),

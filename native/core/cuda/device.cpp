@@ -1,6 +1,7 @@
 #include "cuda/device.hpp"
 
 #include <array>
+#include <thread>
 
 namespace tiercel::cuda {
 namespace {
@@ -10,6 +11,8 @@ constexpr unsigned kBlockingSync = 1;   // CU_EVENT_BLOCKING_SYNC
 constexpr unsigned kDisableTiming = 2;  // CU_EVENT_DISABLE_TIMING
 constexpr unsigned kPortable = 1;       // CU_MEMHOST{ALLOC,REGISTER}_PORTABLE
 constexpr unsigned kDeviceMap = 2;      // CU_MEMHOST{ALLOC,REGISTER}_DEVICEMAP
+constexpr Result kNotReady = 600;       // CUDA_ERROR_NOT_READY
+constexpr std::chrono::microseconds kNap{500};
 
 }  // namespace
 
@@ -37,6 +40,20 @@ int Device::attribute(int number) const {
   int value = 0;
   check(driver().DeviceGetAttribute(&value, number, device_), "cuDeviceGetAttribute");
   return value;
+}
+
+bool Device::wait_event(EventHandle event, std::chrono::duration<double> timeout) const {
+  const ContextScope scope(*this);
+  const auto deadline = std::chrono::steady_clock::now() + timeout;
+  for (;;) {
+    const Result result = driver().EventQuery(event);
+    if (result != kNotReady) {
+      check(result, "cuEventQuery");
+      return true;
+    }
+    if (std::chrono::steady_clock::now() >= deadline) return false;
+    std::this_thread::sleep_for(kNap);
+  }
 }
 
 Stream::Stream(std::shared_ptr<const Device> device, Priority priority) : device_(std::move(device)) {

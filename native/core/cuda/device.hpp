@@ -1,6 +1,7 @@
 // A GPU's primary context, which PyTorch and other users of the runtime share, and handles that live in it.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -27,6 +28,9 @@ class Device {
   std::string name() const;
   // Whether kernels reach registered host memory at the address that the processor uses.
   bool shares_host_addresses() const { return attribute(91) != 0; }
+  // Wait for an event that others have recorded; false if it has not passed after `timeout`. Naps between looks: the
+  // driver's own wait has no bound, and spins unless the event's maker has asked it not to.
+  bool wait_event(EventHandle event, std::chrono::duration<double> timeout) const;
 
  private:
   int attribute(int number) const;

@@ -20,7 +20,7 @@ from tiercel.transfer.remote import RemoteBlocks
 from tiercel.transfer.sides import EngineSide
 
 if TYPE_CHECKING:
-    from tiercel.transfer.cuda import CudaCopier, CudaCopyOptions, PinnedHost
+    from tiercel.transfer.cuda import CudaBlocks, CudaCopier, CudaCopyOptions, PinnedHost
     from tiercel.transfer.cuda.copier import Started
 
 _HOST = "cpu"
@@ -121,8 +121,10 @@ class Devices:
                 raise ValueError("by_layer: blocks in other processes are not loaded layer by layer; leave it out")
             return EngineSide(blocks.reach(), blocks.memory.on_gpu)
         layers = None if layer_blocks is None else self._layered(blocks.slice(0, layer_blocks))
-        on_gpu = blocks.memory.device != _HOST
-        return EngineSide(self._memory(blocks) if on_gpu else blocks, on_gpu, layers)
+        if blocks.memory.device == _HOST:
+            return EngineSide(blocks, layers=layers)
+        memory = self._on_gpu(blocks)
+        return EngineSide(memory, on_gpu=True, layers=layers, ready=memory.wait_ready if blocks.after_event else None)
 
     def _layered(self, blocks: EngineBlocks) -> LayeredTarget:
         geometry = blocks.memory.geometry
@@ -134,11 +136,11 @@ class Devices:
             start, stop = arrivals.layers_of(group)
             part = blocks.layers(start, stop)
             on_gpu = blocks.memory.device != _HOST
-            groups.append(self._memory(part, arrivals.starter(group)) if on_gpu else part)
+            groups.append(self._on_gpu(part, arrivals.starter(group)) if on_gpu else part)
             shares.append((stop - start) * (geometry.block_bytes // geometry.num_layers))
         return LayeredTarget(tuple(groups), tuple(shares), arrivals)
 
-    def _memory(self, blocks: EngineBlocks, started: "Started | None" = None) -> BlockMemory:
+    def _on_gpu(self, blocks: EngineBlocks, started: "Started | None" = None) -> "CudaBlocks":
         from tiercel.transfer.cuda import CudaBlocks
 
         return CudaBlocks(blocks, self._copier(blocks.memory, None, None), started)

@@ -6,9 +6,10 @@
     (DISK, loading)     disk -> host, disk -> gpu      DiskTier.read into the arena, or through its buffers
     (DISK, storing)     host -> disk, gpu -> disk      DiskTier.write
 
-Loads go ahead of stores of the same tier. Chunks of different plans take turns. When a plan is cancelled, by its owner or at its
-deadline, what has not started ends as `CANCELLED`, engine memory is fenced off, and what is already with the device is waited
-for in the background: its completion comes when the device is done, so its slots stay out of use until then.
+A store is queued when the engine is done with its blocks (`gate`). Loads go ahead of stores of the same tier. Chunks of
+different plans take turns; `mover` runs each. When a plan is cancelled, by its owner or at its deadline, what has not started
+ends as `CANCELLED`, engine memory is fenced off, and what is already with the device is waited for in the background: its
+completion comes when the device is done, so its slots stay out of use until then.
 
 The facade submits plans in the order in which they were made and gets one `Completion` per move, from a worker's thread.
 """
@@ -25,12 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiercel.errors import CacheClosedError, ThrottledError, TierFailedError
-from tiercel.plan import Completion, Plan, unpack_slots
+from tiercel.plan import Completion, OperationKind, Plan, unpack_slots
 from tiercel.telemetry.logs import adopt_request_id
 from tiercel.tiers.base import BlockStatus, Tier, TierName, UnsettledError
-from tiercel.transfer.calls import TierCalls
+from tiercel.transfer.gate import Gate
 from tiercel.transfer.job import Chunk, Job
 from tiercel.transfer.lanes import Lane, LaneName, TransferSettings, lane_of
+from tiercel.transfer.mover import Mover
 from tiercel.transfer.sides import EngineSide
 
 _logger = logging.getLogger(__name__)
@@ -58,7 +60,7 @@ class TransferEngine:
             RuntimeError: the machine has no thread left. None was left behind.
         """
         self._tiers = dict(tiers)
-        self._calls = TierCalls(self._tiers)
+        self._mover = Mover(self._tiers)
         self._settings = settings
         self._on_completion = on_completion
         self._block_bytes = next(iter(tiers.values())).block_bytes
@@ -75,6 +77,8 @@ class TransferEngine:
             for name in names
             for i in range(settings.lane_workers)
         ]
+        self._gate = Gate(self._start)
+        self._threads.append(threading.Thread(target=self._gate.run, name="tiercel-gate", daemon=True))
         try:
             for thread in self._threads:
                 thread.start()
@@ -125,6 +129,12 @@ class TransferEngine:
                 lane.num_bytes += move.num_blocks * self._block_bytes
             self._jobs[plan.ticket] = job
         self._prepare(plan)
+        if side is not None and side.ready is not None and plan.kind is OperationKind.STORE:
+            self._gate.hold(job, side.ready)
+        else:
+            self._start(job)
+
+    def _start(self, job: Job) -> None:
         with self._lock:
             if not job.queued:
                 job.queued = True
@@ -185,7 +195,7 @@ class TransferEngine:
             runnable_stop = chunk.start if chunk.job.cancelled else chunk.job.runnable_stop(chunk)
         started_at = time.monotonic()
         try:
-            statuses = self._calls.run(chunk, runnable_stop) if runnable_stop > chunk.start else np.empty(0, np.uint8)
+            statuses = self._mover.move(chunk, runnable_stop) if runnable_stop > chunk.start else np.empty(0, np.uint8)
         except UnsettledError as error:
             _logger.warning("move failed: %s", error, extra={"ticket": chunk.job.plan.ticket})
             lost = np.full(runnable_stop - chunk.start, BlockStatus.IO_ERROR, np.uint8)
@@ -232,7 +242,7 @@ class TransferEngine:
                 return
             job.cancelled = True
             dropped = [lane.take(job) for lane in self._lanes.values()]
-            if not job.queued:  # a signal interrupted `submit`: nobody else will end what it began
+            if not job.queued:  # it waits for the engine, or a signal interrupted `submit`: nobody else will end it
                 job.queued = True
                 dropped.append(job.first_chunks())
         job.guard.revoke()
@@ -265,6 +275,7 @@ class TransferEngine:
             self._ended = True  # not before: what a device finishes last sets chunks of other lanes free
             for lane in self._lanes.values():
                 lane.has_work.notify_all()
+        self._gate.close()
         for thread in [thread for thread in self._threads if thread.ident is not None]:
             thread.join(timeout=1.0 if drained else 0.01)
         self._threads.clear()  # here, where no signal can hit the callbacks that `threading` has for each one's end

@@ -38,7 +38,8 @@ class Job:
 
     Attributes:
         cancelled: whether what has not started is to end as `CANCELLED`.
-        queued: whether its first chunks were queued; not so if the thread that submitted it was interrupted.
+        queued: whether its first chunks were queued or dropped; not so while it waits for the engine, or if the thread that
+            submitted it was interrupted.
         num_unreported: moves whose completion has not been taken yet.
         request_id: what the job's lines are logged under, on whatever thread.
     """

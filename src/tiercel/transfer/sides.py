@@ -1,5 +1,6 @@
 """The engine's side of a plan: its blocks as tiers take them, and how they are best moved. Made by `devices`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tiercel.tiers.base import BlockMemory
@@ -13,12 +14,14 @@ class EngineSide:
     Attributes:
         memory: the blocks.
         on_gpu: whether they lie on a GPU, which moves much in little time: its chunks are larger.
+        ready: waits at most so many seconds for the engine to be done with the blocks, and says whether it is; None: it is.
         layers: the same blocks layer by layer, for a load whose layers are waited for one by one.
     """
 
     memory: BlockMemory
     on_gpu: bool = False
     layers: LayeredTarget | None = None
+    ready: Callable[[float], bool] | None = None
 
     @property
     def num_blocks(self) -> int:

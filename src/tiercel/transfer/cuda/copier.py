@@ -139,6 +139,15 @@ class CudaCopier:
         start = self._starter(self._native.start_scatter, program, program.load_way, blocks, started)
         self._copy(Staging.scatter, blocks, sources, start)
 
+    def wait_ready(self, blocks: EngineBlocks, timeout_s: float) -> bool:
+        """Wait until the blocks' event has passed. Returns False if it has not after so long. Releases the GIL.
+
+        Raises:
+            DeviceError: the device failed.
+        """
+        with _named_failures(f"{blocks.memory.device}, waiting for the engine"):
+            return self.device.wait_event(blocks.after_event, timeout_s)
+
     def _starter(
         self,
         native_start: Callable[..., _native.CudaTransfer],
@@ -238,6 +247,10 @@ class CudaBlocks:
     def scatter(self, sources: Addresses) -> None:
         """Copy every block from its source address. Raises as `CudaCopier.scatter`."""
         self._copier.scatter(self._blocks, sources, self._started)
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Wait until the engine is done with them. Returns and raises as `CudaCopier.wait_ready`."""
+        return self._copier.wait_ready(self._blocks, timeout_s)
 
     def slice(self, start: int, stop: int) -> "CudaBlocks":
         """The blocks [start, stop), without copying."""

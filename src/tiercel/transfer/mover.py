@@ -1,4 +1,4 @@
-"""One chunk's call of a tier: which memory, slots and labels, and what went wrong, as statuses. `engine` decides when."""
+"""Moves one chunk's blocks between two tiers, or between a tier and the engine; called by the workers of `engine`."""
 
 import logging
 from collections.abc import Mapping
@@ -19,15 +19,19 @@ _logger = logging.getLogger(__name__)
 _NO_LABELS = BlockLabels(parent=b"\0" * 16, names=np.empty((0, 16), np.uint8))
 
 
-class TierCalls:
-    """Calls the tiers of one cache, a chunk at a time. Thread-safe."""
+class Mover:
+    """Calls the tiers. Thread-safe, as they are."""
 
     def __init__(self, tiers: Mapping[TierName, Tier]) -> None:
+        """tiers: host memory among them wherever a tier is read into memory that is not the engine's."""
         self._tiers = tiers
 
-    def run(self, chunk: Chunk, stop: int) -> NDArray[np.uint8]:
-        """Move blocks [chunk.start, stop) and return their statuses. Whatever goes wrong becomes a status: a lane never dies.
-        Raises UnsettledError: their slots must wait, the lane must not."""
+    def move(self, chunk: Chunk, stop: int) -> NDArray[np.uint8]:
+        """Move blocks [chunk.start, stop) and return their statuses. Whatever goes wrong becomes one: a lane never dies.
+
+        Raises:
+            UnsettledError: somebody may still write to the slots: they must wait, the lane must not.
+        """
         try:
             return np.asarray(self._call_tier(chunk, stop), np.uint8)
         except UnsettledError:
