@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "arrays.hpp"
 #include "bindings.hpp"
@@ -66,8 +67,28 @@ Sequence::Extras to_extras(const nb::object& mapping) {
   }
   throw nb::type_error(("tokens: " + what +
                         "; must be one axis of int32 or int64, C-contiguous, in host memory, such as "
-                        "numpy.ascontiguousarray(tokens, numpy.int32).ravel()")
+                        "numpy.ascontiguousarray(tokens, numpy.int32).ravel(), or a list of int")
                            .c_str());
+}
+
+// Engines keep tokens as lists of Python's integers; through numpy they cost several times as much.
+std::vector<std::int32_t> to_tokens(const nb::list& given) {
+  std::vector<std::int32_t> tokens(given.size());
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    PyObject* item = PyList_GET_ITEM(given.ptr(), static_cast<Py_ssize_t>(i));
+    if (!PyLong_CheckExact(item)) {
+      const std::string kind = nb::str(nb::handle(item).type().attr("__name__")).c_str();
+      throw nb::type_error(("tokens[" + std::to_string(i) + "] is a " + kind + "; must be an int").c_str());
+    }
+    int overflow = 0;
+    const long value = PyLong_AsLongAndOverflow(item, &overflow);
+    if (overflow != 0 || !std::in_range<std::int32_t>(value) || value < 0) {
+      const std::string text = nb::repr(nb::handle(item)).c_str();
+      throw std::invalid_argument("tokens[" + std::to_string(i) + "] = " + text + ": tokens must lie in [0, 2^31)");
+    }
+    tokens[i] = static_cast<std::int32_t>(value);
+  }
+  return tokens;
 }
 
 template <typename Token>
@@ -77,8 +98,14 @@ void extend(Sequence& sequence, const Vector<Token>& tokens, const nb::object& e
   sequence.extend(as_span(tokens), std::move(converted));
 }
 
-template <typename Token>
-void construct(Sequence* sequence, const nb::bytes& root, std::size_t tokens_per_block, const Vector<Token>& tokens,
+void extend(Sequence& sequence, const nb::list& given, const nb::object& extras) {
+  Sequence::Extras converted = to_extras(extras);
+  const std::vector<std::int32_t> tokens = to_tokens(given);
+  sequence.extend(std::span(tokens), std::move(converted));
+}
+
+template <typename Tokens>
+void construct(Sequence* sequence, const nb::bytes& root, std::size_t tokens_per_block, const Tokens& tokens,
                std::uint64_t origin) {
   new (sequence) Sequence(to_key(root, "root"), tokens_per_block, origin);
   try {
@@ -135,10 +162,12 @@ nb::bytes sha256(const nb::bytes& data, bool portable) {
 void bind_hashing(nb::module_& module) {
   module.attr("KEY_BYTES") = Key::kNumBytes;
   nb::class_<Sequence>(module, "Sequence", nb::is_final())
-      .def("__init__", &construct<std::int32_t>, nb::arg("root"), nb::arg("tokens_per_block"),
+      .def("__init__", &construct<Vector<std::int32_t>>, nb::arg("root"), nb::arg("tokens_per_block"),
            nb::arg("tokens").noconvert(), nb::kw_only(), nb::arg("origin") = 0)
-      .def("__init__", &construct<std::int64_t>, nb::arg("root"), nb::arg("tokens_per_block"),
+      .def("__init__", &construct<Vector<std::int64_t>>, nb::arg("root"), nb::arg("tokens_per_block"),
            nb::arg("tokens").noconvert(), nb::kw_only(), nb::arg("origin") = 0)
+      .def("__init__", &construct<nb::list>, nb::arg("root"), nb::arg("tokens_per_block"), nb::arg("tokens"),
+           nb::kw_only(), nb::arg("origin") = 0)
       .def(
           "__init__",
           [](Sequence* sequence, const nb::bytes& root, std::size_t tokens_per_block, const nb::object& tokens,
@@ -150,6 +179,8 @@ void bind_hashing(nb::module_& module) {
           nb::arg("origin") = 0)
       .def("extend", &extend<std::int32_t>, nb::arg("tokens").noconvert(), nb::arg("extras") = nb::none())
       .def("extend", &extend<std::int64_t>, nb::arg("tokens").noconvert(), nb::arg("extras") = nb::none())
+      .def("extend", static_cast<void (*)(Sequence&, const nb::list&, const nb::object&)>(&extend), nb::arg("tokens"),
+           nb::arg("extras") = nb::none())
       .def(
           "extend", [](Sequence&, const nb::object& tokens, const nb::object&) { refuse_tokens(tokens); },
           nb::arg("tokens").none(), nb::arg("extras") = nb::none())

@@ -31,14 +31,16 @@ class Sequence:
         self,
         root: bytes,
         tokens_per_block: int,
-        tokens: NDArray[np.int32] | NDArray[np.int64] | None = None,
+        tokens: NDArray[np.int32] | NDArray[np.int64] | list[int] | None = None,
         *,
         origin: int = 0,
     ) -> None:
         """root: key[0], 16 bytes. tokens_per_block: a power of two up to 65536. tokens: in [0, 2^31). Else ValueError.
         origin: 64 bits that its maker wants to know it by again."""
-    def extend(self, tokens: NDArray[np.int32] | NDArray[np.int64], extras: Mapping[int, bytes] | None = None) -> None:
-        """Append tokens. extras: block index -> bytes that enter that block's key (multimodal item hashes and the like);
+    def extend(
+        self, tokens: NDArray[np.int32] | NDArray[np.int64] | list[int], extras: Mapping[int, bytes] | None = None
+    ) -> None:
+        """Append tokens; a list's are read as they are, without numpy. extras: block index -> bytes that enter that block's key (multimodal item hashes and the like);
         only blocks that had no token before this call, each once. b"" is the same as none. ValueError otherwise, and the
         sequence is unchanged."""
     @property
@@ -151,6 +153,8 @@ class CudaDevice:
     @property
     def shares_host_addresses(self) -> bool:
         """Whether kernels reach pinned host memory at the address that the processor uses."""
+    def wait_event(self, event: int, timeout_s: float) -> bool:
+        """Wait for a recorded CUevent, asleep; False if it has not passed after timeout_s. Releases the GIL."""
 
 @final
 class PinnedMemory:

@@ -27,10 +27,10 @@ def cache() -> Iterator[Cache]:
         (np.zeros(32, ">i4"), "tokens: ndarray of >i4, shape (32,);"),
         (np.zeros((2, 16), np.int32), "tokens: ndarray of int32, shape (2, 16);"),
         (np.zeros(64, np.int32)[::2], "tokens: ndarray of int32, shape (32,), not contiguous;"),
-        ([1, 2, 3], "tokens: list;"),
+        ((1, 2, 3), "tokens: tuple;"),
         ("one two", "tokens: str;"),
     ],
-    ids=["float", "unsigned", "other byte order", "two axes", "strided", "list", "text"],
+    ids=["float", "unsigned", "other byte order", "two axes", "strided", "tuple", "text"],
 )
 def test_tokens_of_a_wrong_kind_are_named_with_what_is_needed(cache: Cache, tokens: Any, told: str) -> None:
     started = cache.sequence()
@@ -38,6 +38,30 @@ def test_tokens_of_a_wrong_kind_are_named_with_what_is_needed(cache: Cache, toke
         with pytest.raises(TypeError, match=re.escape(told)) as raised:
             give(tokens)
         assert "one axis of int32 or int64, C-contiguous" in str(raised.value)
+    assert started.num_tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "told"),
+    [
+        (-1, ValueError, r"tokens\[70\] = -1: tokens must lie in \[0, 2\^31\)"),
+        (2**31, ValueError, r"tokens\[70\] = 2147483648: "),
+        (2**80, ValueError, r"tokens\[70\] = 1208925819614629174706176: "),
+        ("7", TypeError, r"tokens\[70\] is a str; must be an int"),
+        (7.0, TypeError, r"tokens\[70\] is a float; must be an int"),
+        (True, TypeError, r"tokens\[70\] is a bool; must be an int"),
+        (None, TypeError, r"tokens\[70\] is a NoneType; must be an int"),
+    ],
+)
+def test_a_list_names_the_token_that_is_none_and_changes_nothing(
+    cache: Cache, bad: Any, error: type[Exception], told: str
+) -> None:
+    tokens: list[Any] = list(range(100))
+    tokens[70] = bad
+    started = cache.sequence()
+    for give in (cache.sequence, started.extend):
+        with pytest.raises(error, match=told):
+            give(tokens)
     assert started.num_tokens == 0
 
 

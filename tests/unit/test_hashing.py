@@ -180,6 +180,18 @@ def test_tokens_per_block_must_be_a_power_of_two_in_range(tokens_per_block: int)
         Sequence(ROOT, tokens_per_block)
 
 
+def test_a_list_of_ints_is_the_same_as_an_array_of_them() -> None:
+    tokens = [*np.random.default_rng(4).integers(0, 2**31, 5000).tolist(), 0, 2**31 - 1]
+    grown = Sequence(ROOT, 16, tokens[:1000])
+    grown.extend(tokens[1000:1003], {70: b"image"})
+    grown.extend([])
+    expected = Sequence(ROOT, 16, np.array(tokens[:1000], np.int32))
+    expected.extend(np.array(tokens[1000:], np.int32), {70: b"image"})
+    grown.extend(tokens[1003:])
+    assert grown.num_tokens == expected.num_tokens == len(tokens)
+    np.testing.assert_array_equal(grown.keys(), expected.keys())
+
+
 def test_arrays_of_other_kinds_are_a_type_error() -> None:
     for tokens in (
         np.zeros(16, np.float32),

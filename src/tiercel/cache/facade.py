@@ -49,11 +49,13 @@ class Cache(CacheCore):
         """
         return cls(assemble(model, config, progress))
 
-    def sequence(self, tokens: NDArray[np.int32] | NDArray[np.int64] | None = None, *, namespace: str = "") -> Sequence:
+    def sequence(
+        self, tokens: NDArray[np.int32] | NDArray[np.int64] | list[int] | None = None, *, namespace: str = ""
+    ) -> Sequence:
         """Start a sequence; `extend` it as it grows, so that only new blocks are hashed.
 
         Args:
-            tokens: int32 or int64[num_tokens], C-contiguous.
+            tokens: int32 or int64[num_tokens], C-contiguous, or a list of ints.
             namespace: tenant, LoRA or cache salt; sequences of different namespaces share nothing.
         """
         root = self._root_key(self._assembly.fingerprint, namespace)

@@ -9,8 +9,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tiercel import Cache, Sequence
 
 
@@ -52,8 +50,7 @@ def is_cacheable(request: Any) -> bool:
 def make_sequence(cache: Cache, request: Any, adapters: Adapters) -> Sequence:
     """Start a cacheable request's sequence with the tokens that it has so far."""
     sequence = cache.sequence(namespace=_namespace(request, adapters))
-    tokens = np.array(request.all_token_ids[:], np.int32)
-    sequence.extend(tokens, block_extras(request.mm_features, sequence.tokens_per_block))
+    sequence.extend(request.all_token_ids[:], block_extras(request.mm_features, sequence.tokens_per_block))
     return sequence
 
 

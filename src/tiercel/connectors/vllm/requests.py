@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from tiercel import Cache, Lookup, Sequence, Ticket, TransferResult
 from tiercel.connectors.vllm.keys import Adapters, is_cacheable, make_sequence
 
@@ -53,7 +51,7 @@ class TrackedRequest:
         if sequence is not None:
             known = sequence.num_tokens
             if known < len(self.request.all_token_ids):
-                sequence.extend(np.array(self.request.all_token_ids[known:], np.int32))
+                sequence.extend(self.request.all_token_ids[known:])
         return sequence
 
     def forget_blocks(self) -> None:
