@@ -22,6 +22,7 @@ from vllm.version import __version__ as vllm_version
 from tiercel import TierName
 from tiercel.connectors.vllm.engine import join, leave
 from tiercel.connectors.vllm.facts import require_fixed_scales, require_parallelism, whole_group
+from tiercel.connectors.vllm.logs import join_log
 from tiercel.connectors.vllm.metrics import Counting, TiercelPromMetrics, TiercelStats
 from tiercel.connectors.vllm.plans import StepPlan
 from tiercel.connectors.vllm.scheduling import SchedulerSide
@@ -44,6 +45,7 @@ class TiercelConnector(KVConnectorBase_V1, SupportsHMA):
             ConfigError: a setting, the model, the way the engine is spread or vLLM's version; the message names it.
         """
         super().__init__(vllm_config, role, kv_cache_config)
+        join_log(logging.getLogger("vllm"))
         transfer = vllm_config.kv_transfer_config
         extra: Mapping[str, Any] = transfer.kv_connector_extra_config
         require_parallelism(vllm_config)

@@ -15,6 +15,7 @@ from typing import Any
 from tiercel import Cache, CacheConfig, ConfigError, EngineMemory, Ticket, TierName
 from tiercel.connectors.vllm.facts import whole_group
 from tiercel.connectors.vllm.failures import Failures
+from tiercel.connectors.vllm.logs import start_line
 from tiercel.connectors.vllm.model import describe_model
 from tiercel.connectors.vllm.pages import distinct_layers, map_memory
 from tiercel.connectors.vllm.settings import ConnectorSettings
@@ -93,8 +94,10 @@ class SharedEngine:
         layers = distinct_layers(whole_group(kv_cache_config).layer_names, kv_caches)
         model = describe_model(vllm_config, kv_cache_config, layers, settings, version)
         if self.cache is None:
-            self.cache = Cache.open(model, _for_rank(settings.cache, vllm_config))
+            config = _for_rank(settings.cache, vllm_config)
+            self.cache = Cache.open(model, config)
             self.failures.cache = self.cache
+            _logger.info("%s", start_line(self.cache, config))
         try:
             self.memory = map_memory(
                 self.cache.geometry, layers, kv_cache_config.num_blocks, settings.cache.cpu_copy_threads
@@ -104,9 +107,6 @@ class SharedEngine:
         except BaseException:
             self.close()
             raise
-        geometry = self.cache.geometry
-        tokens, size = geometry.tokens_per_block, geometry.block_bytes
-        _logger.info("Tiercel keeps %s: blocks of %d tokens, %d bytes", model.model_id, tokens, size)
 
     def require_cache(self) -> Cache:
         """Return the cache.

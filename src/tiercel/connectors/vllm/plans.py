@@ -7,6 +7,14 @@ from dataclasses import dataclass
 
 from tiercel import Lookup, Sequence
 
+_LOG_ID_CHARS_MAX = 200
+
+
+def log_id(request_id: str) -> str:
+    """Return what a request is logged, recorded and traced under. Clients may choose theirs: what is too long for a line is
+    cut, what is no text is replaced."""
+    return request_id[:_LOG_ID_CHARS_MAX].encode(errors="replace").decode()
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LoadOrder:

@@ -9,9 +9,9 @@ smaller of both counts is right with drafts, too.
 from collections.abc import Iterable
 from typing import Any
 
-from tiercel import TierName
+from tiercel import Lookup, TierName
 from tiercel.connectors.vllm.engine import SharedEngine
-from tiercel.connectors.vllm.plans import LoadOrder, StepPlan, StoreOrder
+from tiercel.connectors.vllm.plans import LoadOrder, StepPlan, StoreOrder, log_id
 from tiercel.connectors.vllm.requests import Requests, TrackedRequest
 from tiercel.connectors.vllm.settings import ConnectorSettings
 from tiercel.connectors.vllm.staging import Staging
@@ -60,7 +60,7 @@ class SchedulerSide:
         if lookup is not None:
             last = lookup.first_block + num_blocks
             if lookup.num_blocks > num_blocks:
-                lookup = self._shortened(lookup.sequence, lookup, num_blocks)
+                lookup = self._shortened(request.request_id, lookup, num_blocks)
         targets = tuple(block_ids[last - num_blocks : last])
         tracked.is_loading = True
         tracked.num_ordered = last
@@ -82,12 +82,17 @@ class SchedulerSide:
             tokens[TierName.DISK] += num_staged
         return {tier: count for tier, count in tokens.items() if count}
 
-    def _shortened(self, sequence: Any, lookup: Any, num_blocks: int) -> Any:
+    def _shortened(self, request_id: str, lookup: Lookup, num_blocks: int) -> Lookup | None:
         """vLLM took less than was promised: look up that much."""
         size, first = self._tokens_per_block, lookup.first_block
         lookup.release()
         with self._engine.failures.guard("lookup"):
-            return self._cache.lookup(sequence, limit_tokens=(first + num_blocks) * size, engine_tokens=first * size)
+            return self._cache.lookup(
+                lookup.sequence,
+                limit_tokens=(first + num_blocks) * size,
+                engine_tokens=first * size,
+                request_id=log_id(request_id),
+            )
         return None
 
     def build_plan(self, scheduler_output: Any) -> StepPlan:

@@ -11,6 +11,7 @@ A request is told to ask again until its deadline at most.
 
 from tiercel import BlockStatus, Cache, Lookup, TierName
 from tiercel.connectors.vllm.failures import Failures
+from tiercel.connectors.vllm.plans import log_id
 from tiercel.connectors.vllm.requests import TrackedRequest
 
 _PENDING_WAIT_S = 0.25
@@ -53,7 +54,8 @@ class Staging:
             tracked.staging = None
             if any(status not in _HARMLESS for status in tracked.staged.statuses.tolist()):
                 self._failures.count_blocks("stage", tracked.staged)
-        lookup = self._cache.lookup(sequence, limit_tokens=limit, engine_tokens=engine_tokens)
+        name = log_id(tracked.request.request_id)
+        lookup = self._cache.lookup(sequence, limit_tokens=limit, engine_tokens=engine_tokens, request_id=name)
         try:
             waits = self._must_wait(tracked, lookup, limit, remaining_s)
         except BaseException:
@@ -76,9 +78,10 @@ class Staging:
         if not self._is_unsafe(lookup) or tracked.staged is not None or remaining_s <= 0:
             return False
         # From the first block on: host memory takes no block without those before it.
-        whole = self._cache.lookup(lookup.sequence, limit_tokens=min(limit, _end_tokens(lookup)))
+        name = log_id(tracked.request.request_id)
+        whole = self._cache.lookup(lookup.sequence, limit_tokens=min(limit, _end_tokens(lookup)), request_id=name)
         with self._failures.guard("stage"):
-            tracked.staging = self._cache.prefetch(whole, timeout_s=remaining_s)
+            tracked.staging = self._cache.prefetch(whole, timeout_s=remaining_s, request_id=name)
         whole.release()
         return tracked.staging is not None
 
@@ -95,7 +98,8 @@ class Staging:
         first = next(segment for segment in lookup.segments if segment.tier is not TierName.HOST)
         limit = first.first_block * lookup.sequence.tokens_per_block
         lookup.release()
-        return self._cache.lookup(lookup.sequence, limit_tokens=limit, engine_tokens=engine_tokens)
+        name = log_id(tracked.request.request_id)
+        return self._cache.lookup(lookup.sequence, limit_tokens=limit, engine_tokens=engine_tokens, request_id=name)
 
 
 def _end_tokens(lookup: Lookup) -> int:

@@ -18,7 +18,7 @@ import torch
 
 from tiercel import BlockStatus, DeadlineError, EngineBlocks, ThrottledError, Ticket
 from tiercel.connectors.vllm.engine import RunningLoad, SharedEngine
-from tiercel.connectors.vllm.plans import LoadOrder, StepPlan, StoreOrder
+from tiercel.connectors.vllm.plans import LoadOrder, StepPlan, StoreOrder, log_id
 from tiercel.connectors.vllm.settings import ConnectorSettings
 
 _FENCE_WAIT_S = 0.05
@@ -86,7 +86,8 @@ class WorkerSide:
         if lookup is not None:
             with self._failures.guard("load"):
                 target = self._blocks(order.block_ids[: lookup.num_blocks], event)
-                ticket = cache.load(lookup, target, timeout_s=self._settings.load_timeout_s)
+                name = log_id(order.request_id)
+                ticket = cache.load(lookup, target, timeout_s=self._settings.load_timeout_s, request_id=name)
                 self._engine.loads[order.request_id] = RunningLoad(ticket=ticket, block_ids=order.block_ids)
                 return
             lookup.release()
@@ -115,7 +116,8 @@ class WorkerSide:
     def _launch_store(self, order: StoreOrder, event: Any) -> None:
         cache = self._engine.require_cache()
         source = self._blocks(order.block_ids, event)
-        ticket = cache.store(order.sequence, source, first_block=order.first_block)
+        name = log_id(order.request_id)
+        ticket = cache.store(order.sequence, source, first_block=order.first_block, request_id=name)
         self._engine.stores.setdefault(order.request_id, []).append(ticket)
         ticket.add_done_callback(self._restart_where_missing(order, ticket))
 
