@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tests.gpu.conftest import DEVICE, WAYS, Gpu
 from tests.helpers.copy_cases import bytes_at, check_gather, check_scatter, random_case, slot_stride
+from tiercel.layout import BlockGeometry, EngineMemory
 from tiercel.transfer.cuda import CudaCopyOptions
 
 NUM_BYTES = 64 << 20
@@ -85,3 +87,32 @@ def test_what_was_unpinned_can_be_pinned_again(
         gpu.pinned.pin(gpu.copier.device, address, NUM_BYTES, unit_bytes=1 << 20)
         gpu.pinned.close()
         assert not gpu.pinned.covers(np.array([address], np.uint64), 4096)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_neighbouring_slots_on_both_sides_of_a_border_between_pinned_chunks_come_and_go(
+    way: str, make_gpu: Callable[[CudaCopyOptions], Gpu]
+) -> None:
+    torch = pytest.importorskip("torch")
+    gpu = make_gpu(replace(WAYS[way], pin_chunk_bytes=16 << 10))
+    geometry = BlockGeometry(
+        model_id="neighbours",
+        tokens_per_block=16,
+        num_layers=1,
+        kv_parts=1,
+        num_kv_heads=1,
+        head_size=128,
+        dtype="bfloat16",
+    )
+    tensor = torch.randint(-99, 99, (64, 16, 128), device=DEVICE).to(torch.bfloat16)
+    stored = tensor.clone()
+    memory = EngineMemory.from_arrays(geometry, [tensor], axes="block token dim")
+    blocks = gpu.reach(memory.blocks(range(64)))
+    slots = gpu.slots(64, geometry.block_bytes)
+    addresses = slots.ctypes.data + np.arange(64, dtype=np.uint64) * np.uint64(geometry.block_bytes)
+    blocks.gather(addresses)
+    assert slots.tobytes() == stored.view(torch.uint8).cpu().numpy().tobytes()
+    tensor.zero_()
+    torch.cuda.synchronize()
+    blocks.scatter(addresses)
+    assert torch.equal(tensor, stored)

@@ -15,11 +15,12 @@ CopyBatch::CopyBatch(std::size_t capacity, StreamHandle stream) : capacity_(capa
 }
 
 void CopyBatch::add(DevicePointer target, DevicePointer source, std::size_t num_bytes) {
-  if (!sizes_.empty() && targets_.back() + sizes_.back() == target && sources_.back() + sizes_.back() == source) {
+  if (may_merge_ && !sizes_.empty() && targets_.back() + sizes_.back() == target && sources_.back() + sizes_.back() == source) {
     sizes_.back() += num_bytes;
     return;
   }
   if (sizes_.size() == capacity_) flush();
+  may_merge_ = true;
   targets_.push_back(target);
   sources_.push_back(source);
   sizes_.push_back(num_bytes);
@@ -57,6 +58,7 @@ void queue_copies(Direction direction, const DeviceProgram& program, std::span<c
         batch.add(engine, slot, run.num_bytes);
       }
     }
+    batch.end_block();
   }
   batch.flush();
 }

@@ -71,6 +71,7 @@ void Copier::queue_staged(Direction direction, Channel& channel, const DevicePro
       const DevicePointer place = places[i] + program.slot_start();
       const DevicePointer slot = slots[i] + program.slot_start();
       gather ? batch.add(slot, place, span) : batch.add(place, slot, span);
+      batch.end_block();
     }
     batch.flush();
   };

@@ -72,7 +72,7 @@ class CudaCopyOptions:
     way_h2d: CopyWay = CopyWay.AUTO
     way_d2h: CopyWay = CopyWay.AUTO
     staged_run_bytes_h2d: int = 24 << 10
-    staged_run_bytes_d2h: int = 128 << 10
+    staged_run_bytes_d2h: int = 48 << 10
     staged_block_bytes: int = 256 << 10
     engine_run_bytes_h2d: int = 64 << 10
     engine_run_bytes_d2h: int = 32 << 10
