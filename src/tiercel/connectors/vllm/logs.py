@@ -51,5 +51,5 @@ def start_line(cache: Cache, config: CacheConfig) -> str:
             text += f" in {', '.join(map(str, config.ssd_cache_dirs))}, {tier.num_ready} found there"
         parts.append(text)
     parts.append(f"fingerprint {status.fingerprint}")
-    parts.append(f"{len(status.notes)} fallbacks" + "".join(f"; {note}" for note in status.notes))
+    parts.append("fallbacks: " + ("; ".join(status.notes) or "none"))
     return "; ".join(parts)

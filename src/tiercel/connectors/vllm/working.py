@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tiercel import BlockStatus, DeadlineError, EngineBlocks, ThrottledError, Ticket
+from tiercel import BlockStatus, DeadlineError, EngineBlocks, Outcome, ThrottledError, Ticket
 from tiercel.connectors.vllm.engine import RunningLoad, SharedEngine
 from tiercel.connectors.vllm.plans import LoadOrder, StepPlan, StoreOrder, log_id
 from tiercel.connectors.vllm.settings import ConnectorSettings
@@ -152,7 +152,8 @@ class WorkerSide:
                 del engine.loads[request_id]
                 received.add(request_id)
                 if result.num_blocks_ok < len(load.block_ids):
-                    self._failures.count_blocks("load", result)
+                    if result.outcome is not Outcome.CANCELLED:  # its request is gone, nothing is recomputed
+                        self._failures.count_blocks("load", result)
                     self._lose(request_id, load.block_ids[result.num_blocks_ok :])
                     self._failed_loads.discard(request_id)
         return sent, received
