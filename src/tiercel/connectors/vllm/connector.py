@@ -11,13 +11,13 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from vllm import __version__ as vllm_version
 from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     KVConnectorBase_V1,
     KVConnectorMetadata,
     KVConnectorRole,
     SupportsHMA,
 )
+from vllm.version import __version__ as vllm_version  # pyright: ignore[reportPrivateImportUsage]
 
 from tiercel import TierName
 from tiercel.connectors.vllm.engine import join, leave
