@@ -1,5 +1,6 @@
 """A rank that does not answer: tickets end in time, and nothing that it may still touch is used for something else."""
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ import pytest
 from tests.faults.test_cache_faults import assert_nothing_is_held
 from tests.helpers.rank_engine import WAIT_S, Ranks, open_cache, until
 from tests.helpers.small_engine import SmallEngine, tokens
-from tiercel import BlockStatus, Cache, DeadlineError, Outcome, RankTimeouts, Ticket
+from tiercel import BlockStatus, Cache, DeadlineError, Outcome, RankAgent, RankTimeouts, Ticket
 
 QUICK = RankTimeouts(cancel_s=0.05, close_s=0.2)
 SLOTS = 48
@@ -161,3 +162,25 @@ def test_closing_an_agent_ends_the_copy_under_way_and_refuses_the_rest(tmp_path:
         ticket.wait(WAIT_S)
         assert until(lambda: num_writing(cache) == 0)
         assert_nothing_is_held(cache)
+
+
+def test_a_copy_that_the_fence_took_off_the_socket_runs_at_once(tmp_path: Path) -> None:
+    with opened(tmp_path, host=SLOTS) as (cache, ranks, engine):
+        sequence = cache.sequence(tokens(2, seed=30))
+        assert cache.store(sequence, engine.fill(sequence)).wait(WAIT_S).ok
+        over = threading.Event()
+
+        def fence(agent: RankAgent) -> None:
+            while not over.is_set():
+                agent.fence()
+
+        engines = [threading.Thread(target=fence, args=(agent,)) for agent in ranks.agents]
+        for thread in engines:
+            thread.start()
+        try:
+            results = [cache.load(sequence, ranks.group.blocks(range(2)), timeout_s=5).wait(WAIT_S) for _ in range(50)]
+        finally:
+            over.set()
+            for thread in engines:
+                thread.join(WAIT_S)
+        assert [result.outcome for result in results] == [Outcome.DONE] * 50

@@ -129,7 +129,8 @@ class RankAgent:
         Raises:
             DeadlineError: such a copy is not over after that time.
         """
-        self._receive()
+        if self._receive():
+            self._wake()  # whoever listens may have seen nothing of what was taken here
         self._queue.fence(timeout_s)
 
     def close(self) -> None:
@@ -218,28 +219,31 @@ class RankAgent:
                 link.send(Bye())
             link.close()
 
-    def _receive(self) -> None:
-        """Take everything that the cache has said."""
+    def _receive(self) -> bool:
+        """Take everything that the cache has said. Returns whether a copy was among it."""
+        took_copy = False
         with self._receiving:
             link = self._link
             if link is None:
-                return
+                return False
             try:
                 while (data := sockets.receive(link.socket)) is not None:
                     if not data:
                         self._end(DeviceError(f"rank {self._rank}: the cache has ended"))
-                        return
+                        break
                     message = decode_for_rank(data)
                     if isinstance(message, Copy):
                         self._queue.add(message)
+                        took_copy = True
                     elif isinstance(message, Cancel):
                         self._queue.cancel(message.number)
                     else:
                         reason = message.reason if isinstance(message, Refused) else "it welcomed this rank twice"
                         self._end(DeviceError(f"rank {self._rank}: the cache cut it off: {reason}"))
-                        return
+                        break
             except (OSError, MessageError) as error:
                 self._end(DeviceError(f"rank {self._rank}: the cache cannot be understood: {error}"))
+        return took_copy
 
     def _work(self, link: RankLink, devices: Devices) -> None:
         while (task := self._next(link)) is not None:
