@@ -140,6 +140,9 @@ def test_what_comes_from_disk_counts_for_every_layer(tmp_path: Path, host: int) 
         assert all(ticket.wait_layer(layer, timeout_s=20) for layer in range(NUM_LAYERS))
         assert ticket.wait(20).num_blocks_ok == NUM_BLOCKS
         engine.check(cache.sequence(prompt), NUM_BLOCKS)
+        disk = cache._assembly.disk
+        assert disk is not None
+        assert disk.stats().blocks_read == NUM_BLOCKS, "a block is read once, not once for each group of layers"
 
 
 def test_layers_are_waited_for_only_where_they_were_asked_for() -> None:

@@ -66,10 +66,11 @@ class Job:
         return [Chunk(self, i, 0, m.num_blocks) for i, m in enumerate(self.plan.moves) if m.after == NO_MOVE]
 
     def num_groups(self, move: int) -> int:
-        """Groups of layers that a move is done in: several if its blocks wait for no other move, so that they can go in the
-        order of their layers."""
+        """Groups of layers that a move is done in: several if its blocks lie in host memory and wait for no other move, so that
+        they can go in the order of their layers. A slower tier gives a block whole: it would be read anew for each group."""
         described = self.plan.moves[move]
-        if self._layers is None or described.target is not TierName.GPU or described.after != NO_MOVE:
+        from_host = described.source is TierName.HOST and described.target is TierName.GPU
+        if self._layers is None or not from_host or described.after != NO_MOVE:
             return 1
         return len(self._layers.groups)
 
