@@ -212,8 +212,9 @@ class Dispatcher:
             with self._table.lock:
                 self._resetting = True
             try:
-                self._table.cancel_all()
-                drained = self.transfer.drain(timeout_s)
+                stop_at = time.monotonic() + timeout_s
+                self._table.cancel_all(timeout_s)
+                drained = self.transfer.drain(max(0.0, stop_at - time.monotonic()))
                 with self._table.lock:
                     if not drained or len(self._table):
                         raise DeadlineError(

@@ -12,6 +12,10 @@ from tiercel.telemetry.logs import bind_request_id
 from tiercel.tiers.base import Tier, TierName
 from tiercel.transfer import Deadlines, EngineSide, TransferEngine, TransferSettings
 
+_FENCE_S, _LOOK_AGAIN_S = 0.3, 1.0
+"""How long the thread of deadlines, which all tickets share, waits at once for what touches a late one's memory, and how soon it
+looks again. Only a device that holds the memory itself takes so long."""
+
 _GPU, _STORE, _DEMOTE = TierName.GPU, OperationKind.STORE, OperationKind.DEMOTE
 
 
@@ -134,35 +138,41 @@ class OperationTable:
             self._tiers[free.tier].free(unpack_slots(free.slots))
 
     def _cancel(self, number: int) -> None:
-        self._stop(number, Outcome.CANCELLED)
+        self._stop(number, Outcome.CANCELLED, None)
 
     def _expire(self, number: int) -> None:
-        self._stop(number, Outcome.DEADLINE)
+        if not self._stop(number, Outcome.DEADLINE, _FENCE_S):
+            self._deadlines.add(number, _LOOK_AGAIN_S)
 
-    def _stop(self, number: int, outcome: Outcome) -> None:
-        """Resolve a ticket now; its operation ends when the device is done with it."""
+    def _stop(self, number: int, outcome: Outcome, timeout_s: float | None) -> bool:
+        """Resolve a ticket now; its operation ends when the device is done with it. Returns False, and leaves the ticket to the
+        operation's end, if the engine's memory is still touched after that time."""
         with self.lock:
             running = self._running.get(number)
             if running is None:
-                return
+                return True
             running.outcome = outcome
         with bind_request_id(running.ticket.request_id):
-            self.transfer.cancel(number)
+            if not self.transfer.cancel(number, timeout_s):
+                return False
         with self.lock:
             ended = [(running.ticket, self._result(running))]
             if running.open_moves == 0 and number in self._running:
                 running.owners.clear()
                 ended = [self._end(running)]
         resolve_all(ended)
+        return True
 
-    def cancel_all(self) -> None:
-        """Cancel every open ticket."""
+    def cancel_all(self, timeout_s: float) -> None:
+        """Cancel every open ticket, and wait so long for what touches engines' memory; tickets of that resolve when it ends."""
+        stop_at = time.monotonic() + timeout_s
         for number in list(self._running):
-            self._cancel(number)
+            self._stop(number, Outcome.CANCELLED, max(0.0, stop_at - time.monotonic()))
 
     def close(self) -> bool:
         """Cancel everything and end the threads. Idempotent. False if a device was still busy when its time was over."""
-        self.cancel_all()
+        self.cancel_all(0.0)  # so that one that a device holds up does not hold up the others
         drained = self.transfer.close()
+        self.cancel_all(0.0)  # those of which a copy was under way
         self._deadlines.close()
         return drained

@@ -74,7 +74,8 @@ class TransferResult:
 class Ticket:
     """A running load, store or prefetch. Thread-safe.
 
-    It always resolves: at the latest at its deadline. After it resolved, no move touches the engine's memory any more.
+    It always resolves: at the latest at its deadline, or where a device holds the engine's memory itself (`direct`), when that
+    has answered. After it resolved, no move touches the engine's memory any more.
     """
 
     def __init__(

@@ -18,7 +18,6 @@ import itertools
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -233,44 +232,51 @@ class TransferEngine:
                     del self._jobs[job.plan.ticket]
                     self._drained.notify_all()
 
-    def cancel(self, ticket: int) -> None:
+    def cancel(self, ticket: int, timeout_s: float | None = None) -> bool:
         """End what has not started of a plan as `CANCELLED` and fence off its engine memory. Idempotent; unknown tickets are
-        left alone. Returns when no move touches the engine's memory any more; I/O in progress goes on in the background."""
+        left alone. Waits until no move touches the engine's memory any more, and returns False if one does after `timeout_s`;
+        I/O in progress goes on in the background."""
         with self._lock:
             job = self._jobs.get(ticket)
             if job is None:
-                return
+                return True
             job.cancelled = True
-            dropped = [lane.take(job) for lane in self._lanes.values()]
+        # Before anything is taken off its lane: a signal may end this wait, and what is cancelled ends in its lane as well.
+        fenced = job.guard.revoke(timeout_s)
+        while waiting := self._take(job):
+            for chunk in waiting:
+                for part in job.parts(chunk):
+                    self._finish(part, np.empty(0, np.uint8), part.start, time.monotonic())
+        return fenced
+
+    def _take(self, job: Job) -> list[Chunk]:
+        """Remove what has not started of a job."""
+        with self._lock:
+            taken = [chunk for lane in self._lanes.values() for chunk in lane.take(job)]
             if not job.queued:  # it waits for the engine, or a signal interrupted `submit`: nobody else will end it
                 job.queued = True
-                dropped.append(job.first_chunks())
-        job.guard.revoke()
-        pending = deque(itertools.chain.from_iterable(dropped))
-        while pending:
-            for chunk in job.parts(pending.popleft()):
-                self._finish(chunk, np.empty(0, np.uint8), chunk.start, time.monotonic())
-            with self._lock:
-                for lane in self._lanes.values():
-                    pending.extend(lane.take(job))
+                taken += job.first_chunks()
+        return taken
 
     def drain(self, timeout_s: float) -> bool:
         """Wait until no plan is open and every completion was taken. Returns False if that takes longer than `timeout_s`."""
         with self._lock:
             return self._drained.wait_for(lambda: not self._jobs, timeout=timeout_s)
 
-    def cancel_all(self) -> None:
-        """Cancel every open plan."""
+    def cancel_all(self, timeout_s: float) -> None:
+        """Cancel every open plan, and wait so long for what touches engines' memory."""
+        stop_at = time.monotonic() + timeout_s
         for ticket in list(self._jobs):
-            self.cancel(ticket)
+            self.cancel(ticket, max(0.0, stop_at - time.monotonic()))
 
     def close(self) -> bool:
         """Refuse new plans, cancel open ones, wait for the device and end the threads. Idempotent. Returns False if a move was
         still in progress after `close_timeout_s`; its thread is left behind."""
         with self._lock:
             self._closing = True
-        self.cancel_all()
-        drained = self.drain(self._settings.close_timeout_s)
+        stop_at = time.monotonic() + self._settings.close_timeout_s
+        self.cancel_all(self._settings.close_timeout_s)
+        drained = self.drain(max(0.0, stop_at - time.monotonic()))
         with self._lock:
             self._ended = True  # not before: what a device finishes last sets chunks of other lanes free
             for lane in self._lanes.values():

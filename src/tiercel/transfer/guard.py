@@ -30,14 +30,14 @@ class Guard:
         self._num_copying = 0
         self._revoked = False
 
-    def revoke(self) -> None:
-        """Wait for the copies in progress and forbid all later ones. Idempotent."""
+    def revoke(self, timeout_s: float | None = None) -> bool:
+        """Forbid all later copies and wait for those in progress. Idempotent. Returns False if some go on at the time."""
         with self._idle:
             self._revoked = True
         if self._give_up is not None:
             self._give_up()
         with self._idle:
-            self._idle.wait_for(lambda: self._num_copying == 0)
+            return self._idle.wait_for(lambda: self._num_copying == 0, timeout_s)
 
     def gather(self, memory: BlockMemory, targets: Addresses) -> None:
         """Copy out of guarded memory. Raises RevokedError without having touched it."""
