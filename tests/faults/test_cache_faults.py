@@ -144,7 +144,7 @@ def test_a_stalled_device_costs_the_deadline_and_memory_is_left_alone_after_it(t
 def test_reset_waits_for_the_device_and_says_so_if_it_does_not_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tiercel.cache.facade._RESET_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("tiercel.cache.core._RESET_TIMEOUT_S", 0.2)
     cache, gate = open_stalling(tmp_path)
     with cache:
         engine = SmallEngine(cache.geometry)
