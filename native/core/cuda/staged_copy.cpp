@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <exception>
 
 #include "cuda/copier.hpp"
 
@@ -16,18 +17,24 @@ void wait_for(StreamHandle stream, EventHandle event) {
   check(driver().StreamWaitEvent(stream, event, 0), "cuStreamWaitEvent");
 }
 
-// Scratch memory of one transfer: lent on one stream, given back on another when both are done with it.
+// Scratch memory of one transfer: lent on one stream, given back on another when both are done with it. Where queueing
+// fails midway, the other need not know of the first one's last work, which is then waited for.
 class Scratch {
  public:
   Scratch(const MemoryPool& pool, std::size_t num_bytes, StreamHandle first, StreamHandle last)
-      : pool_(pool), last_(last), pointer_(pool.take(num_bytes, first)) {}
-  ~Scratch() { pool_.give_back(pointer_, last_); }
+      : pool_(pool), first_(first), last_(last), pointer_(pool.take(num_bytes, first)) {}
+  ~Scratch() {
+    if (std::uncaught_exceptions() > num_exceptions_) driver().StreamSynchronize(first_);
+    pool_.give_back(pointer_, last_);
+  }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
   DevicePointer get() const noexcept { return pointer_; }
 
  private:
   const MemoryPool& pool_;
+  int num_exceptions_ = std::uncaught_exceptions();
+  StreamHandle first_;
   StreamHandle last_;
   DevicePointer pointer_;
 };
