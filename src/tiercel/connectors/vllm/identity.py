@@ -16,6 +16,8 @@ import torch
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 _IGNORED = ("transformers_version", "_name_or_path")
 """Entries of a configuration that say nothing of the weights."""
+_ROPE = ("rope_scaling", "rope_parameters")
+_ROPE_BY_LENGTH = ("dynamic", "longrope", "'su'")
 
 
 def engine_identity(vllm_config: Any, *, version: str, layer_name: str, layout: str, named: str | None) -> str:
@@ -29,12 +31,13 @@ def engine_identity(vllm_config: Any, *, version: str, layer_name: str, layout: 
     """
     model = vllm_config.model_config
     parallel = vllm_config.parallel_config
+    facts = _config_facts(model.hf_config)
     parts = {
-        "config": _config_facts(model.hf_config),
+        "config": facts,
         "dtype": str(model.dtype),
         "quantization": str(model.quantization),
         "kv_cache_dtype": str(vllm_config.cache_config.cache_dtype),
-        "max_model_len": model.max_model_len if _rope_is_dynamic(model.hf_config) else None,
+        "max_model_len": model.max_model_len if _rope_follows_length(facts) else None,
         "weights": named or _weights(vllm_config),
         "draft": _draft(vllm_config),
         "backend": _backend(vllm_config, layer_name),
@@ -53,13 +56,21 @@ def _config_facts(config: Any) -> Mapping[str, object]:
     return {key: value for key, value in found.items() if key not in _IGNORED}
 
 
-def _rope_is_dynamic(config: Any) -> bool:
-    scaling = getattr(config, "rope_scaling", None) or getattr(config, "rope_parameters", None) or {}
-    return "dynamic" in str(scaling)
+def _rope_follows_length(facts: object) -> bool:
+    """Whether positions are scaled by the engine's longest sequence: vLLM takes the long or the short factors of longrope for
+    all requests alike, by `max_model_len`. Multimodal models keep their text model's rope one level deeper."""
+    if not isinstance(facts, Mapping):
+        return False
+    for key, value in facts.items():
+        if key in _ROPE and any(kind in str(value) for kind in _ROPE_BY_LENGTH):
+            return True
+        if _rope_follows_length(value):
+            return True
+    return False
 
 
 def _weights(vllm_config: Any) -> Mapping[str, object]:
-    """Which weights these are: a folder's files by name, size and time, or a hub's name and commit."""
+    """Which weights these are: files by name, size and time, or a hub's name and commit, or an object store's address."""
     model, load = vllm_config.model_config, vllm_config.load_config
     load_format = str(getattr(load.load_format, "value", load.load_format))
     facts: dict[str, object] = {
@@ -69,12 +80,14 @@ def _weights(vllm_config: Any) -> Mapping[str, object]:
         "load_format": load_format,
         "extra": str(load.model_loader_extra_config),
     }
+    if getattr(model, "model_weights", ""):
+        facts["streamed"] = str(model.model_weights)
     if load_format == "dummy":
         return {**facts, "model": Path(str(model.model)).name, "seed": model.seed}
-    folder = Path(str(model.model))
-    if folder.is_dir():
-        files = sorted(entry for entry in folder.iterdir() if entry.suffix in _WEIGHTS)
-        facts["model"] = folder.resolve().name
+    place = Path(str(model.model))
+    if place.exists():
+        files = sorted(entry for entry in place.iterdir() if entry.suffix in _WEIGHTS) if place.is_dir() else [place]
+        facts["model"] = place.resolve().name
         facts["files"] = [(entry.name, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in files]
     return facts
 
