@@ -294,19 +294,40 @@ def test_a_request_is_told_to_ask_again_until_its_deadline_only(
 
 
 def test_a_reset_forgets_everything_and_leaves_the_connector_usable(mini: Mini) -> None:
-    one = request("a", 5 * BLOCK + 1)
-    mini.run(one)
+    mini.run(request("a", 5 * BLOCK + 1))
     settle(mini)
     waiting = request("b", 5 * BLOCK + 1)
     mini.add(waiting)
     assert mini.ask(waiting) == 5 * BLOCK
     mini.scheduler.reset()
     assert mini.ask(waiting) == 0
+    mini.admit(waiting, 0)
+    mini.step({waiting: 5 * BLOCK}, new=(waiting,))
+    settle(mini)
+    assert num_ready(mini, "host") == 5, "computed after the reset"
+
+
+def test_nothing_that_was_computed_before_a_reset_is_stored_after_it(mini: Mini) -> None:
+    """A reset follows new weights: what a running request holds is of the old ones, and all that it computes builds on that."""
+    one, ended = request("a", 5 * BLOCK + 1), request("b", 2 * BLOCK - 1, seed=1)
+    mini.run(one)
+    mini.run(ended)
+    ended.all_token_ids += [7, 8]
+    mini._compute(ended, 1)
+    assert mini.finish(ended), "its last block is ordered and not launched yet"
+    mini.scheduler.reset()
     one.all_token_ids += [1] * BLOCK
     one.block_ids.append(mini.free.pop(0))
     mini.step({one: BLOCK})
     settle(mini)
-    assert num_ready(mini, "host") == 6, "stored from the first block on, since nothing is left of it"
+    assert num_ready(mini, "host") == 0
+    mini.preempt(one)
+    mini.step()
+    mini.ask(one)
+    mini.admit(one, 0)
+    mini.step({one: one.num_tokens}, new=(one,))
+    settle(mini)
+    assert num_ready(mini, "host") == 6, "kept again once it was computed anew"
 
 
 def test_two_salts_share_nothing(mini: Mini) -> None:

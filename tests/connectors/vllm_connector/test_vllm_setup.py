@@ -8,7 +8,7 @@ import torch
 
 from tiercel import BlockGeometry, ConfigError
 from tiercel.connectors.vllm.facts import require_fixed_scales, require_parallelism, whole_group
-from tiercel.connectors.vllm.keys import Adapters, block_extras, is_cacheable
+from tiercel.connectors.vllm.keys import block_extras, is_cacheable
 from tiercel.connectors.vllm.pages import distinct_layers, map_memory, page_layout, page_shape
 from tiercel.connectors.vllm.settings import read_settings
 from tiercel.connectors.vllm.versions import check_version
@@ -178,20 +178,6 @@ def test_multimodal_items_enter_each_block_that_they_reach_into() -> None:
     assert moved[0] != extras[0]
     assert moved[2] == extras[2]
     assert block_extras((), 16) == {}
-
-
-def test_an_adapter_whose_files_change_has_another_name(tmp_path: Any) -> None:
-    (tmp_path / "adapter.safetensors").write_bytes(b"one")
-    lora = SimpleNamespace(lora_name="a", lora_int_id=1, lora_path=str(tmp_path), load_inplace=False)
-    name = Adapters().name(lora)
-    (tmp_path / "adapter.safetensors").write_bytes(b"other")
-    assert Adapters().name(lora) != name
-    seen = Adapters()
-    before = seen.name(lora)
-    (tmp_path / "adapter.safetensors").write_bytes(b"yet another")
-    assert seen.name(lora) == before, "vLLM has not loaded it anew"
-    lora.load_inplace = True
-    assert seen.name(lora) != before
 
 
 def test_prompts_without_tokens_are_not_cached() -> None:

@@ -21,7 +21,7 @@ from vllm.version import __version__ as vllm_version  # pyright: ignore[reportPr
 
 from tiercel import TierName
 from tiercel.connectors.vllm.engine import join, leave
-from tiercel.connectors.vllm.facts import require_fixed_scales, require_parallelism, whole_group
+from tiercel.connectors.vllm.facts import names_items, require_fixed_scales, require_parallelism, whole_group
 from tiercel.connectors.vllm.logs import join_log
 from tiercel.connectors.vllm.metrics import Counting, TiercelPromMetrics, TiercelStats
 from tiercel.connectors.vllm.plans import StepPlan
@@ -59,7 +59,7 @@ class TiercelConnector(KVConnectorBase_V1, SupportsHMA):
         self._counting: Counting | None = None
         try:
             if role is KVConnectorRole.SCHEDULER:
-                self._scheduler_side = SchedulerSide(self._engine, settings)
+                self._scheduler_side = SchedulerSide(self._engine, settings, has_named_items=names_items(vllm_config))
                 self._counting = Counting(self._engine.require_cache())
                 _recompute_lost_loads(transfer)
             else:

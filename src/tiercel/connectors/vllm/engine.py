@@ -77,6 +77,12 @@ class SharedEngine:
             self.stores.pop(request_id, None)
         return bool(running) or self.orders_open.get(request_id, 0) > 0
 
+    def close_order(self, request_id: str) -> None:
+        """Note that an ordered store of this request was launched, or never will be."""
+        self.orders_open[request_id] -= 1
+        if not self.orders_open[request_id]:
+            del self.orders_open[request_id]
+
     def open(
         self,
         vllm_config: Any,

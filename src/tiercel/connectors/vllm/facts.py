@@ -89,3 +89,11 @@ def require_fixed_scales(vllm_config: Any) -> None:
             "calculate_kv_scales gives each run its own scales, so KV of one run is wrong in the next; take scales from the "
             "checkpoint, or leave the KV cache unquantized"
         )
+
+
+def names_items(vllm_config: Any) -> bool:
+    """Whether vLLM names a multimodal item by what it holds. With both of its caches off it counts items instead, from 1 in each
+    process, so that the first image of every run has the same name."""
+    multimodal = getattr(vllm_config.model_config, "multimodal_config", None)
+    is_counted = multimodal is not None and getattr(multimodal, "mm_processor_cache_gb", 1) == 0
+    return not is_counted or bool(vllm_config.cache_config.enable_prefix_caching)

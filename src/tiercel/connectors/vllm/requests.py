@@ -30,6 +30,7 @@ class TrackedRequest:
         promised_for: tokens that vLLM held and tokens that the request had when it was promised.
         is_loading: vLLM waits for its load to be reported.
         gave_up: a load of it failed: it is computed.
+        is_outdated: it has KV from before a reset, perhaps of other weights; kept again once it is computed anew.
     """
 
     request: Any
@@ -44,6 +45,7 @@ class TrackedRequest:
     promised_for: tuple[int, int] = (-1, -1)
     is_loading: bool = False
     gave_up: bool = False
+    is_outdated: bool = False
 
     def update_tokens(self) -> Sequence | None:
         """Tell the sequence what was generated. Returns it."""
@@ -57,7 +59,7 @@ class TrackedRequest:
     def forget_blocks(self) -> None:
         """vLLM took its blocks back: it starts over, with stores where they were."""
         self.num_preemptions = self.request.num_preemptions
-        self.block_ids = []
+        self.block_ids, self.is_outdated = [], False
         self.deadline_s, self.staged = None, None
 
     def remaining_s(self, timeout_s: float) -> float:
@@ -84,8 +86,9 @@ class TrackedRequest:
 class Requests:
     """The requests that vLLM has not finished."""
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: Cache, *, has_named_items: bool) -> None:
         self._cache = cache
+        self._has_named_items = has_named_items
         self._adapters = Adapters()
         self._tracked: dict[str, TrackedRequest] = {}
 
@@ -100,7 +103,9 @@ class Requests:
         """Return a request, met now or before."""
         tracked = self._tracked.get(request.request_id)
         if tracked is None:
-            sequence = make_sequence(self._cache, request, self._adapters) if is_cacheable(request) else None
+            sequence = None
+            if is_cacheable(request, has_named_items=self._has_named_items):
+                sequence = make_sequence(self._cache, request, self._adapters)
             tracked = TrackedRequest(request=request, sequence=sequence, num_preemptions=request.num_preemptions)
             self._tracked[request.request_id] = tracked
         return tracked

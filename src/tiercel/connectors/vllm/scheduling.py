@@ -20,12 +20,12 @@ from tiercel.connectors.vllm.staging import Staging
 class SchedulerSide:
     """Decides; starts nothing but staging. Called from the scheduler's thread."""
 
-    def __init__(self, engine: SharedEngine, settings: ConnectorSettings) -> None:
+    def __init__(self, engine: SharedEngine, settings: ConnectorSettings, *, has_named_items: bool = True) -> None:
         cache = engine.require_cache()
         self._engine = engine
         self._cache = cache
         self._tokens_per_block = cache.geometry.tokens_per_block
-        self._requests = Requests(cache)
+        self._requests = Requests(cache, has_named_items=has_named_items)
         self._staging = Staging(
             cache, engine.failures, timeout_s=settings.load_timeout_s, has_host_tier=engine.has_host_tier
         )
@@ -141,7 +141,7 @@ class SchedulerSide:
         """Order the blocks that are new among the first num_computed tokens."""
         request_id = tracked.request.request_id
         tracked.num_ordered = min(tracked.num_ordered, self._engine.restart_at.pop(request_id, tracked.num_ordered))
-        if tracked.sequence is None:
+        if tracked.sequence is None or tracked.is_outdated:
             return None
         known = min(len(tracked.request.all_token_ids), num_computed)
         stop = min(known // self._tokens_per_block, len(tracked.block_ids))
@@ -191,10 +191,14 @@ class SchedulerSide:
             load.ticket.cancel()
 
     def reset(self) -> None:
-        """Forget every block in every tier. Raises TiercelError."""
+        """Forget every block in every tier, and keep none that was computed before. Raises TiercelError."""
         for tracked in self._requests:
             tracked.release()
             tracked.staged, tracked.num_ordered = None, 0
+            tracked.is_outdated = bool(tracked.block_ids) or tracked.is_loading
+        for order in self._settled_stores:
+            self._engine.close_order(order.request_id)
+        self._settled_stores = []
         self._cache.reset()
 
     def loads_ended(self, request_ids: Iterable[str]) -> None:

@@ -103,9 +103,7 @@ class WorkerSide:
     def _store_all(self, orders: Iterable[StoreOrder], event: Any) -> None:
         engine = self._engine
         for order in orders:
-            engine.orders_open[order.request_id] -= 1
-            if not engine.orders_open[order.request_id]:
-                del engine.orders_open[order.request_id]
+            engine.close_order(order.request_id)
             with self._failures.guard("store"):
                 try:
                     self._launch_store(order, event)
@@ -124,8 +122,9 @@ class WorkerSide:
     def _restart_where_missing(self, order: StoreOrder, ticket: Ticket) -> Callable[[], None]:
         def look() -> None:
             result = ticket.try_wait()
-            # A block is missing for want of the one before it, which was evicted: the request still has that.
-            if result is not None and len(result.statuses) and result.statuses[0] == BlockStatus.MISSING:
+            # A block is missing for want of the one before it, which was evicted: the request still has that, if it still runs.
+            is_missing = result is not None and len(result.statuses) and result.statuses[0] == BlockStatus.MISSING
+            if is_missing and order.request_id in self._engine.stores:
                 self._restart(order.request_id, 0)
 
         return look
@@ -144,6 +143,8 @@ class WorkerSide:
         self._finished_ids |= finished_ids
         sent = {request_id for request_id in engine.held & self._finished_ids if not engine.reads_source(request_id)}
         engine.held -= sent
+        for request_id in sent:
+            engine.restart_at.pop(request_id, None)
         self._finished_ids &= engine.held
         received, self._failed_loads = self._failed_loads, set()
         for request_id, load in list(engine.loads.items()):
