@@ -6,13 +6,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tests.connectors.vllm_connector.mini_vllm import BLOCK, Mini, request
 from tests.helpers.small_engine import MODEL, config
-from tiercel import Cache, ThrottledError, TierFailedError, TierName
+from tiercel import BlockStatus, Cache, ThrottledError, TierFailedError, TierName
+from tiercel.connectors.vllm.plans import StoreOrder
 
 
 @pytest.fixture
@@ -159,8 +161,6 @@ def test_a_request_that_is_aborted_while_it_loads_gets_its_blocks_back_once(mini
 
 
 def _empty() -> object:
-    from types import SimpleNamespace
-
     cached = SimpleNamespace(req_ids=[], new_block_ids=[], resumed_req_ids=set())
     return SimpleNamespace(num_scheduled_tokens={}, scheduled_new_reqs=[], scheduled_cached_reqs=cached)
 
@@ -328,6 +328,18 @@ def test_nothing_that_was_computed_before_a_reset_is_stored_after_it(mini: Mini)
     mini.step({one: one.num_tokens}, new=(one,))
     settle(mini)
     assert num_ready(mini, "host") == 6, "kept again once it was computed anew"
+
+
+def test_a_store_that_loses_blocks_after_its_request_has_ended_leaves_nothing(mini: Mini) -> None:
+    one = request("a", 4 * BLOCK + 1)
+    mini.run(one)
+    settle(mini)
+    mini.finish(one)
+    mini.step()
+    order = StoreOrder(request_id="a", sequence=mini.cache.sequence(), first_block=0, block_ids=(1,))
+    ended: Any = SimpleNamespace(try_wait=lambda: SimpleNamespace(statuses=[BlockStatus.MISSING]))
+    mini.worker._restart_where_missing(order, ended)()
+    assert not mini.shared.restart_at
 
 
 def test_two_salts_share_nothing(mini: Mini) -> None:

@@ -154,6 +154,9 @@ def test_capacities_that_nobody_named_are_shares_of_the_machine() -> None:
     ("extra", "message"),
     [
         ({"num_cpu_block": 3}, "num_cpu_block"),
+        ({"load_timeout": 3}, "load_timeout .*did you mean 'load_timeout_s'"),
+        ({"ssd_cache_dir": "/nvme"}, "ssd_cache_dir = '/nvme'.*enable_ssd to true"),
+        ({"num_ssd_blocks": 9}, "num_ssd_blocks = 9.*enable_ssd to true"),
         ({"load_timeout_s": 0}, "load_timeout_s = 0"),
         ({"load_timeout_s": True}, "load_timeout_s"),
         ({"model_id": 3}, "model_id = 3"),
@@ -164,6 +167,13 @@ def test_capacities_that_nobody_named_are_shares_of_the_machine() -> None:
 def test_wrong_settings_are_refused_by_name(extra: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_settings(extra, block_size=16, environ={})
+
+
+def test_a_disk_tier_can_be_turned_off_beside_its_settings() -> None:
+    extra = {"ssd_cache_dir": "/nvme", "enable_ssd": False}
+    assert not read_settings(extra, block_size=16, environ={}).cache.enable_ssd
+    environ = {"TIERCEL_ENABLE_SSD": "true"}
+    assert read_settings({"ssd_cache_dir": "/nvme"}, block_size=16, environ=environ).cache.enable_ssd
 
 
 def _item(name: str, offset: int, length: int) -> SimpleNamespace:

@@ -6,8 +6,9 @@ The cache's keys win over `config_file`, and both over TIERCEL_ variables only w
 before environment before file before defaults.
 """
 
+import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from tiercel import CacheConfig, ConfigError, load_config
@@ -51,6 +52,7 @@ def read_settings(
     Raises:
         ConfigError: a key or a value is wrong.
     """
+    _require_known(extra)
     own = {key: value for key, value in extra.items() if key in _OWN_KEYS}
     overrides = {key: value for key, value in extra.items() if key not in _OWN_KEYS}
     file = _text(own, "config_file", None)
@@ -61,6 +63,7 @@ def read_settings(
             f"tokens_per_block = {loaded.config.tokens_per_block} (from {origin}): vLLM's block_size is {block_size}, and "
             f"blocks are its blocks; leave tokens_per_block out, or set --block-size"
         )
+    _require_disk_tier(extra, loaded.sources)
     shares: dict[str, Any] = {key: share for key, share in _SHARES.items() if loaded.sources[key] == "default"}
     timeout_s = own.get("load_timeout_s", ConnectorSettings.load_timeout_s)
     if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not 0 < timeout_s <= _TIMEOUT_S_MAX:
@@ -77,6 +80,26 @@ def read_settings(
         load_timeout_s=float(timeout_s),
         allow_untested_vllm=allow,
     )
+
+
+def _require_known(extra: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a key that is most like one of the connector's; what the cache does not know, the cache refuses."""
+    known = [field.name for field in fields(CacheConfig)]
+    for key in extra:
+        if key not in known and key not in _OWN_KEYS:
+            nearest = difflib.get_close_matches(key, [*known, *_OWN_KEYS], n=1)
+            if nearest and nearest[0] in _OWN_KEYS:
+                raise ConfigError(f"{key} (from kv_connector_extra_config): unknown key; did you mean {nearest[0]!r}?")
+
+
+def _require_disk_tier(extra: Mapping[str, Any], sources: Mapping[str, str]) -> None:
+    """Raise ConfigError if a disk is named and nobody said whether there is to be a disk tier."""
+    named = next((key for key in ("ssd_cache_dir", "num_ssd_blocks") if key in extra), None)
+    if named is not None and sources["enable_ssd"] == "default":
+        raise ConfigError(
+            f"{named} = {extra[named]!r}: has no effect while enable_ssd is false, its default; set enable_ssd to true, or to "
+            f"false beside it to keep the disk tier off"
+        )
 
 
 def _text(own: Mapping[str, Any], key: str, default: str | None) -> str | None:
