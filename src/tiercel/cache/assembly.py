@@ -16,7 +16,7 @@ from tiercel.cache.bounded import Errand
 from tiercel.config import CacheConfig, ModelConfig, ResolvedConfig, check_resources
 from tiercel.control import DEMOTION_START, Admission, Control, ControlSettings
 from tiercel.errors import TierFailedError
-from tiercel.layout import BlockGeometry
+from tiercel.layout import BlockGeometry, SlotOrder
 from tiercel.plan import LoadPolicy
 from tiercel.telemetry.logs import Notes
 from tiercel.telemetry.metrics import CacheMetrics
@@ -134,11 +134,12 @@ def assemble(
     progress: Progress | None = None,
     make_control: Callable[[ControlSettings], Control] = Control,
     lane_workers: int = TransferSettings().lane_workers,
+    order: SlotOrder = "token_head",
 ) -> Assembly:
     """Make the parts of a cache.
 
     Args:
-        model, config, progress: as of `Cache.open`.
+        model, config, progress, order: as of `Cache.open`.
         make_control: makes the control half.
         lane_workers: chunks of each lane in flight.
 
@@ -149,7 +150,7 @@ def assemble(
         OSError: memory or a device failed. Nothing stays allocated.
     """
     _check_types(model, config)
-    geometry = BlockGeometry.from_model(model, tokens_per_block=config.tokens_per_block)
+    geometry = BlockGeometry.from_model(model, tokens_per_block=config.tokens_per_block, order=order)
     fingerprint = hashing.fingerprint(geometry.fingerprint_parts())
     resolved = check_resources(model, config, fingerprint=fingerprint)
     metrics = CacheMetrics()

@@ -25,6 +25,7 @@ from tiercel.cache.tickets import Ticket
 from tiercel.config import CacheConfig, ModelConfig
 from tiercel.control import Lookup, Priority, check_priority
 from tiercel.hashing import Sequence
+from tiercel.layout import SlotOrder
 from tiercel.telemetry.logs import bind_request_id
 
 
@@ -32,13 +33,22 @@ class Cache(CacheCore):
     """Stores and gives back the KV blocks of one model. Use as a context manager, sync or async, or call `close`."""
 
     @classmethod
-    def open(cls, model: ModelConfig, config: CacheConfig, *, progress: Progress | None = None) -> "Cache":
+    def open(
+        cls,
+        model: ModelConfig,
+        config: CacheConfig,
+        *,
+        progress: Progress | None = None,
+        order: SlotOrder = "token_head",
+    ) -> "Cache":
         """Check the machine, allocate the tiers and bring back what the disk tier holds from before.
 
         Args:
             model: the model whose KV is cached.
             config: capacities, directories and policies.
             progress: called as progress(stage, done, total) while memory and files are prepared.
+            order: of the axes in a slot. With "head_token" the heads of one rank lie in long runs; blocks of one order are
+                never taken for the other's.
 
         Raises:
             TypeError: something else than a ModelConfig and a CacheConfig was given.
@@ -47,7 +57,7 @@ class Cache(CacheCore):
             TierError: a cache directory cannot be used.
             RuntimeError: the machine has no thread left; nothing stays allocated.
         """
-        return cls(assemble(model, config, progress))
+        return cls(assemble(model, config, progress, order=order))
 
     def sequence(
         self, tokens: NDArray[np.int32] | NDArray[np.int64] | list[int] | None = None, *, namespace: str = ""

@@ -14,6 +14,7 @@ import numpy as np
 from tests.helpers.small_engine import SmallEngine
 from tiercel import Cache
 from tiercel.connectors.vllm.engine import SharedEngine
+from tiercel.connectors.vllm.reach import LocalReach
 from tiercel.connectors.vllm.scheduling import SchedulerSide
 from tiercel.connectors.vllm.settings import ConnectorSettings
 from tiercel.connectors.vllm.working import WorkerSide
@@ -55,7 +56,7 @@ class Mini:
         self.kv = SmallEngine(cache.geometry, num_blocks)
         self.free = list(range(1, num_blocks))
         self.shared = SharedEngine("mini")
-        self.shared.cache, self.shared.memory = cache, self.kv.memory
+        self.shared.cache, self.shared.reach = cache, LocalReach(self.kv.memory)
         self.shared.failures.cache = cache
         settings = ConnectorSettings(cache=cache._assembly.config, load_timeout_s=load_timeout_s)
         self.scheduler = SchedulerSide(self.shared, settings)

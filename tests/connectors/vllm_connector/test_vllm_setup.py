@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tiercel import BlockGeometry, ConfigError
-from tiercel.connectors.vllm.facts import require_fixed_scales, require_parallelism, whole_group
+from tiercel.connectors.vllm.facts import has_worker_processes, require_fixed_scales, require_parallelism, whole_group
 from tiercel.connectors.vllm.keys import block_extras, is_cacheable
 from tiercel.connectors.vllm.pages import distinct_layers, map_memory, page_layout, page_shape
 from tiercel.connectors.vllm.settings import read_settings
@@ -109,12 +109,21 @@ def test_models_that_cannot_be_kept_whole_are_refused_by_name() -> None:
         whole_group(SimpleNamespace(kv_cache_groups=[_group("FullAttentionSpec", block_size=24)]))
 
 
-def test_engines_of_several_ranks_are_refused_by_name() -> None:
-    for name in ("tensor_parallel_size", "pipeline_parallel_size", "decode_context_parallel_size"):
+def _spread(**facts: object) -> SimpleNamespace:
+    return SimpleNamespace(parallel_config=SimpleNamespace(**facts))
+
+
+def test_engines_whose_ranks_are_out_of_reach_are_refused_by_name() -> None:
+    for name in ("pipeline_parallel_size", "decode_context_parallel_size", "nnodes"):
         with pytest.raises(ConfigError, match=f"{name} = 2"):
-            require_parallelism(SimpleNamespace(parallel_config=SimpleNamespace(**{name: 2})))
-    with pytest.raises(ConfigError, match="distributed_executor_backend = mp"):
-        require_parallelism(SimpleNamespace(parallel_config=SimpleNamespace(distributed_executor_backend="mp")))
+            require_parallelism(_spread(**{name: 2}))
+    with pytest.raises(ConfigError, match="distributed_executor_backend = ray"):
+        require_parallelism(_spread(distributed_executor_backend="ray"))
+    with pytest.raises(ConfigError, match="tensor_parallel_size = 2 with distributed_executor_backend = external"):
+        require_parallelism(_spread(tensor_parallel_size=2, distributed_executor_backend="external_launcher"))
+    ranks = _spread(tensor_parallel_size=2, distributed_executor_backend="mp")
+    require_parallelism(ranks)
+    assert has_worker_processes(ranks)
     one = SimpleNamespace(tensor_parallel_size=1, distributed_executor_backend="uni")
     require_parallelism(SimpleNamespace(parallel_config=one))
 

@@ -13,18 +13,28 @@ from typing import Any
 
 from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     KVConnectorBase_V1,
+    KVConnectorHandshakeMetadata,
     KVConnectorMetadata,
     KVConnectorRole,
     SupportsHMA,
 )
+from vllm.distributed.parallel_state import get_tensor_model_parallel_rank
 from vllm.version import __version__ as vllm_version  # pyright: ignore[reportPrivateImportUsage]
 
 from tiercel import TierName
 from tiercel.connectors.vllm.engine import join, leave
-from tiercel.connectors.vllm.facts import names_items, require_fixed_scales, require_parallelism, whole_group
+from tiercel.connectors.vllm.facts import (
+    has_worker_processes,
+    names_items,
+    require_fixed_scales,
+    require_parallelism,
+    whole_group,
+)
+from tiercel.connectors.vllm.launching import Launcher
 from tiercel.connectors.vllm.logs import join_log
 from tiercel.connectors.vllm.metrics import Counting, TiercelPromMetrics, TiercelStats
-from tiercel.connectors.vllm.plans import StepPlan
+from tiercel.connectors.vllm.plans import RankPlan, StepPlan
+from tiercel.connectors.vllm.rank_working import RankDescription, RankWorker, agreed_blocks
 from tiercel.connectors.vllm.scheduling import SchedulerSide
 from tiercel.connectors.vllm.settings import read_settings
 from tiercel.connectors.vllm.versions import check_version
@@ -33,13 +43,15 @@ from tiercel.connectors.vllm.working import WorkerSide
 _logger = logging.getLogger(__name__)
 
 KVConnectorMetadata.register(StepPlan)
+KVConnectorMetadata.register(RankPlan)
+KVConnectorHandshakeMetadata.register(RankDescription)
 
 
 class TiercelConnector(KVConnectorBase_V1, SupportsHMA):
     """One role of Tiercel's connector in one vLLM engine."""
 
     def __init__(self, vllm_config: Any, role: KVConnectorRole, kv_cache_config: Any) -> None:
-        """Check that this engine can be served; the scheduler's role needs the worker's before it.
+        """Check that this engine can be served; in one process, the scheduler's role needs the worker's before it.
 
         Raises:
             ConfigError: a setting, the model, the way the engine is spread or vLLM's version; the message names it.
@@ -51,23 +63,32 @@ class TiercelConnector(KVConnectorBase_V1, SupportsHMA):
         require_parallelism(vllm_config)
         require_fixed_scales(vllm_config)
         group = whole_group(kv_cache_config)
-        settings = read_settings(extra, block_size=group.kv_cache_spec.block_size)
-        check_version(vllm_version, allow_untested=settings.allow_untested_vllm)
+        self._settings = read_settings(extra, block_size=group.kv_cache_spec.block_size)
+        check_version(vllm_version, allow_untested=self._settings.allow_untested_vllm)
         self._engine = join(transfer.engine_id)
         self._scheduler_side: SchedulerSide | None = None
-        self._worker_side: WorkerSide | None = None
+        self._worker_side: Any = None  # WorkerSide, or RankWorker with the same calls
+        self._launcher: Launcher | None = None
         self._counting: Counting | None = None
         try:
             if role is KVConnectorRole.SCHEDULER:
-                self._scheduler_side = SchedulerSide(self._engine, settings, has_named_items=names_items(vllm_config))
-                self._counting = Counting(self._engine.require_cache())
+                if not has_worker_processes(vllm_config):
+                    self._start_scheduling()
                 _recompute_lost_loads(transfer)
+            elif has_worker_processes(vllm_config):
+                self._worker_side = RankWorker(vllm_config, get_tensor_model_parallel_rank(), self._settings)
             else:
-                self._worker_side = WorkerSide(self._engine, settings)
+                self._worker_side = WorkerSide(self._engine, self._settings)
         except BaseException:
             leave(self._engine)
             raise
         self._is_open = True
+
+    def _start_scheduling(self) -> None:
+        self._scheduler_side = SchedulerSide(
+            self._engine, self._settings, has_named_items=names_items(self._vllm_config)
+        )
+        self._counting = Counting(self._engine.require_cache())
 
     @property
     def _scheduler(self) -> SchedulerSide:
@@ -75,13 +96,13 @@ class TiercelConnector(KVConnectorBase_V1, SupportsHMA):
         return self._scheduler_side
 
     @property
-    def _worker(self) -> WorkerSide:
+    def _worker(self) -> Any:
         assert self._worker_side is not None, "this is the worker's call"
         return self._worker_side
 
-    def _plan(self) -> StepPlan:
+    def _plan(self) -> StepPlan | RankPlan:
         plan = self._get_connector_metadata()
-        assert isinstance(plan, StepPlan)
+        assert isinstance(plan, StepPlan | RankPlan)
         return plan
 
     @property
@@ -92,13 +113,21 @@ class TiercelConnector(KVConnectorBase_V1, SupportsHMA):
     # ── worker ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def register_kv_caches(self, kv_caches: dict[str, Any]) -> None:
-        """Take the KV tensors and open the cache; raises ConfigError or TierError."""
+        """Take the KV tensors, and in one process open the cache; raises ConfigError or TierError."""
         self._worker.register(self._vllm_config, self._kv_cache_config, kv_caches, vllm_version)
+
+    def get_handshake_metadata(self) -> Any:
+        """Return what the scheduler's role has to know of a worker in another process."""
+        return self._worker.describe()
 
     def handle_preemptions(self, kv_connector_metadata: Any) -> None:
         """Fence blocks that vLLM took back, before they are written again."""
-        assert isinstance(kv_connector_metadata, StepPlan)
         self._worker.fence(kv_connector_metadata)
+
+    def bind_connector_metadata(self, connector_metadata: Any) -> None:
+        """Take a step's plan, before its pass."""
+        super().bind_connector_metadata(connector_metadata)
+        self._worker.begin(connector_metadata)
 
     def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
         """Launch loads; requests wait for them without blocking others."""
@@ -121,9 +150,22 @@ class TiercelConnector(KVConnectorBase_V1, SupportsHMA):
 
     def get_block_ids_with_load_errors(self) -> set[int]:
         """Return blocks that loads did not fill; vLLM computes them."""
-        return self._worker.take_failed_blocks()
+        failed: set[int] = self._worker.take_failed_blocks()
+        return failed
 
     # ── scheduler ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def set_xfer_handshake_metadata(self, metadata: dict[int, Any]) -> None:
+        """Open the cache for what workers in other processes hold, and wait until they have joined.
+
+        Raises:
+            ConfigError, TierError, DeviceError, DeadlineError, OSError: as `SharedEngine.open_for_ranks`.
+        """
+        blocks = agreed_blocks(metadata, self._vllm_config.parallel_config.tensor_parallel_size)
+        self._engine.open_for_ranks(blocks, self._vllm_config, self._settings)
+        if self._scheduler_side is None:
+            self._launcher = Launcher(self._engine, self._settings)
+            self._start_scheduling()
 
     def on_new_request(self, request: Any) -> None:
         """Meet a request."""
@@ -139,7 +181,8 @@ class TiercelConnector(KVConnectorBase_V1, SupportsHMA):
 
     def build_connector_meta(self, scheduler_output: Any) -> Any:
         """Return what the worker is to do in this step."""
-        return self._scheduler.build_plan(scheduler_output)
+        plan = self._scheduler.build_plan(scheduler_output)
+        return plan if self._launcher is None else self._launcher.launch(plan)
 
     def update_connector_output(self, connector_output: Any) -> None:
         """Note which loads ended."""
@@ -198,6 +241,8 @@ class TiercelConnector(KVConnectorBase_V1, SupportsHMA):
         self._is_open = False
         if self._scheduler_side is not None:
             self._scheduler_side.close()
+        if self._launcher is not None:
+            self._launcher.close()
         if self._worker_side is not None:
             self._worker_side.close()
         leave(self._engine)

@@ -1,8 +1,9 @@
 """What the two roles of one engine's connector share: the cache, the engine's memory, running transfers.
 
-vLLM makes a worker role, which gets the KV tensors, and then a scheduler role. With one rank both live in one process and meet
-here, under the engine's id. The worker opens the cache when it is given its tensors; whichever role leaves last closes it.
-vLLM calls both roles from one thread.
+vLLM makes a worker role, which gets the KV tensors, and then a scheduler role. Where both live in one process they meet here,
+under the engine's id: the worker opens the cache when it is given its tensors, whichever role leaves last closes it, and vLLM
+calls both from one thread. Where workers have processes of their own, the scheduler's role opens the cache for what they
+described, and is alone here.
 """
 
 import logging
@@ -12,12 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tiercel import Cache, CacheConfig, ConfigError, EngineMemory, Ticket, TierName
+from tiercel import Cache, CacheConfig, ConfigError, Ticket, TierName
 from tiercel.connectors.vllm.facts import whole_group
 from tiercel.connectors.vllm.failures import Failures
 from tiercel.connectors.vllm.logs import start_line
-from tiercel.connectors.vllm.model import describe_model
+from tiercel.connectors.vllm.model import ModelBlocks, describe_model
 from tiercel.connectors.vllm.pages import distinct_layers, map_memory
+from tiercel.connectors.vllm.reach import LocalReach, RankReach, Reach, meeting_place
 from tiercel.connectors.vllm.settings import ConnectorSettings
 
 _logger = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ class SharedEngine:
 
     Attributes:
         cache: None until the worker has registered its tensors.
-        memory: the engine's KV memory, described.
+        reach: the engine's KV memory; None until it is known.
         loads: running loads, by request.
         blocks_lost: of loads that have ended: blocks that did not arrive, where there are any.
         stores: store tickets that may still read a request's blocks, by request.
@@ -51,7 +53,7 @@ class SharedEngine:
     def __init__(self, engine_id: str) -> None:
         self.engine_id = engine_id
         self.cache: Cache | None = None
-        self.memory: EngineMemory | None = None
+        self.reach: Reach | None = None
         self.failures = Failures()
         self.loads: dict[str, RunningLoad] = {}
         self.blocks_lost: dict[str, int] = {}
@@ -98,21 +100,46 @@ class SharedEngine:
             ConfigError, TierError: as `Cache.open`; or the tensors are not laid out as any known backend's.
         """
         layers = distinct_layers(whole_group(kv_cache_config).layer_names, kv_caches)
-        model = describe_model(vllm_config, kv_cache_config, layers, settings, version)
-        if self.cache is None:
-            config = _for_rank(settings.cache, vllm_config)
-            self.cache = Cache.open(model, config)
-            self.failures.cache = self.cache
-            _logger.info("%s", start_line(self.cache, config))
+        blocks = describe_model(vllm_config, kv_cache_config, layers, settings, version)
+        cache = self._open_cache(blocks, vllm_config, settings)
         try:
-            self.memory = map_memory(
-                self.cache.geometry, layers, kv_cache_config.num_blocks, settings.cache.cpu_copy_threads
-            )
-            if self.memory.device != "cpu":
-                self.cache.devices.attach(self.memory)
+            memory = map_memory(cache.geometry, layers, kv_cache_config.num_blocks, settings.cache.cpu_copy_threads)
+            if memory.device != "cpu":
+                cache.devices.attach(memory)
         except BaseException:
             self.close()
             raise
+        self.reach = LocalReach(memory)
+
+    def open_for_ranks(self, blocks: ModelBlocks, vllm_config: Any, settings: ConnectorSettings) -> None:
+        """Open the cache for what the workers described and let them join, or let them join the cache that is open anew.
+
+        Raises:
+            ConfigError, TierError: as `Cache.open`; or a worker does not fit.
+            DeviceError, DeadlineError, OSError: a worker could not join.
+        """
+        cache = self._open_cache(blocks, vllm_config, settings)
+        try:
+            if self.reach is not None:
+                self.reach.close()
+            num_ranks = int(vllm_config.parallel_config.tensor_parallel_size)
+            self.reach = RankReach(cache, num_ranks, meeting_place(vllm_config))
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_cache(self, blocks: ModelBlocks, vllm_config: Any, settings: ConnectorSettings) -> Cache:
+        if self.cache is None:
+            config = _for_rank(settings.cache, vllm_config)
+            self.cache = Cache.open(blocks.model, config, order=blocks.geometry.order)
+            self.failures.cache = self.cache
+            _logger.info("%s", start_line(self.cache, config))
+        return self.cache
+
+    def require_reach(self) -> Reach:
+        """Return the engine's memory, which is known before the first step."""
+        assert self.reach is not None, "vLLM registers its KV caches before the first step"
+        return self.reach
 
     def require_cache(self) -> Cache:
         """Return the cache.
@@ -122,16 +149,17 @@ class SharedEngine:
         """
         if self.cache is None:
             raise ConfigError(
-                "TiercelConnector's scheduler finds no worker in its process; set --distributed-executor-backend to uni, and "
-                "on CPUs VLLM_ENABLE_V1_MULTIPROCESSING=0"
+                "TiercelConnector's scheduler finds no worker in its process; set --distributed-executor-backend to uni or mp"
             )
         return self.cache
 
     def close(self) -> None:
         """Close the cache. Idempotent."""
         cache, self.cache = self.cache, None
+        reach, self.reach = self.reach, None
         self.failures.cache = None
-        self.memory = None
+        if reach is not None:
+            reach.close()
         if cache is not None:
             cache.close()
 

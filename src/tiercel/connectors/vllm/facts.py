@@ -1,18 +1,15 @@
 """What must hold of a vLLM engine before its KV can be kept: everything else is refused at start, by name.
 
-One group of layers whose KV grows by every token and is kept whole, in one process. `TENSOR_PARALLEL_MAX` is where engines
-of several ranks are refused.
+One group of layers whose KV grows by every token and is kept whole, in the scheduler's process or in those of vLLM's "mp"
+executor on the same host.
 """
 
 from typing import Any
 
 from tiercel import ConfigError
 
-TENSOR_PARALLEL_MAX = 1
-"""Ranks whose memory one cache can reach."""
-
-_OTHER_PROCESSES = ("mp", "ray")
-"""Executors that put workers into processes of their own."""
+_WORKER_PROCESSES = "mp"
+"""The executor that puts workers into processes of their own, on this host."""
 
 _WHOLE = ("FullAttentionSpec", "MLAAttentionSpec", "TQFullAttentionSpec")
 """vLLM's names of layers whose KV is kept whole. Told apart by name, since the classes come and go with its versions."""
@@ -23,25 +20,30 @@ _TOKENS_PER_BLOCK_MAX = 1024
 def require_parallelism(vllm_config: Any) -> None:
     """Raise ConfigError for an engine that is spread over ranks in a way that this version does not reach."""
     parallel = vllm_config.parallel_config
-    limits = {
-        "tensor_parallel_size": TENSOR_PARALLEL_MAX,
-        "pipeline_parallel_size": 1,
-        "prefill_context_parallel_size": 1,
-        "decode_context_parallel_size": 1,
-    }
-    for name, most in limits.items():
+    for name in ("pipeline_parallel_size", "prefill_context_parallel_size", "decode_context_parallel_size", "nnodes"):
         value = getattr(parallel, name, 1)
-        if value > most:
+        if value > 1:
             raise ConfigError(
-                f"{name} = {value}: this version of TiercelConnector reaches engines with {name} = {most}; "
+                f"{name} = {value}: this version of TiercelConnector reaches engines with {name} = 1; "
                 f"run vLLM so, or without this connector"
             )
     backend = getattr(parallel, "distributed_executor_backend", None)
-    if backend in _OTHER_PROCESSES:
+    if backend == "ray":
         raise ConfigError(
-            f"distributed_executor_backend = {backend}: vLLM's worker runs in another process than its scheduler, where this "
-            f"version of TiercelConnector does not reach; set it to uni, and on CPUs VLLM_ENABLE_V1_MULTIPROCESSING=0"
+            "distributed_executor_backend = ray: workers may run on other hosts, where TiercelConnector does not reach; "
+            "set it to mp"
         )
+    size = getattr(parallel, "tensor_parallel_size", 1)
+    if size > 1 and backend != _WORKER_PROCESSES:
+        raise ConfigError(
+            f"tensor_parallel_size = {size} with distributed_executor_backend = {backend}: TiercelConnector reaches the "
+            f"ranks of vLLM's own processes; set distributed_executor_backend to mp"
+        )
+
+
+def has_worker_processes(vllm_config: Any) -> bool:
+    """Whether vLLM's workers run in processes of their own, beside the scheduler's."""
+    return getattr(vllm_config.parallel_config, "distributed_executor_backend", None) == _WORKER_PROCESSES
 
 
 def whole_group(kv_cache_config: Any) -> Any:

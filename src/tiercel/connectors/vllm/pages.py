@@ -115,9 +115,17 @@ def _block_axis(name: str, shape: tuple[int, ...], num_blocks: int) -> int:
 
 
 def map_memory(
-    geometry: BlockGeometry, layers: Sequence[tuple[str, torch.Tensor]], num_blocks: int, num_threads: int
+    geometry: BlockGeometry,
+    layers: Sequence[tuple[str, torch.Tensor]],
+    num_blocks: int,
+    num_threads: int,
+    *,
+    heads: tuple[int, int] | None = None,
 ) -> EngineMemory:
     """Describe the engine's KV memory for a cache of that geometry, which `page_shape` decided.
+
+    Args:
+        heads: [start, stop) of the geometry's heads that the pages hold; all by default.
 
     Raises:
         ConfigError: the layers differ in their pages' sizes.
@@ -130,9 +138,10 @@ def map_memory(
             raise ConfigError(
                 f"layer {name}: its blocks differ from those of layer {layers[0][0]}, which is not supported"
             )
+    start, stop = heads or (0, geometry.num_kv_heads)
     parts = [
         [
-            _part_view(geometry, tensor, layout, num_blocks, part)
+            _part_view(geometry, stop - start, tensor, layout, num_blocks, part)
             for (_, tensor), layout in zip(layers, layouts, strict=True)
         ]
         for part in range(first.num_parts)
@@ -141,7 +150,9 @@ def map_memory(
     if first.num_parts < geometry.kv_parts:
         axes = "block kv token head dim"
     values = parts[1] if first.num_parts == 2 else None
-    return EngineMemory.from_arrays(geometry, parts[0], values, axes=axes, num_threads=num_threads)
+    return EngineMemory.from_arrays(
+        geometry, parts[0], values, axes=axes, head_range=(start, stop), num_threads=num_threads
+    )
 
 
 def page_shape(layout: PageLayout, *, tokens_per_block: int, num_heads: int, is_latent: bool) -> tuple[int, int, int]:
@@ -162,10 +173,10 @@ def page_shape(layout: PageLayout, *, tokens_per_block: int, num_heads: int, is_
 
 
 def _part_view(
-    geometry: BlockGeometry, tensor: torch.Tensor, layout: PageLayout, num_blocks: int, part: int
+    geometry: BlockGeometry, heads: int, tensor: torch.Tensor, layout: PageLayout, num_blocks: int, part: int
 ) -> torch.Tensor:
     """One run of each page under the axes that the geometry has, in the order of the bytes."""
-    tokens, heads, dim = geometry.tokens_per_block, geometry.num_kv_heads, geometry.head_size
+    tokens, dim = geometry.tokens_per_block, geometry.head_size
     size, stride = [tokens, heads, dim], [heads * dim, dim, 1]
     if layout.num_parts < geometry.kv_parts:
         size, stride = [geometry.kv_parts, *size], [layout.part_size // geometry.kv_parts, *stride]

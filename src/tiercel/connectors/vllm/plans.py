@@ -1,6 +1,7 @@
-"""What the scheduler role tells the worker role about one engine step.
+"""What is to be done in one engine step.
 
-Both roles are in one process, so orders carry the cache's own objects.
+A `StepPlan` stays in the process that has the cache, and its orders carry the cache's own objects. Workers in processes of their
+own get a `RankPlan`: numbers and names.
 """
 
 from dataclasses import dataclass
@@ -55,3 +56,33 @@ class StepPlan:
     loads: tuple[LoadOrder, ...] = ()
     settled_stores: tuple[StoreOrder, ...] = ()
     stores: tuple[StoreOrder, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankPlan:
+    """What a worker in a process of its own is told about one step: to mark it, and what to tell vLLM at its end.
+
+    Attributes:
+        step: its number; counts up.
+        marks_start: whether a copy waits for the step to begin; marks_end: for it to be enqueued.
+        sent: finished requests whose blocks were read.
+        received: requests whose loads have ended.
+        failed_blocks: the engine's blocks that loads did not fill.
+    """
+
+    step: int
+    marks_start: bool = False
+    marks_end: bool = False
+    sent: frozenset[str] = frozenset()
+    received: frozenset[str] = frozenset()
+    failed_blocks: frozenset[int] = frozenset()
+
+    @property
+    def start_mark(self) -> int:
+        """What `RankAgent.mark_step` is told before the step's forward pass."""
+        return 2 * self.step
+
+    @property
+    def end_mark(self) -> int:
+        """What it is told behind the pass."""
+        return 2 * self.step + 1

@@ -13,20 +13,14 @@ used it before. On a CPU the pass has run when it returns.
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import numpy as np
-import torch
-
-from tiercel import BlockStatus, DeadlineError, EngineBlocks, Outcome, ThrottledError, Ticket
+from tiercel import BlockStatus, DeadlineError, Outcome, ThrottledError, Ticket
 from tiercel.connectors.vllm.engine import RunningLoad, SharedEngine
 from tiercel.connectors.vllm.plans import LoadOrder, StepPlan, StoreOrder, log_id
 from tiercel.connectors.vllm.settings import ConnectorSettings
 
-_FENCE_WAIT_S = 0.05
-"""Longest wait for a store to read blocks that vLLM took back; what is not read by then is not stored."""
-
 
 class WorkerSide:
-    """Launches and reports. Called from the worker's thread."""
+    """Launches and reports. Called from the thread of the process that has the cache."""
 
     def __init__(self, engine: SharedEngine, settings: ConnectorSettings) -> None:
         self._engine = engine
@@ -40,6 +34,9 @@ class WorkerSide:
         """Take the engine's KV tensors and open the cache. Raises as `SharedEngine.open`."""
         self._engine.open(vllm_config, kv_cache_config, kv_caches, self._settings, version=version)
 
+    def describe(self) -> None:
+        """Nothing: the scheduler's role meets this one in its process."""
+
     def fence(self, plan: StepPlan) -> None:
         """Wait until nothing reads the blocks of requests that lost them."""
         for request_id in plan.fences:
@@ -47,45 +44,34 @@ class WorkerSide:
                 with self._failures.guard("fence"):
                     self._let_go(ticket)
 
-    @staticmethod
-    def _let_go(ticket: Ticket) -> None:
+    def _let_go(self, ticket: Ticket) -> None:
+        reach = self._engine.reach
         try:
-            ticket.wait_source(_FENCE_WAIT_S)
+            ticket.wait_source(0.0 if reach is None else reach.fence_wait_s)
         except DeadlineError:
             ticket.cancel()
+
+    def begin(self, plan: StepPlan) -> None:
+        """Loads begin with `load`."""
 
     def load(self, plan: StepPlan) -> None:
         """Launch the plan's loads, and the stores that need no forward pass."""
         if plan.loads or plan.settled_stores:
-            event = self._event()
+            after = self._engine.require_reach().now()
             for load in plan.loads:
-                self._launch_load(load, event)
-            self._store_all(plan.settled_stores, event)
+                self._launch_load(load, after)
+            self._store_all(plan.settled_stores, after)
 
     def store(self, plan: StepPlan) -> None:
         """Launch the stores of what the forward pass has completed."""
         if plan.stores:
-            self._store_all(plan.stores, self._event())
+            self._store_all(plan.stores, self._engine.require_reach().now())
 
-    def _event(self) -> Any:
-        """An event behind everything that vLLM has given its stream to do; None where calls return when they have run."""
-        memory = self._engine.memory
-        if memory is None or memory.device == "cpu":
-            return None
-        event = torch.cuda.Event()
-        event.record()
-        return event
-
-    def _blocks(self, block_ids: Iterable[int], event: Any) -> EngineBlocks:
-        memory = self._engine.memory
-        assert memory is not None, "vLLM registers its KV caches before the first step"
-        return memory.blocks(np.fromiter(block_ids, np.int64), after=event)
-
-    def _launch_load(self, order: LoadOrder, event: Any) -> None:
+    def _launch_load(self, order: LoadOrder, after: Any) -> None:
         cache, lookup = self._engine.require_cache(), order.lookup
         if lookup is not None:
             with self._failures.guard("load"):
-                target = self._blocks(order.block_ids[: lookup.num_blocks], event)
+                target = self._engine.require_reach().blocks(order.block_ids[: lookup.num_blocks], after)
                 name = log_id(order.request_id)
                 ticket = cache.load(lookup, target, timeout_s=self._settings.load_timeout_s, request_id=name)
                 self._engine.loads[order.request_id] = RunningLoad(ticket=ticket, block_ids=order.block_ids)
@@ -100,20 +86,20 @@ class WorkerSide:
         if block_ids:
             self._engine.blocks_lost[request_id] = len(block_ids)
 
-    def _store_all(self, orders: Iterable[StoreOrder], event: Any) -> None:
+    def _store_all(self, orders: Iterable[StoreOrder], after: Any) -> None:
         engine = self._engine
         for order in orders:
             engine.close_order(order.request_id)
             with self._failures.guard("store"):
                 try:
-                    self._launch_store(order, event)
+                    self._launch_store(order, after)
                 except ThrottledError:
                     self._restart(order.request_id, order.first_block)
                     raise
 
-    def _launch_store(self, order: StoreOrder, event: Any) -> None:
+    def _launch_store(self, order: StoreOrder, after: Any) -> None:
         cache = self._engine.require_cache()
-        source = self._blocks(order.block_ids, event)
+        source = self._engine.require_reach().blocks(order.block_ids, after)
         name = log_id(order.request_id)
         ticket = cache.store(order.sequence, source, first_block=order.first_block, request_id=name)
         self._engine.stores.setdefault(order.request_id, []).append(ticket)
