@@ -62,6 +62,8 @@ class EngineSpec:
     max_model_len: int = 768
     dtype: str = "float32"
     options: Mapping[str, Any] = field(default_factory=dict)
+    in_one_process: bool = True
+    """Whether scheduler and worker share a process; else they run as with vLLM's "mp" executor."""
     simulated: Path | None = None
     """A directory under which the disk is simulated, in an engine server that was started for that."""
 
@@ -70,6 +72,8 @@ class EngineSpec:
         names = ("num_blocks", "max_num_seqs", "max_num_batched_tokens", "max_model_len", "dtype")
         values = {name: getattr(self, name) for name in names}
         values["num_gpu_blocks_override"] = values.pop("num_blocks")
+        if not self.in_one_process:
+            values["distributed_executor_backend"] = "mp"
         return {"model": str(self.model), "block_size": TOKENS_PER_BLOCK, "seed": 0, **values, **self.options}
 
 
@@ -124,7 +128,8 @@ class Engine:
         """
         context = multiprocessing.get_context("forkserver")
         self._connection, theirs = context.Pipe()
-        self.process: ForkServerProcess = context.Process(target=vllm_child.serve, args=(theirs, spec), daemon=True)
+        alone = spec.in_one_process  # a daemon has no children
+        self.process: ForkServerProcess = context.Process(target=vllm_child.serve, args=(theirs, spec), daemon=alone)
         self.process.start()
         theirs.close()
         try:

@@ -73,7 +73,7 @@ class RankReach:
         mark: where the step stands whose plan is being launched.
     """
 
-    fence_wait_s = 1e-6
+    fence_wait_s = 0.0
     """None: this is the scheduler's thread, and what a store of blocks taken back has not read is not stored."""
 
     def __init__(self, cache: Cache, num_ranks: int, directory: Path) -> None:
