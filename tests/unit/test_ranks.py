@@ -113,6 +113,28 @@ def test_a_copy_that_waits_for_its_step_lets_others_pass(tmp_path: Path) -> None
         assert store.wait(WAIT_S).ok
 
 
+def test_a_copy_that_a_fence_heard_of_first_is_made(tmp_path: Path) -> None:
+    with open_cache(tmp_path / "cache", host=64) as cache, Ranks(cache, tmp_path / "ranks", 2) as ranks:
+        sequence = cache.sequence(tokens(8, seed=12))
+        ranks.fill(sequence.keys(0))
+        over = threading.Event()
+
+        def engine() -> None:
+            while not over.wait(0.0):
+                for agent in ranks.agents:
+                    agent.fence()
+
+        thread = threading.Thread(target=engine)
+        thread.start()
+        try:
+            assert cache.store(sequence, ranks.group.blocks(range(8))).wait(WAIT_S).ok
+            for _ in range(100):
+                assert cache.load(sequence, ranks.group.blocks(range(20, 28)), timeout_s=5).wait(WAIT_S).ok
+        finally:
+            over.set()
+            thread.join()
+
+
 def test_a_step_that_is_never_marked_costs_the_deadline_and_leaves_nothing_behind(tmp_path: Path) -> None:
     with open_cache(tmp_path / "cache", host=64) as cache, Ranks(cache, tmp_path / "ranks", 2) as ranks:
         sequence = cache.sequence(tokens(8, seed=9))
