@@ -243,7 +243,8 @@ def test_a_process_that_is_told_to_end_while_it_serves_does_so_in_time_and_leave
     finally:
         process.kill()
         process.wait()
-        process.stdout.close()
+        if process.stdout is not None:
+            process.stdout.close()
     with Engine(cached) as engine:
         answers = engine.run_alone(requests)
         reference.check(requests, answers)

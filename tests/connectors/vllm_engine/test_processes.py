@@ -90,7 +90,7 @@ def test_a_scheduler_that_is_killed_leaves_neither_workers_nor_files(
         engine.run(mixed_requests(seed, 5))
         workers = psutil.Process(engine.pid).children(recursive=True)
         assert len(workers) >= 2
-        engine.signal(number)
+        os.kill(engine.pid, number)
         assert engine.wait_for_end(END_S)
         assert _all_end(workers)
     assert _left_behind() == before
@@ -100,7 +100,7 @@ def test_a_killed_worker_ends_the_engine_in_bounded_time(spec: EngineSpec, seed:
     with Engine(with_cache(_ranks(spec, 2))) as engine:
         requests = mixed_requests(seed, 5)
         engine.run(requests)
-        workers = [child for child in psutil.Process(engine.pid).children() if "VLLM" in child.name() or child.children]
+        workers = [child for child in psutil.Process(engine.pid).children() if "VLLM" in child.name() or child.children()]
         os.kill(workers[-1].pid, signal.SIGKILL)
         started = time.monotonic()
         with pytest.raises(EngineFailedError):
