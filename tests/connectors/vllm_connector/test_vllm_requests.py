@@ -170,7 +170,7 @@ def test_a_fence_lets_a_store_end_or_stops_it_before_vllm_writes_to_the_blocks(
     mini: Mini, in_time: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if in_time:
-        monkeypatch.setattr("tiercel.connectors.vllm.working._FENCE_WAIT_S", 20.0)
+        monkeypatch.setattr("tiercel.connectors.vllm.reach.LocalReach.fence_wait_s", 20.0)
     one = request("a", 12 * BLOCK + 1)
     with held(mini, "write") as go:
         mini.run(one)
