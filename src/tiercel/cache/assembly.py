@@ -140,8 +140,7 @@ def assemble(
 
     Args:
         model, config, progress, order: as of `Cache.open`.
-        make_control: makes the control half.
-        lane_workers: chunks of each lane in flight.
+        make_control: makes the control half. lane_workers: chunks of each lane in flight.
 
     Raises:
         TypeError: something else than a ModelConfig and a CacheConfig was given.

@@ -39,6 +39,9 @@ _EXIT_S = 0.5
 
 _SEND_S = 0.25
 
+_LEFT = "it has left"
+"""What is said of a rank that ended in order."""
+
 
 class RankService:
     """Accepts the ranks of one group and reads their answers."""
@@ -178,7 +181,7 @@ class RankService:
         elif isinstance(message, Ready):
             self._enter_ready(connection)
         else:
-            connection.ending = message.reason if isinstance(message, Refused) else connection.ending or "it has left"
+            connection.ending = message.reason if isinstance(message, Refused) else connection.ending or _LEFT
 
     def _join(self, connection: Connection, hello: Hello) -> None:
         if connection.hello is not None:
@@ -248,7 +251,8 @@ class RankService:
             self._strangers.remove(connection)
         else:
             if not self._closing:
-                self._fail(DeviceError(f"{connection.name}: {reason}"))
+                level = logging.INFO if connection.ending == _LEFT else logging.ERROR
+                self._fail(DeviceError(f"{connection.name}: {reason}"), level)
             if self._complete and not connection.ending:
                 connection.await_exit(_EXIT_S)
             if connection.exit_fd >= 0:
@@ -259,9 +263,9 @@ class RankService:
         if hello is not None:
             self._copies.lose(hello.rank, reason)
 
-    def _fail(self, failure: Exception) -> None:
+    def _fail(self, failure: Exception, level: int = logging.ERROR) -> None:
         with self._lock:
             if self._failure is None:
                 self._failure = failure
-                _log.error("a group of ranks cannot be used any more: %s", failure)
+                _log.log(level, "a group of ranks cannot be used any more: %s", failure)
             self._changed.notify_all()

@@ -6,8 +6,10 @@
 
 `connector` is what vLLM calls; it hands each call to one of two halves. `scheduling` (with `staging`, `requests`, `keys`)
 decides what is loaded and stored, `working` launches it, and `engine` is what both share: the cache, its memory, the
-counts. `facts`, `identity`, `pages` and `settings` turn vLLM's configuration into the cache's; `versions` knows which vLLM
-this fits; `logs` speaks to the operator. Only `connector` imports vLLM, and only when it is asked for.
+counts. Where workers have processes of their own, `rank_working` is their half and `launching` launches beside the cache;
+`reach` is how either way reaches the blocks. `facts`, `identity`, `model`, `pages` and `settings` turn vLLM's configuration into
+the cache's; `versions` knows which vLLM this fits; `logs` speaks to the operator. Only `connector` imports vLLM, and only when it
+is asked for.
 """
 
 from typing import TYPE_CHECKING

@@ -41,6 +41,7 @@ class Reach(Protocol):
 
     def blocks(self, block_ids: Iterable[int], after: Any) -> EngineBlocks | RankBlocks:
         """Return blocks that are not touched before the engine has passed that point."""
+        ...
 
     def close(self) -> None:
         """Let go of the memory. Idempotent."""
