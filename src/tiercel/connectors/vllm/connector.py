@@ -161,6 +161,8 @@ class TiercelConnector(KVConnectorBase_V1, SupportsHMA):
         Raises:
             ConfigError, TierError, DeviceError, DeadlineError, OSError: as `SharedEngine.open_for_ranks`.
         """
+        if not has_worker_processes(self._vllm_config):
+            return  # vLLM calls with what nobody has said, too
         blocks = agreed_blocks(metadata, self._vllm_config.parallel_config.tensor_parallel_size)
         self._engine.open_for_ranks(blocks, self._vllm_config, self._settings)
         if self._scheduler_side is None:
