@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.request import urlopen
 
 from _vllm_scale import Scale
@@ -122,7 +122,7 @@ class Engine:
         samples = [self._add(job) for job in jobs]
         running = dict(samples)
         while self._engine.has_unfinished_requests():
-            outputs = self._engine.step()
+            outputs = cast("Sequence[Any]", self._engine.step())
             now = time.perf_counter()
             for output in outputs:
                 tokens = output.outputs[0].token_ids

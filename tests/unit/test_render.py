@@ -18,7 +18,9 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Shown:
     """What a terminal of a width shows of the rows."""
 
     class Terminal(render._Terminal):
-        is_terminal = True
+        @property
+        def is_terminal(self) -> bool:
+            return True
 
     def show(width: int) -> str:
         written = io.StringIO()

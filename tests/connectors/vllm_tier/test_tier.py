@@ -90,6 +90,6 @@ def test_what_happened_is_told_to_vllm_in_metrics_that_are_defined(open_driver: 
     told = driver.tier.get_stats().reduce()
     assert told["vllm:kv_offload_tiercel_written_bytes:('TiercelTier',)"] == 4 * CHUNK_BYTES
     assert told["vllm:kv_offload_tiercel_read_bytes:('TiercelTier',)"] == 4 * CHUNK_BYTES
-    defined = type(driver.spec).build_metric_definitions(driver.spec.extra_config)
+    defined = type(driver.spec).build_metric_definitions(dict(driver.spec.extra_config))
     assert {name.partition(":(")[0].removesuffix("_count").removesuffix("_sum") for name in told} <= set(defined)
     assert driver.tier.get_stats() is None, "asked again at once, it has nothing to tell"

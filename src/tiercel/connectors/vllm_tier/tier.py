@@ -62,7 +62,7 @@ class _Job:
 class TiercelTier(SecondaryTierManager):
     """A bounded, verified, restartable disk behind vLLM's `TieringOffloadingSpec`."""
 
-    medium: ClassVar[Medium] = Medium.STORAGE
+    medium: ClassVar[Medium | None] = Medium.STORAGE
 
     def __init__(
         self,
