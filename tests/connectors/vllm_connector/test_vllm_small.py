@@ -42,7 +42,7 @@ def _serve(folder: Path, *, one_process: bool) -> subprocess.CompletedProcess[st
     )
 
 
-@pytest.mark.parametrize("one_process", [True, False])
+@pytest.mark.parametrize("one_process", [True, pytest.param(False, marks=pytest.mark.processes)])
 def test_answers_stay_the_same_and_hits_survive_a_restart(tmp_path: Path, one_process: bool) -> None:
     ended = _serve(tmp_path, one_process=one_process)
     assert ended.returncode == 0, ended.stderr[-4000:]

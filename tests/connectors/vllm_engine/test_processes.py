@@ -18,6 +18,7 @@ from tests.helpers.vllm_requests import Request, StoredBlocks, mixed_requests
 pytestmark = [
     pytest.mark.skipif(bool(why_no_vllm()), reason=f"{why_no_vllm()}: the vLLM connector is NOT tested"),
     pytest.mark.timeout(600),
+    pytest.mark.processes,
 ]
 
 END_S = 20.0
