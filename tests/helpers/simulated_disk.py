@@ -52,7 +52,7 @@ def build(folder: Path) -> Path:
 
 def environment(library: Path) -> dict[str, str]:
     """The environment of a process that runs on the simulated disk."""
-    return {**os.environ, "LD_PRELOAD": str(library), "TIERCEL_SIM_LIBRARY": str(library)}
+    return {**os.environ, "LD_PRELOAD": str(library), "SIMULATED_DISK_LIBRARY": str(library)}
 
 
 class SimulatedDisk:
@@ -60,7 +60,7 @@ class SimulatedDisk:
 
     def __init__(self, directory: Path, stash: Path, seed: int) -> None:
         """Take over the files under `directory`; `stash` keeps, on the same filesystem, what a power cut may bring back."""
-        self._library = ctypes.CDLL(os.environ["TIERCEL_SIM_LIBRARY"])
+        self._library = ctypes.CDLL(os.environ["SIMULATED_DISK_LIBRARY"])
         self._library.sim_is_dead.restype = ctypes.c_bool
         self._library.sim_start(str(directory).encode(), str(stash).encode(), ctypes.c_uint64(seed))
 

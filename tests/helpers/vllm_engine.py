@@ -92,7 +92,7 @@ def engine_server(*, preload: Path | None = None) -> Iterator[None]:
     context.set_forkserver_preload([vllm_child.__name__, *vllm_child.PRELOADED])
     changed = {**vllm_child.ENVIRONMENT, "PYTHONPATH": os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", "")))}
     if preload is not None:
-        changed |= {"LD_PRELOAD": str(preload), "TIERCEL_SIM_LIBRARY": str(preload)}
+        changed |= {"LD_PRELOAD": str(preload), "SIMULATED_DISK_LIBRARY": str(preload)}
     before = {name: os.environ.get(name) for name in changed}
     os.environ.update(changed)
     try:

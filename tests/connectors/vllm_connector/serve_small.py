@@ -14,26 +14,9 @@ from typing import Any
 import numpy as np
 from vllm import LLM, SamplingParams
 
-BLOCK_TOKENS = 32
-PROMPT_TOKENS = (200, 333, 97)
+from tests.connectors.vllm_connector.tiny_llama import BLOCK_TOKENS, MODEL
 
-MODEL = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "hidden_size": 128,
-    "intermediate_size": 128,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "num_hidden_layers": 2,
-    "vocab_size": 1000,
-    "max_position_embeddings": 2048,
-    "rms_norm_eps": 1e-5,
-    "torch_dtype": "bfloat16",
-    "hidden_act": "silu",
-    "tie_word_embeddings": False,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
+PROMPT_TOKENS = (200, 333, 97)
 
 
 def _life(folder: Path, connected: bool) -> dict[str, Any]:

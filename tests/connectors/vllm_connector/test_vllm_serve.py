@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.connectors.vllm_connector.tiny_llama import BLOCK_TOKENS, MODEL, QUIET_CPU
 from tests.helpers.vllm_here import HAS_VLLM
 
 pytestmark = [
@@ -25,35 +26,12 @@ pytestmark = [
     pytest.mark.processes,
 ]
 
-BLOCK_TOKENS = 32
 START_S, END_S = 400.0, 30.0
-
-MODEL = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "hidden_size": 128,
-    "intermediate_size": 128,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "num_hidden_layers": 2,
-    "vocab_size": 1000,
-    "max_position_embeddings": 2048,
-    "rms_norm_eps": 1e-5,
-    "torch_dtype": "bfloat16",
-    "hidden_act": "silu",
-    "tie_word_embeddings": False,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
 
 ENVIRONMENT = {
     # Any number but 0 gives the engine core a process of its own; with 1, vLLM on a CPU puts the worker into one more.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "2",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "OMP_NUM_THREADS": "1",
-    "VLLM_NO_USAGE_STATS": "1",
-    "HF_HUB_OFFLINE": "1",
+    **QUIET_CPU,
 }
 
 

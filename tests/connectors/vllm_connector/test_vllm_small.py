@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.connectors.vllm_connector.tiny_llama import QUIET_CPU
 from tests.helpers.vllm_here import HAS_VLLM
 
 pytestmark = [
@@ -25,11 +26,7 @@ def _serve(folder: Path, *, one_process: bool) -> subprocess.CompletedProcess[st
     environment = {
         **os.environ,
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0" if one_process else "1",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "OMP_NUM_THREADS": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "HF_HUB_OFFLINE": "1",
+        **QUIET_CPU,
         "PYTHONPATH": str(_ROOT),
     }
     return subprocess.run(

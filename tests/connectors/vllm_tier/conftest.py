@@ -27,8 +27,6 @@ OpenDriver = Callable[..., Driver]
 def quiet_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_LOGGING_LEVEL", "ERROR")
     monkeypatch.delenv("PYTHONHASHSEED", raising=False)
-    for name in [name for name in os.environ if name.startswith("TIERCEL_")]:
-        monkeypatch.delenv(name)  # other tests' own: the tier refuses variables that it does not know
 
 
 @pytest.fixture
