@@ -178,8 +178,8 @@ class CopyBatch {
   CopyBatch(std::size_t capacity, StreamHandle stream);
   // Copies of one block that follow each other on both sides become one.
   void add(DevicePointer target, DevicePointer source, std::size_t num_bytes);
-  // What follows belongs to another block: host memory is pinned in chunks, whose borders lie between slots, and the driver
-  // refuses a copy that crosses one.
+  // What follows belongs to another block: host memory is pinned in chunks, whose borders lie between slots, and the
+  // driver refuses a copy that crosses one.
   void end_block() { may_merge_ = false; }
   void flush();
 

@@ -15,7 +15,8 @@ CopyBatch::CopyBatch(std::size_t capacity, StreamHandle stream) : capacity_(capa
 }
 
 void CopyBatch::add(DevicePointer target, DevicePointer source, std::size_t num_bytes) {
-  if (may_merge_ && !sizes_.empty() && targets_.back() + sizes_.back() == target && sources_.back() + sizes_.back() == source) {
+  if (may_merge_ && !sizes_.empty() && targets_.back() + sizes_.back() == target &&
+      sources_.back() + sizes_.back() == source) {
     sizes_.back() += num_bytes;
     return;
   }

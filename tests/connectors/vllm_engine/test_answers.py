@@ -7,7 +7,7 @@ import pytest
 
 from tests.helpers.vllm_checks import Reference, check_hits, check_nothing_is_held, tier_of, with_cache
 from tests.helpers.vllm_engine import TOKENS_PER_BLOCK, Engine, EngineSpec, why_no_vllm
-from tests.helpers.vllm_requests import Request, StoredBlocks, mixed_requests, same_numbers
+from tests.helpers.vllm_requests import Request, StoredBlocks, alone, mixed_requests, same_numbers
 
 pytestmark = [
     pytest.mark.skipif(bool(why_no_vllm()), reason=f"{why_no_vllm()}: the vLLM connector is NOT tested"),
@@ -122,7 +122,7 @@ def test_kv_of_any_type_comes_back_as_the_bits_that_the_engine_had(spec: EngineS
     with Engine(cached) as engine:
         for request in requests:
             engine.run_alone([request])
-            kept = engine.run([request])[request.name]
+            kept = engine.run([alone(request)])[request.name]
             restored = engine.run_alone([request])[request.name]
             assert restored.cached_tokens == kept.cached_tokens > 0
             assert restored.tokens == kept.tokens
