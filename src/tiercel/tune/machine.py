@@ -1,0 +1,131 @@
+"""What a machine was measured to be capable of: the file that `tiercel probe` writes and the simulator reads.
+
+Rates are bytes a second, times seconds. Every figure says how far its repeats lay apart and whether that was small enough to
+be trusted.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from tiercel.errors import FormatError
+
+VERSION = 1
+
+TRUSTED_SPREAD = 0.1
+"""Largest distance between the quartiles, as a share of the median, at which a figure is trusted."""
+
+
+class Figure(msgspec.Struct, frozen=True, kw_only=True):
+    """The median of repeated measurements, and their quartiles."""
+
+    value: float
+    low: float
+    high: float
+    repeats: int
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether the repeats lie close together."""
+        return self.high - self.low <= TRUSTED_SPREAD * self.value
+
+
+class DiskFigure(msgspec.Struct, frozen=True, kw_only=True):
+    """One way of using a cache directory.
+
+    Attributes:
+        operation: what was done; of "mixed" half the blocks were read.
+        block_bytes: bytes of one read or write.
+        depth: how many were in progress at once.
+        latency_p50_s, latency_p99_s: of one block, from being asked for to being there.
+        fio_bytes_per_s: the same by fio in the same run; None where fio is not installed.
+    """
+
+    operation: Literal["read", "write", "mixed"]
+    block_bytes: int
+    depth: int
+    bytes_per_s: Figure
+    latency_p50_s: float
+    latency_p99_s: float
+    fio_bytes_per_s: Figure | None = None
+
+
+class DirectoryFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """A cache directory. `engine` is how it was read and written: io_uring or threads; `direct` with O_DIRECT or not."""
+
+    path: str
+    filesystem: str
+    capacity_bytes: int
+    free_bytes: int
+    engine: str
+    direct: bool
+    figures: tuple[DiskFigure, ...]
+
+
+class GpuCopyFigure(msgspec.Struct, frozen=True, kw_only=True):
+    """Scattered copies of one piece size. ctas: 0 for the copy engine."""
+
+    direction: Literal["h2d", "d2h"]
+    piece_bytes: int
+    ctas: int
+    bytes_per_s: Figure
+
+
+class GpuFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """One GPU. Contiguous pinned copies each way and both at once, and scattered ones."""
+
+    name: str
+    memory_bytes: int
+    h2d_bytes_per_s: Figure
+    d2h_bytes_per_s: Figure
+    both_bytes_per_s: Figure
+    copies: tuple[GpuCopyFigure, ...]
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that was measured.
+
+    Attributes:
+        measured_at: seconds since the epoch.
+        tiercel: version that measured.
+        copy_bytes_per_s: host memory to host memory, all cores that the cache would use.
+        checksum_bytes_per_s, hash_tokens_per_s: on one core.
+        notes: what was left out or is not to be trusted, and why, a sentence each.
+    """
+
+    version: int = VERSION
+    measured_at: float
+    tiercel: str
+    cpu: str
+    num_cores: int
+    memory_bytes: int
+    kernel: str
+    copy_bytes_per_s: Figure
+    checksum_bytes_per_s: Figure
+    hash_tokens_per_s: Figure
+    directories: tuple[DirectoryFigures, ...] = ()
+    gpus: tuple[GpuFigures, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def read_machine(path: str | Path) -> Machine:
+    """Read a machine's file.
+
+    Raises:
+        FormatError: it is no such file, or a newer one.
+        OSError: it cannot be read.
+    """
+    path = Path(path)
+    try:
+        machine = msgspec.json.decode(path.read_bytes(), type=Machine)
+    except msgspec.DecodeError as error:
+        raise FormatError(f"{path} is no file of `tiercel probe`: {error}; measure again with tiercel probe") from error
+    if machine.version != VERSION:
+        raise FormatError(f"{path} has version {machine.version}, this is {VERSION}; measure again with tiercel probe")
+    return machine
+
+
+def write_machine(machine: Machine, path: str | Path) -> None:
+    """Write a machine's file. Raises OSError."""
+    Path(path).write_bytes(msgspec.json.format(msgspec.json.encode(machine), indent=2) + b"\n")
