@@ -94,6 +94,7 @@ class Mini:
         plan = self.scheduler.build_plan(output)
         finished_ids, self.finished_ids = self.finished_ids, set()
         self.worker.fence(plan)
+        self.worker.begin(plan)
         self.worker.load(plan)
         for one, count in scheduled.items():
             self._compute(one, count)

@@ -3,7 +3,7 @@
 import gc
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -153,11 +153,41 @@ def test_a_request_that_is_aborted_while_it_loads_gets_its_blocks_back_once(mini
     with held(mini, "read") as go:
         if launched:
             plan = mini.scheduler.build_plan(_empty())
+            mini.worker.begin(plan)
             mini.worker.load(plan)
         assert mini.finish(again), "vLLM keeps the blocks until it hears that the load ended"
         go.set()
         mini.drain()
     assert not mini.shared.failures.counts, "nothing is recomputed for a request that is gone"
+
+
+def test_loads_launched_behind_a_pass_wait_for_what_came_before_it_only(
+    mini: Mini, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mini.run(request("a", 5 * BLOCK + 1))
+    settle(mini)
+    again = request("b", 5 * BLOCK + 1)
+    mini.add(again)
+    external = mini.ask(again)
+    assert external
+    mini.admit(again, external)
+    stands_at = "before the pass"
+    waited_for: list[object] = []
+    reach = mini.shared.require_reach()
+    blocks = reach.blocks
+
+    def noted(ids: Iterable[int], after: object) -> object:
+        waited_for.append(after)
+        return blocks(ids, None)
+
+    monkeypatch.setattr(reach, "now", lambda: stands_at)
+    monkeypatch.setattr(reach, "blocks", noted)
+    plan = mini.scheduler.build_plan(_empty())
+    mini.worker.begin(plan)
+    stands_at = "behind the pass"
+    mini.worker.load(plan)
+    assert waited_for == ["before the pass"]
+    mini.drain()
 
 
 def _empty() -> object:

@@ -30,6 +30,7 @@ class Launcher:
         )
         reach.begin(marks)
         launches.fence(plan)
+        launches.begin(plan)
         launches.load(plan)
         reach.end(marks)
         launches.store(plan)

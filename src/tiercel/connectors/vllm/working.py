@@ -1,10 +1,11 @@
 """The worker's half: launches what a step's plan says and tells vLLM what has ended.
 
-    handle_preemptions  fence blocks that vLLM took back
-    start_load_kv       loads, and stores of blocks that are complete already
+    handle_preemptions       fence blocks that vLLM took back
+    bind_connector_metadata  note where vLLM's stream stands: loads wait for what came before the pass, not for the pass
+    start_load_kv            loads, and stores of blocks that are complete already; from 0.33 on behind the pass
     (forward pass)
-    wait_for_save       stores of blocks that this step completed; nothing is waited for
-    get_finished        loads that ended, finished requests whose blocks were read
+    wait_for_save            stores of blocks that this step completed; nothing is waited for
+    get_finished             loads that ended, finished requests whose blocks were read
 
 On a GPU, order with vLLM's stream is kept by events: a block is read behind the pass that wrote it and written behind whatever
 used it before. On a CPU the pass has run when it returns.
@@ -29,6 +30,7 @@ class WorkerSide:
         self._finished_ids: set[str] = set()
         self._failed_blocks: set[int] = set()
         self._failed_loads: set[str] = set()
+        self._before_pass: Any = None
 
     def register(self, vllm_config: Any, kv_cache_config: Any, kv_caches: Mapping[str, Any], version: str) -> None:
         """Take the engine's KV tensors and open the cache. Raises as `SharedEngine.open`."""
@@ -52,15 +54,16 @@ class WorkerSide:
             ticket.cancel()
 
     def begin(self, plan: StepPlan) -> None:
-        """Loads begin with `load`."""
+        """Note where the engine stands before the plan's pass, if `load` will have anything to do."""
+        if plan.loads or plan.settled_stores:
+            self._before_pass = self._engine.require_reach().now()
 
     def load(self, plan: StepPlan) -> None:
-        """Launch the plan's loads, and the stores that need no forward pass."""
-        if plan.loads or plan.settled_stores:
-            after = self._engine.require_reach().now()
-            for load in plan.loads:
-                self._launch_load(load, after)
-            self._store_all(plan.settled_stores, after)
+        """Launch the plan's loads, and the stores that need no forward pass, behind what came before the pass."""
+        after, self._before_pass = self._before_pass, None
+        for load in plan.loads:
+            self._launch_load(load, after)
+        self._store_all(plan.settled_stores, after)
 
     def store(self, plan: StepPlan) -> None:
         """Launch the stores of what the forward pass has completed."""
