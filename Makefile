@@ -12,6 +12,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 LIBURING ?= ON
 DEMO_ARGS ?=
 TEST_ARGS ?=
+GPU_PYTHON ?= python3
 FUZZ_SECONDS ?= 60
 FUZZ_SEED ?=
 
@@ -30,7 +31,7 @@ BUILD_FLAGS := --no-build-isolation -Cbuild-dir=build/make -Ccmake.define.TIERCE
 NATIVE := $(shell find native CMakeLists.txt -type f)
 SOURCES := $(shell find src -type f ! -name '*.pyc') README.md LICENSE
 
-.PHONY: help setup setup-vllm test demo lint format bench native-test sanitize fuzz soak wheel test-demo test-vllm clean
+.PHONY: help setup setup-vllm test demo lint format bench native-test sanitize fuzz soak wheel test-demo test-vllm test-gpu clean
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
 
@@ -104,6 +105,10 @@ test-demo: $(DEMO_VENV)/.installed ## run the tests that need torch and transfor
 test-vllm: $(VLLM_VENV)/.installed ## run the connectors' tests with a real vLLM engine on the CPU; TEST_ARGS="-m 'not processes'" leaves out the slow ones
 	@mkdir -p build
 	$(VLLM_VENV)/bin/python -m pytest --basetemp=build/pytest-vllm tests/connectors $(TEST_ARGS)
+
+test-gpu: ## run the tests that need an NVIDIA GPU, with a Python that has PyTorch and tiercel[cuda]: GPU_PYTHON=...
+	@mkdir -p build
+	$(GPU_PYTHON) -m pytest --basetemp=build/pytest-gpu tests/gpu $(TEST_ARGS)
 
 # Types are read against the demo's environment: without torch half of what connectors and demo do has no type.
 lint: $(VENV)/.installed $(DEMO_VENV)/.installed ## formatting, lint, strict types and the import contracts
