@@ -24,6 +24,7 @@ namespace {
 
 using KeysOut = nb::ndarray<nb::numpy, std::uint8_t, nb::shape<-1, Key::kNumBytes>>;
 using SlotsOut = nb::ndarray<nb::numpy, Slot, nb::shape<-1>>;
+using BytesOut = nb::ndarray<nb::numpy, std::uint8_t, nb::shape<-1>>;
 using FlagsOut = nb::ndarray<nb::numpy, bool, nb::shape<-1>>;
 using KeysIn = nb::ndarray<const std::uint8_t, nb::shape<-1, Key::kNumBytes>, nb::c_contig, nb::device::cpu>;
 
@@ -54,10 +55,11 @@ Array to_array(std::vector<Value> values, std::size_t width) {
   using Item = typename Array::Scalar;
   auto* kept = new std::vector<Value>(std::move(values));
   nb::capsule owner(kept, [](void* pointer) noexcept { delete static_cast<std::vector<Value>*>(pointer); });
+  auto* items = reinterpret_cast<Item*>(kept->data());
   if constexpr (std::is_same_v<Array, KeysOut>) {
-    return Array(reinterpret_cast<Item*>(kept->data()), {kept->size(), width}, owner);
+    return Array(items, {kept->size(), width}, owner);
   } else {
-    return Array(kept->data(), {kept->size()}, owner);
+    return Array(items, {kept->size()}, owner);
   }
 }
 
@@ -168,6 +170,13 @@ SlotsOut commit(Index& index, ReservationHandle& handle, const std::optional<Vec
   }
   return slots_out(locked(index, reservation.slots.size(),
                           [&](Index::Lock& lock) { return index.commit(lock, reservation, flags); }));
+}
+
+nb::tuple take_changes(Index& index) {
+  Changes changes = locked(index, 0, [&](Index::Lock& lock) { return index.take_changes(lock); });
+  return nb::make_tuple(to_array<BytesOut>(std::move(changes.kinds), 1),
+                        to_array<BytesOut>(std::move(changes.tiers), 1), keys_out(std::move(changes.keys)),
+                        changes.is_incomplete);
 }
 
 nb::tuple export_blocks(Index& index, std::size_t tier) {
@@ -326,6 +335,13 @@ void bind_index(nb::module_& module) {
       .def_prop_ro(
           "generation",
           [](Index& self) { return locked(self, 0, [&](Index::Lock& lock) { return self.generation(lock); }); })
+      .def(
+          "watch",
+          [](Index& self, std::size_t num_changes) {
+            locked(self, 0, [&](Index::Lock& lock) { self.watch(lock, num_changes); });
+          },
+          nb::arg("num_changes"))
+      .def("take_changes", &take_changes)
       .def("export_blocks", &export_blocks, nb::arg("tier"))
       .def("restore_blocks", &restore_blocks, nb::arg("tier"), nb::arg("parents").noconvert(),
            nb::arg("keys").noconvert(), nb::arg("slots").noconvert(), nb::arg("roots").noconvert())

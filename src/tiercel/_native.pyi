@@ -336,6 +336,12 @@ class Index:
     @property
     def generation(self) -> int:
         """Number of clears so far."""
+    def watch(self, num_changes: int) -> None:
+        """Note from now on what becomes ready and what leaves, up to num_changes of them until they are taken; 0: no longer.
+        What is restored is not noted."""
+    def take_changes(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], bool]:
+        """Changes since the last call, in order: kinds uint8[n] (0 ready, 1 gone, 2 all gone), tiers uint8[n], keys uint8[n, 16],
+        and whether there were more than there was room for; then none is named."""
     def export_blocks(self, tier: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint32]]:
         """Ready blocks, least valuable first but parents before children: parent keys uint8[n, 16], keys uint8[n, 16],
         slots uint32[n]."""

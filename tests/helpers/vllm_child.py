@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.helpers.simulated_disk import DiskFaults, SimulatedDisk
-from tests.helpers.vllm_requests import Answer, Request, alone
+from tests.helpers.vllm_requests import Answer, KvEvent, Request, alone
 from tiercel.telemetry.status import read_status
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Session:
 
     def __init__(self, spec: "EngineSpec") -> None:
         from vllm import EngineArgs
-        from vllm.config import KVTransferConfig
+        from vllm.config import KVEventsConfig, KVTransferConfig
         from vllm.v1.engine.llm_engine import LLMEngine
 
         self._disk = None if spec.simulated is None else simulated_disk(spec)
@@ -79,10 +79,20 @@ class Session:
         )
         self._has_connector = transfer is not None
         arguments: dict[str, Any] = {"enforce_eager": True, "skip_tokenizer_init": True, "disable_log_stats": False}
+        if spec.publishes_events:
+            arguments["kv_events_config"] = KVEventsConfig(enable_kv_cache_events=True, publisher="null")
         self._engine: Any = LLMEngine.from_engine_args(
             EngineArgs(**(arguments | spec.arguments()), kv_transfer_config=transfer)
         )
+        self._events: list[KvEvent] = []
+        if spec.publishes_events:
+            self._scheduler.kv_event_publisher.publish = lambda batch: self._events.extend(map(event_of, batch.events))
         self._num_runs = 0
+
+    def take_events(self) -> list[KvEvent]:
+        """What vLLM has published since the last call."""
+        events, self._events = self._events, []
+        return events
 
     def run(self, requests: list[Request]) -> dict[str, Answer]:
         """Step the engine until every request has ended or was aborted."""
@@ -188,6 +198,17 @@ def simulated_disk(spec: "EngineSpec") -> SimulatedDisk:
     stash = spec.simulated.parent / f"{spec.simulated.name}-stash-{os.getpid()}"
     stash.mkdir()
     return SimulatedDisk(spec.simulated, stash, seed=1)
+
+
+def event_of(event: Any) -> KvEvent:
+    """One of vLLM's KV events as the test reads it."""
+    return KvEvent(
+        kind=type(event).__name__,
+        medium=getattr(event, "medium", None),
+        hashes=tuple(getattr(event, "block_hashes", ())),
+        parent=getattr(event, "parent_block_hash", None),
+        tokens=tuple(getattr(event, "token_ids", ())),
+    )
 
 
 def answer_of(output: Any, *, was_preempted: bool) -> Answer:

@@ -23,7 +23,7 @@ from typing import Any
 
 from tests.helpers import vllm_child
 from tests.helpers.simulated_disk import NO_FAULTS, DiskFaults
-from tests.helpers.vllm_requests import Answer, Request
+from tests.helpers.vllm_requests import Answer, KvEvent, Request
 from tiercel.telemetry.snapshot import StatusSnapshot
 from tiercel.telemetry.status import read_status
 
@@ -64,6 +64,8 @@ class EngineSpec:
     options: Mapping[str, Any] = field(default_factory=dict)
     in_one_process: bool = True
     """Whether scheduler and worker share a process; else they run as with vLLM's "mp" executor."""
+    publishes_events: bool = False
+    """Whether vLLM is to publish KV events; `Engine.take_events` returns them."""
     simulated: Path | None = None
     """A directory under which the disk is simulated, in an engine server that was started for that."""
 
@@ -196,6 +198,11 @@ class Engine:
     def set_faults(self, faults: DiskFaults = NO_FAULTS, *, stall_us: int = 0) -> None:
         """Let the simulated disk fail from now on."""
         self.call("set_faults", faults, stall_us)
+
+    def take_events(self) -> list[KvEvent]:
+        """The KV events that vLLM has published since the last call."""
+        events: list[KvEvent] = self.call("take_events")
+        return events
 
     def status(self) -> StatusSnapshot:
         """What `tiercel stats` shows of this engine's cache."""

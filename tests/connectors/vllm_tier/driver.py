@@ -30,6 +30,7 @@ def make_config(
     tp_size: int = 1,
     dp_size: int = 1,
     tier_type: str = "TiercelTier",
+    publishes_events: bool = False,
     **extra: Any,
 ) -> OffloadingConfig:
     """What vLLM makes of its command line, for one KV cache group."""
@@ -39,7 +40,7 @@ def make_config(
     return OffloadingConfig(
         groups=(OffloadingGroupConfig(tokens_per_block=16, layer_names=("layer.0",), group_id=0),),
         worker_kv_bytes_per_block=chunk_bytes // tp_size,
-        enable_kv_cache_events=False,
+        enable_kv_cache_events=publishes_events,
         extra_config={"cpu_bytes_to_use": chunks * chunk_bytes, "secondary_tiers": [entry], **extra},
         engine_id=engine_id,
         model=OffloadingModelConfig(name=model, dtype=dtype),

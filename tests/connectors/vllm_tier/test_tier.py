@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from vllm.v1.kv_offload.base import LookupResult
+from vllm.v1.kv_offload.base import LookupResult, Medium
 
 from tests.connectors.vllm_tier.conftest import OpenDriver
-from tests.connectors.vllm_tier.driver import CHUNK_BYTES, count_right, keys_of
+from tests.connectors.vllm_tier.driver import CHUNK_BYTES, Driver, count_right, keys_of
 
 
 def test_chunks_that_left_host_memory_come_back_from_disk(open_driver: OpenDriver) -> None:
@@ -67,6 +67,47 @@ def test_a_touched_chunk_outlives_one_that_was_not(open_driver: OpenDriver) -> N
     driver.forget_primary()
     assert count_right(first, driver.load(first, "l1")) == 4
     assert count_right(second, driver.load(second, "l2")) == 0
+
+
+def test_events_tell_what_the_disk_holds_before_and_after_a_restart(open_driver: OpenDriver) -> None:
+    held: set[bytes] = set()
+
+    def follow(driver: Driver) -> None:
+        for event in driver.tier.take_events():
+            assert event.medium is Medium.STORAGE
+            if event.removed:
+                assert held.issuperset(event.keys), "removed without having been stored"
+                held.difference_update(event.keys)
+            else:
+                held.update(event.keys)
+
+    first = open_driver(tier={"num_ssd_blocks": 20}, publishes_events=True)
+    for turn in range(4):
+        first.store(keys_of(f"turn{turn}", 8), f"r{turn}")
+        follow(first)
+    assert len(held) == first.tier._cache.stats().tiers[0].num_ready
+    assert held.issuperset(keys_of("turn3", 8))
+    first.tier._cache.reset()
+    follow(first)
+    assert not held
+    newest = keys_of("newest", 8)
+    first.store(newest)
+    first.shutdown()
+
+    held.clear()
+    second = open_driver(tier={"num_ssd_blocks": 20}, publishes_events=True)
+    follow(second)
+    assert not held, "nobody has named them yet"
+    second.load(newest)
+    follow(second)
+    assert held == set(newest)
+
+
+def test_no_events_are_kept_that_nobody_asked_for(open_driver: OpenDriver) -> None:
+    driver = open_driver()
+    driver.store(keys_of("a", 4))
+    assert not list(driver.tier.take_events())
+    assert driver.tier._cache.block_changes() == ()
 
 
 def test_pins_and_requests_are_given_back(open_driver: OpenDriver) -> None:

@@ -85,8 +85,12 @@ class TiercelConnector(KVConnectorBase_V1, SupportsHMA):
         self._is_open = True
 
     def _start_scheduling(self) -> None:
+        events = self._vllm_config.kv_events_config
         self._scheduler_side = SchedulerSide(
-            self._engine, self._settings, has_named_items=names_items(self._vllm_config)
+            self._engine,
+            self._settings,
+            has_named_items=names_items(self._vllm_config),
+            with_events=events is not None and events.enable_kv_cache_events,
         )
         self._counting = Counting(self._engine.require_cache())
 
@@ -200,6 +204,10 @@ class TiercelConnector(KVConnectorBase_V1, SupportsHMA):
             return {CacheHitSource.EXTERNAL_UNSPECIFIED: num_external_tokens} if num_external_tokens else {}
         names = {TierName.HOST: CacheHitSource.HOST, TierName.DISK: CacheHitSource.DISK}
         return {names[tier]: count for tier, count in found.items()}
+
+    def take_events(self) -> list[Any]:
+        """Return what came to host memory and disk and what left since the last call, if vLLM publishes events."""
+        return self._scheduler.take_events()
 
     def get_kv_connector_stats(self) -> TiercelStats | None:
         """Return counts since the last call, once a second."""

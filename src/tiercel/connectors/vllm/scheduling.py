@@ -11,6 +11,7 @@ from typing import Any
 
 from tiercel import Lookup, TierName
 from tiercel.connectors.vllm.engine import SharedEngine
+from tiercel.connectors.vllm.events import KvEvents
 from tiercel.connectors.vllm.plans import LoadOrder, StepPlan, StoreOrder, log_id
 from tiercel.connectors.vllm.requests import Requests, TrackedRequest
 from tiercel.connectors.vllm.settings import ConnectorSettings
@@ -20,7 +21,14 @@ from tiercel.connectors.vllm.staging import Staging
 class SchedulerSide:
     """Decides; starts nothing but staging. Called from the scheduler's thread."""
 
-    def __init__(self, engine: SharedEngine, settings: ConnectorSettings, *, has_named_items: bool = True) -> None:
+    def __init__(
+        self,
+        engine: SharedEngine,
+        settings: ConnectorSettings,
+        *,
+        has_named_items: bool = True,
+        with_events: bool = False,
+    ) -> None:
         cache = engine.require_cache()
         self._engine = engine
         self._cache = cache
@@ -29,6 +37,7 @@ class SchedulerSide:
         self._staging = Staging(
             cache, engine.failures, timeout_s=settings.load_timeout_s, has_host_tier=engine.has_host_tier
         )
+        self._events = KvEvents(cache) if with_events else None
         self._loads: list[LoadOrder] = []
         self._settled_stores: list[StoreOrder] = []
 
@@ -61,6 +70,8 @@ class SchedulerSide:
             last = lookup.first_block + num_blocks
             if lookup.num_blocks > num_blocks:
                 lookup = self._shortened(request.request_id, lookup, num_blocks)
+        if lookup is not None and self._events is not None:
+            self._events.loading(request, lookup)
         targets = tuple(block_ids[last - num_blocks : last])
         tracked.is_loading = True
         tracked.num_ordered = last
@@ -150,6 +161,8 @@ class SchedulerSide:
             return None
         sequence = tracked.update_tokens()
         assert sequence is not None
+        if self._events is not None:
+            self._events.name(tracked.request, sequence, first, stop)
         tracked.num_ordered = stop
         open_orders = self._engine.orders_open
         open_orders[request_id] = open_orders.get(request_id, 0) + 1
@@ -189,6 +202,10 @@ class SchedulerSide:
         load = self._engine.loads.get(request_id)
         if load is not None:
             load.ticket.cancel()
+
+    def take_events(self) -> list[Any]:
+        """Return vLLM's events of what came to host memory and disk and what left, since the last call; none if nobody asked."""
+        return [] if self._events is None else self._events.take()
 
     def reset(self) -> None:
         """Forget every block in every tier, and keep none that was computed before. Raises TiercelError."""

@@ -9,7 +9,6 @@ A failed load makes the chunks that failed misses for that request, so that no r
 whatever went wrong, the outcome is a recompute.
 """
 
-import ctypes
 import logging
 from collections import deque
 from collections.abc import Collection, Iterable
@@ -22,6 +21,7 @@ from vllm.v1.kv_offload.base import (
     Locality,
     LookupResult,
     Medium,
+    OffloadingEvent,
     OffloadKey,
     ReqContext,
     RequestOffloadingContext,
@@ -29,9 +29,11 @@ from vllm.v1.kv_offload.base import (
 )
 from vllm.v1.kv_offload.tiering.base import JobResult, SecondaryTierManager, TransferJob
 
-from tiercel import EngineMemory, Found, KeyedCache, Launched, Sequence, TiercelError
+from tiercel import Found, KeyedCache, Launched, Sequence, TiercelError
 from tiercel.connectors.vllm_tier import versions
+from tiercel.connectors.vllm_tier.events import TierEvents
 from tiercel.connectors.vllm_tier.identity import HASH_REMEDY, UNKNOWN, chunk_identity, unstable_hashes
+from tiercel.connectors.vllm_tier.memory import describe_view
 from tiercel.connectors.vllm_tier.metrics import TierMetrics, metric_definitions
 from tiercel.connectors.vllm_tier.settings import read_settings
 
@@ -92,13 +94,15 @@ class TiercelTier(SecondaryTierManager):
         chosen = read_settings(settings, replica=replica)
         identity = chunk_identity(offloading_spec, self.block_size_bytes, chosen.model_revision)
         self._cache = KeyedCache.open(identity, block_bytes=self.block_size_bytes, config=chosen.config)
-        self._memory = _describe(self._cache, primary_kv_view)
+        self._memory = describe_view(self._cache, primary_kv_view)
         self._direct = self._memory.block_address is not None
         self._metrics = TierMetrics(self._cache, self.tier_type)
         self._requests: dict[str, _Request] = {}
         self._held: dict[tuple[str, OffloadKey], Found] = {}
         self._jobs: dict[int, _Job] = {}
         self._ended: SimpleQueue[int] = SimpleQueue()
+        publishes = offloading_spec.kv_events_config.enable_kv_cache_events
+        self._events = TierEvents(self._cache, self.locality) if publishes else None
         self._touches: deque[OffloadKey] = deque(maxlen=_TOUCHES_WAITING_MAX)
         self._hashes_checked = False
         self._say_what_is_lesser(str(identity["revision"]))
@@ -149,6 +153,8 @@ class TiercelTier(SecondaryTierManager):
         found = self._cache.find(self._block(request, key))
         if found.stored:
             self._held[req_id, key] = found
+            if self._events is not None:
+                self._events.found(key, request.blocks[key])
             return LookupResult.HIT
         return LookupResult.RETRY if found.pending else LookupResult.MISS
 
@@ -166,6 +172,8 @@ class TiercelTier(SecondaryTierManager):
         request = self._request(req_id)
         blocks = [self._block(request, key) for key in keys]
         memory = self._memory.blocks(np.asarray(job.chunk_ids))
+        if self._events is not None and not loading:
+            self._events.name(keys, blocks)
         run = self._cache.load if loading else self._cache.store
         launched = None
         try:
@@ -245,6 +253,10 @@ class TiercelTier(SecondaryTierManager):
             if job.launched is not None:
                 job.launched.ticket.wait()
 
+    def take_events(self) -> Iterable[OffloadingEvent]:
+        """What came to the disk and what left it since the last call, if vLLM publishes events."""
+        return () if self._events is None else self._events.take()
+
     def get_stats(self) -> Any:
         """What happened since the last call, for vLLM's metrics; None if that was a moment ago."""
         return self._metrics.take()
@@ -283,15 +295,3 @@ class TiercelTier(SecondaryTierManager):
         if block is None:
             block = request.blocks[key] = self._cache.block(key)
         return block
-
-
-def _describe(cache: KeyedCache, view: memoryview) -> EngineMemory:
-    """Describe vLLM's host memory, chunk i being view[i]. Keeps no hold on the view: vLLM releases it after `shutdown`."""
-    if view.shape is None or view.strides is None or view.ndim != 2 or view.strides[1] != 1 or view.readonly:
-        raise ValueError(
-            f"primary_kv_view of shape {view.shape} and strides {view.strides}: must be rows of bytes, writable"
-        )
-    address = np.asarray(view).__array_interface__["data"][0]
-    rows, row_bytes = view.shape
-    array = np.ctypeslib.as_array((ctypes.c_uint8 * (rows * row_bytes)).from_address(address))
-    return EngineMemory.from_arrays(cache.geometry, [array.reshape(rows, 1, row_bytes)], axes="block token dim")
