@@ -2,13 +2,17 @@
 
 import errno
 import os
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from tests.helpers.small_engine import MODEL, SmallEngine, config, tokens
 from tiercel import Cache
 from tiercel.index import EVICTION_AGE_BOUNDS_S
+from tiercel.tiers.disk import DiskTier
 
 
 def test_the_status_tells_the_hit_rate_of_other_capacities() -> None:
@@ -67,3 +71,17 @@ def test_what_the_journal_refuses_is_counted_as_an_error_by_act(tmp_path: Path) 
         for _ in range(2):
             disk._records._log_refusal("put", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
         assert +Counter(cache.stats().activity.counters["errors"]) == {"journal_put": 2}
+
+
+def test_the_status_tells_what_the_disk_had_to_do_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reason = "the filesystem takes no direct I/O"
+    monkeypatch.setattr(DiskTier, "fallbacks", {"direct_io": reason})
+    with Cache.open(MODEL, config(tmp_path, disk=8)) as cache:
+        assert any(reason in note for note in cache.stats().notes)
+
+
+def test_the_status_tells_for_how_long_the_cache_is_open() -> None:
+    before = time.time()
+    with Cache.open(MODEL, config(host=8)) as cache:
+        time.sleep(0.01)
+        assert 0.01 <= cache.stats().uptime_s <= time.time() - before
