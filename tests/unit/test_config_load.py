@@ -1,11 +1,13 @@
 """Settings from files, environment and keywords: who wins, and how a mistake is told."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tiercel.config import SETTINGS, CacheConfig, ModelConfig, NoteKind, load_config
+from tiercel.config.later import LATER_KEYS
 from tiercel.errors import ConfigError
 
 
@@ -259,3 +261,9 @@ def test_a_file_may_describe_the_model_with_its_groups(tmp_path: Path) -> None:
     assert model.layer_groups[0].layers == (0,)
     with pytest.raises(ConfigError, match=r"layer_groups.windows .*window"):
         load_config(written(tmp_path, content.replace("window:", "windows:")), environ={})
+
+
+@pytest.mark.parametrize(("value", "is_taken"), [(0, True), (1, True), (False, True), (2, False), ("yes", False)])
+def test_a_flag_of_a_later_version_is_taken_as_other_caches_write_flags(value: object, is_taken: bool) -> None:
+    with nullcontext() if is_taken else pytest.raises(ConfigError, match="enable_remote"):
+        LATER_KEYS["enable_remote"].check(value, "a file")
