@@ -26,6 +26,7 @@ using cuda::DeviceProgram;
 using cuda::Direction;
 using cuda::MemoryPool;
 using cuda::PinnedRange;
+using cuda::PoolMemory;
 using cuda::PoolOptions;
 using cuda::PoolUse;
 using cuda::Transfer;
@@ -99,6 +100,7 @@ void bind_cuda(nb::module_& module) {
   nb::class_<Device>(module, "CudaDevice", nb::is_final())
       .def(nb::init<int>(), "ordinal"_a, Release())
       .def_prop_ro("name", &Device::name)
+      .def_prop_ro("memory_bytes", &Device::memory_bytes)
       .def_prop_ro("capability", &Device::capability)
       .def_prop_ro("num_processors", &Device::num_processors)
       .def_prop_ro("shares_host_addresses", &Device::shares_host_addresses)
@@ -116,6 +118,9 @@ void bind_cuda(nb::module_& module) {
   nb::class_<MemoryPool>(module, "CudaMemoryPool", nb::is_final())
       .def(nb::new_(&make_pool), "device"_a, nb::kw_only(), "reserve_bytes"_a, "release_threshold_bytes"_a)
       .def("use", &use_of);
+  nb::class_<PoolMemory>(module, "CudaMemory", nb::is_final())
+      .def(nb::init<std::shared_ptr<MemoryPool>, std::size_t>(), "pool"_a, "num_bytes"_a, Release())
+      .def_prop_ro("address", &PoolMemory::get);
   nb::enum_<Way>(module, "CudaWay")
       .value("KERNEL", Way::kKernel)
       .value("COPY_ENGINE", Way::kCopyEngine)

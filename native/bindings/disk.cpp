@@ -1,4 +1,5 @@
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -6,6 +7,7 @@
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -32,6 +34,7 @@ using disk::Replay;
 template <typename T>
 using Vector = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Names = nb::ndarray<const std::uint8_t, nb::shape<-1, 16>, nb::c_contig, nb::device::cpu>;
+using Seconds = std::optional<nb::ndarray<double, nb::ndim<1>, nb::c_contig, nb::device::cpu>>;
 template <typename T, typename... Shape>
 using Numpy = nb::ndarray<nb::numpy, T, Shape...>;
 
@@ -46,6 +49,12 @@ std::span<const KeyBytes> view(const Names& names) {
 
 void check_length(std::size_t length, std::size_t expected, const char* name) {
   if (length != expected) throw std::invalid_argument(std::string(name) + ": length differs from that of slots");
+}
+
+std::span<double> checked_view(const Seconds& seconds, std::size_t expected) {
+  if (!seconds) return {};
+  check_length(seconds->size(), expected, "seconds");
+  return {seconds->data(), seconds->size()};
 }
 
 template <typename T>
@@ -116,28 +125,31 @@ BlockFilesOptions options_of(std::vector<std::string> paths, std::uint32_t num_s
 }
 
 nb::tuple write_blocks(const PyBlockFiles& self, const Vector<std::uint32_t>& slots,
-                       const Vector<std::uint64_t>& addresses, const Vector<std::uint64_t>& seeds) {
+                       const Vector<std::uint64_t>& addresses, const Vector<std::uint64_t>& seeds,
+                       const Seconds& seconds) {
   check_length(addresses.size(), slots.size(), "addresses");
   check_length(seeds.size(), slots.size(), "seeds");
+  const std::span<double> timed = checked_view(seconds, slots.size());
   std::vector<std::int32_t> errors(slots.size());
   std::vector<std::uint64_t> checksums(slots.size());
   {
     const nb::gil_scoped_release release;
-    self.get()->write(view(slots), view(addresses), view(seeds), errors, checksums);
+    self.get()->write(view(slots), view(addresses), view(seeds), errors, checksums, timed);
   }
   return nb::make_tuple(to_numpy(std::move(errors)), to_numpy(std::move(checksums)));
 }
 
 Numpy<std::int32_t, nb::ndim<1>> read_blocks(const PyBlockFiles& self, const Vector<std::uint32_t>& slots,
                                              const Vector<std::uint64_t>& addresses, const Vector<std::uint64_t>& seeds,
-                                             const Vector<std::uint64_t>& checksums) {
+                                             const Vector<std::uint64_t>& checksums, const Seconds& seconds) {
   check_length(addresses.size(), slots.size(), "addresses");
   check_length(seeds.size(), slots.size(), "seeds");
   check_length(checksums.size(), slots.size(), "checksums");
+  const std::span<double> timed = checked_view(seconds, slots.size());
   std::vector<std::int32_t> errors(slots.size());
   {
     const nb::gil_scoped_release release;
-    self.get()->read(view(slots), view(addresses), view(seeds), view(checksums), errors);
+    self.get()->read(view(slots), view(addresses), view(seeds), view(checksums), errors, timed);
   }
   return to_numpy(std::move(errors));
 }
@@ -199,8 +211,9 @@ void bind_block_files(nb::module_& module) {
       .def_prop_ro("direct", [](const PyBlockFiles& self) { return self.get()->direct(); })
       .def_prop_ro("direct_reason", [](const PyBlockFiles& self) { return self.get()->direct_reason(); })
       .def_prop_ro("allocation_reason", [](const PyBlockFiles& self) { return self.get()->allocation_reason(); })
-      .def("write", &write_blocks, "slots"_a, "addresses"_a, "seeds"_a)
-      .def("read", &read_blocks, "slots"_a, "addresses"_a, "seeds"_a, "checksums"_a)
+      .def("write", &write_blocks, "slots"_a, "addresses"_a, "seeds"_a, "seconds"_a.noconvert() = nb::none())
+      .def("read", &read_blocks, "slots"_a, "addresses"_a, "seeds"_a, "checksums"_a,
+           "seconds"_a.noconvert() = nb::none())
       .def(
           "sync", [](const PyBlockFiles& self) { self.get()->sync(); }, nb::call_guard<nb::gil_scoped_release>())
       .def("close", &PyBlockFiles::close, nb::call_guard<nb::gil_scoped_release>());

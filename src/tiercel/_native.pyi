@@ -146,6 +146,8 @@ class CudaDevice:
     @property
     def name(self) -> str: ...
     @property
+    def memory_bytes(self) -> int: ...
+    @property
     def capability(self) -> int:
         """Compute capability times ten: 90 for 9.0."""
     @property
@@ -172,6 +174,15 @@ class CudaMemoryPool:
         """Takes reserve_bytes once, so that the first copies need not wait, and keeps up to the threshold when unused."""
     def use(self) -> dict[str, int]:
         """used_bytes (lent now), held_bytes (taken from the device now), and each with _high: the most so far."""
+
+@final
+class CudaMemory:
+    """Memory on the device, from a pool, until destroyed; nothing may use it then. Its contents are undefined."""
+
+    def __init__(self, pool: CudaMemoryPool, num_bytes: int) -> None:
+        """RuntimeError if the device has no room."""
+    @property
+    def address(self) -> int: ...
 
 class CudaWay(enum.Enum):
     """Who moves the bytes: a kernel that reaches over to the host, the copy engine run by run, or the copy engine slot by
@@ -572,17 +583,23 @@ class BlockFiles:
     def allocation_reason(self) -> str:
         """Why space was not allocated ahead, or ""."""
     def write(
-        self, slots: NDArray[np.uint32], addresses: NDArray[np.uint64], seeds: NDArray[np.uint64]
+        self,
+        slots: NDArray[np.uint32],
+        addresses: NDArray[np.uint64],
+        seeds: NDArray[np.uint64],
+        seconds: NDArray[np.float64] | None = None,
     ) -> tuple[NDArray[np.int32], NDArray[np.uint64]]:
-        """Write blocks; returns errno (0: fine) and checksum per block. seeds: what ties each block to its identity."""
+        """Write blocks; returns errno (0: fine) and checksum per block. seeds: what ties each block to its identity.
+        seconds: filled with what each block took, from its turn in the queue to its outcome, checksum included."""
     def read(
         self,
         slots: NDArray[np.uint32],
         addresses: NDArray[np.uint64],
         seeds: NDArray[np.uint64],
         checksums: NDArray[np.uint64],
+        seconds: NDArray[np.float64] | None = None,
     ) -> NDArray[np.int32]:
-        """Read blocks and verify; returns per block 0, an errno, or CHECKSUM_MISMATCH."""
+        """Read blocks and verify; returns per block 0, an errno, or CHECKSUM_MISMATCH. seconds: as in write."""
     def sync(self) -> None:
         """Make every block written so far survive the machine's failure. Raises OSError."""
 

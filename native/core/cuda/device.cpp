@@ -36,6 +36,12 @@ std::string Device::name() const {
   return text.data();
 }
 
+std::size_t Device::memory_bytes() const {
+  std::size_t num_bytes = 0;
+  check(driver().DeviceTotalMem(&num_bytes, device_), "cuDeviceTotalMem");
+  return num_bytes;
+}
+
 int Device::attribute(int number) const {
   int value = 0;
   check(driver().DeviceGetAttribute(&value, number, device_), "cuDeviceGetAttribute");

@@ -26,6 +26,7 @@ class Device {
   int capability() const { return attribute(75) * 10 + attribute(76); }  // 90 for compute capability 9.0
   int num_processors() const { return attribute(16); }
   std::string name() const;
+  std::size_t memory_bytes() const;
   // Whether kernels reach registered host memory at the address that the processor uses.
   bool shares_host_addresses() const { return attribute(91) != 0; }
   // Wait for an event that others have recorded; false if it has not passed after `timeout`. Naps between looks: the

@@ -63,6 +63,7 @@ Driver load() {
   TIERCEL_REQUIRE(DeviceGet);
   TIERCEL_REQUIRE(DeviceGetCount);
   TIERCEL_REQUIRE(DeviceGetName);
+  TIERCEL_REQUIRE(DeviceTotalMem);
   TIERCEL_REQUIRE(DeviceGetAttribute);
   TIERCEL_REQUIRE(DevicePrimaryCtxRetain);
   TIERCEL_REQUIRE(DevicePrimaryCtxRelease);

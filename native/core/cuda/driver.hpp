@@ -62,6 +62,7 @@ struct Driver {
   Result (*DeviceGet)(int* device, int ordinal);
   Result (*DeviceGetCount)(int* count);
   Result (*DeviceGetName)(char* name, int length, int device);
+  Result (*DeviceTotalMem)(std::size_t* num_bytes, int device);
   Result (*DeviceGetAttribute)(int* value, int attribute, int device);
   Result (*DevicePrimaryCtxRetain)(ContextHandle* context, int device);
   Result (*DevicePrimaryCtxRelease)(int device);

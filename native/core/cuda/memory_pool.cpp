@@ -71,6 +71,16 @@ std::uint64_t MemoryPool::attribute(int number) const {
   return value;
 }
 
+PoolMemory::PoolMemory(std::shared_ptr<const MemoryPool> pool, std::size_t num_bytes) : pool_(std::move(pool)) {
+  const ContextScope scope(*pool_->device());
+  pointer_ = pool_->take(num_bytes, pool_->stream());
+  check(driver().StreamSynchronize(pool_->stream()), "cuStreamSynchronize");
+}
+
+PoolMemory::~PoolMemory() {
+  in_context(*pool_->device(), [this] { pool_->give_back(pointer_, pool_->stream()); });
+}
+
 MirroredBuffer::~MirroredBuffer() { release(); }
 
 void MirroredBuffer::reserve(std::size_t num_bytes) {

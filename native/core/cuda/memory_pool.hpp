@@ -49,6 +49,20 @@ class MemoryPool {
   PoolHandle handle_ = nullptr;
 };
 
+// Memory on the device that lasts until it is destroyed; contents are undefined. DriverError if there is no room.
+class PoolMemory {
+ public:
+  PoolMemory(std::shared_ptr<const MemoryPool> pool, std::size_t num_bytes);
+  ~PoolMemory();
+  PoolMemory(const PoolMemory&) = delete;
+  PoolMemory& operator=(const PoolMemory&) = delete;
+  DevicePointer get() const noexcept { return pointer_; }
+
+ private:
+  std::shared_ptr<const MemoryPool> pool_;
+  DevicePointer pointer_ = 0;
+};
+
 // Memory on the device and pinned memory of the same size beside it, to fill and copy over.
 class MirroredBuffer {
  public:

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <numeric>
 #include <stdexcept>
@@ -25,6 +26,10 @@ constexpr std::uint64_t kPartBytesMax = 2 << 20;
 constexpr std::uint64_t kRequestsMin = 8;
 // No merging beyond the size at which a device reaches its bandwidth anyway.
 constexpr std::uint64_t kRequestBytesFloor = 512 << 10;
+
+double now_s() noexcept {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 std::span<const std::byte> bytes_at(std::uint64_t address, std::uint64_t bytes) {
   return {reinterpret_cast<const std::byte*>(static_cast<std::uintptr_t>(address)), static_cast<std::size_t>(bytes)};
@@ -78,6 +83,7 @@ class BlockFiles::Batch final : public IoObserver {
   std::span<const std::uint64_t> seeds;
   std::span<std::uint64_t> written_checksums;
   std::span<const std::uint64_t> expected_checksums;
+  std::span<double> seconds;  // holds when a block began until it ends
 
   void run() {
     std::vector<std::size_t> blocks(slots_.size());
@@ -89,7 +95,12 @@ class BlockFiles::Batch final : public IoObserver {
   }
 
   void before(std::size_t request) noexcept override {
-    if (direction_ != IoDirection::kWrite || plan_.requests[request].part != 0) return;
+    if (plan_.requests[request].part != 0) return;
+    if (!seconds.empty()) {
+      const double now = now_s();
+      for (const std::size_t block : blocks_of(request)) seconds[block] = now;
+    }
+    if (direction_ != IoDirection::kWrite) return;
     for (const std::size_t block : blocks_of(request)) written_checksums[block] = checksum_of(block);
   }
 
@@ -134,6 +145,7 @@ class BlockFiles::Batch final : public IoObserver {
     const bool wrong =
         error == 0 && direction_ == IoDirection::kRead && checksum_of(block) != expected_checksums[block];
     errors_[block] = wrong ? kChecksumMismatch : error;
+    if (!seconds.empty()) seconds[block] = now_s() - seconds[block];
   }
 
   std::span<const std::size_t> blocks_of(std::size_t request) const noexcept {
@@ -222,21 +234,23 @@ void BlockFiles::sync() const {
 
 void BlockFiles::write(std::span<const std::uint32_t> slots, std::span<const std::uint64_t> addresses,
                        std::span<const std::uint64_t> seeds, std::span<std::int32_t> errors,
-                       std::span<std::uint64_t> checksums) {
+                       std::span<std::uint64_t> checksums, std::span<double> seconds) {
   check(slots, addresses);
   Batch batch(*this, IoDirection::kWrite, slots, addresses, errors);
   batch.seeds = seeds;
   batch.written_checksums = checksums;
+  batch.seconds = seconds;
   batch.run();
 }
 
 void BlockFiles::read(std::span<const std::uint32_t> slots, std::span<const std::uint64_t> addresses,
                       std::span<const std::uint64_t> seeds, std::span<const std::uint64_t> checksums,
-                      std::span<std::int32_t> errors) {
+                      std::span<std::int32_t> errors, std::span<double> seconds) {
   check(slots, addresses);
   Batch batch(*this, IoDirection::kRead, slots, addresses, errors);
   batch.seeds = seeds;
   batch.expected_checksums = checksums;
+  batch.seconds = seconds;
   batch.run();
 }
 

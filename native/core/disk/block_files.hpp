@@ -47,13 +47,15 @@ class BlockFiles {
 
   // Writes one block to each slot. `seeds` enter the checksums and tie each block to its identity.
   // errors[i]: 0 or an errno. checksums[i]: of the block as it was when its write began.
+  // seconds[i], here and below: from the block's turn in the queue to its outcome; empty if nobody wants to know.
   void write(std::span<const std::uint32_t> slots, std::span<const std::uint64_t> addresses,
-             std::span<const std::uint64_t> seeds, std::span<std::int32_t> errors, std::span<std::uint64_t> checksums);
+             std::span<const std::uint64_t> seeds, std::span<std::int32_t> errors, std::span<std::uint64_t> checksums,
+             std::span<double> seconds = {});
 
   // Reads one block from each slot and verifies it. errors[i]: 0, an errno, or kChecksumMismatch.
   void read(std::span<const std::uint32_t> slots, std::span<const std::uint64_t> addresses,
             std::span<const std::uint64_t> seeds, std::span<const std::uint64_t> checksums,
-            std::span<std::int32_t> errors);
+            std::span<std::int32_t> errors, std::span<double> seconds = {});
 
   // Makes every block written so far survive the machine's failure. Throws FileError.
   void sync() const;
