@@ -40,6 +40,7 @@ class DiskFigure(msgspec.Struct, frozen=True, kw_only=True):
         depth: how many were in progress at once.
         latency_p50_s, latency_p99_s: of one block, from being asked for to being there.
         fio_bytes_per_s: the same by fio in the same run; None where fio is not installed.
+        fio_ratio: Tiercel's rate over fio's of the run next to it, which a drifting device disturbs less than the rates.
     """
 
     operation: Literal["read", "write", "mixed"]
@@ -49,10 +50,28 @@ class DiskFigure(msgspec.Struct, frozen=True, kw_only=True):
     latency_p50_s: float
     latency_p99_s: float
     fio_bytes_per_s: Figure | None = None
+    fio_ratio: Figure | None = None
+
+
+class StorageDevice(msgspec.Struct, frozen=True, kw_only=True):
+    """What the kernel says of the device under a directory.
+
+    Attributes:
+        model: "" where the kernel knows none.
+        rotational: whether it says that the device has moving parts; virtual disks often say so wrongly.
+        wear: what the kernel tells of its wear, in its own words; "" where it tells nothing, as of NVMe devices.
+    """
+
+    name: str
+    model: str
+    rotational: bool
+    capacity_bytes: int
+    wear: str = ""
 
 
 class DirectoryFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """A cache directory. `engine` is how it was read and written: io_uring or threads; `direct` with O_DIRECT or not."""
+    """A cache directory. `engine` is how it was read and written: io_uring or threads; `direct` with O_DIRECT or not.
+    `device` is None for a filesystem on none, or on several."""
 
     path: str
     filesystem: str
@@ -61,6 +80,7 @@ class DirectoryFigures(msgspec.Struct, frozen=True, kw_only=True):
     engine: str
     direct: bool
     figures: tuple[DiskFigure, ...]
+    device: StorageDevice | None = None
 
 
 class GpuCopyFigure(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,13 +103,25 @@ class GpuFigures(msgspec.Struct, frozen=True, kw_only=True):
     copies: tuple[GpuCopyFigure, ...]
 
 
+class HugePages(msgspec.Struct, frozen=True, kw_only=True):
+    """Reserved huge pages of the default size, and whether shared memory gets transparent ones: the kernel's word for it."""
+
+    page_bytes: int
+    total: int
+    free: int
+    transparent_shared: str
+
+
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that was measured.
 
     Attributes:
         measured_at: seconds since the epoch.
         tiercel: version that measured.
+        num_cores: that this process may use.
         copy_bytes_per_s: host memory to host memory, all cores that the cache would use.
+        copy_threads: how many those are; 0 in files of versions that did not say.
+        copy_core_bytes_per_s: the same on one core.
         checksum_bytes_per_s, hash_tokens_per_s: on one core.
         notes: what was left out or is not to be trusted, and why, a sentence each.
     """
@@ -104,6 +136,10 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     copy_bytes_per_s: Figure
     checksum_bytes_per_s: Figure
     hash_tokens_per_s: Figure
+    copy_threads: int = 0
+    copy_core_bytes_per_s: Figure | None = None
+    numa_nodes: int = 1
+    hugepages: HugePages | None = None
     directories: tuple[DirectoryFigures, ...] = ()
     gpus: tuple[GpuFigures, ...] = ()
     notes: tuple[str, ...] = ()
@@ -117,13 +153,20 @@ def read_machine(path: str | Path) -> Machine:
         OSError: it cannot be read.
     """
     path = Path(path)
+    data = path.read_bytes()
     try:
-        machine = msgspec.json.decode(path.read_bytes(), type=Machine)
+        version = msgspec.json.decode(data, type=_Versioned).version
+        if version != VERSION:
+            raise FormatError(f"{path} has version {version}, this is {VERSION}; measure again with tiercel probe")
+        return msgspec.json.decode(data, type=Machine)
     except msgspec.DecodeError as error:
         raise FormatError(f"{path} is no file of `tiercel probe`: {error}; measure again with tiercel probe") from error
-    if machine.version != VERSION:
-        raise FormatError(f"{path} has version {machine.version}, this is {VERSION}; measure again with tiercel probe")
-    return machine
+
+
+class _Versioned(msgspec.Struct):
+    """What a file of any version holds: looked at first, since the rest of another version may not fit."""
+
+    version: int
 
 
 def write_machine(machine: Machine, path: str | Path) -> None:
