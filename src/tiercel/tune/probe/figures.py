@@ -1,0 +1,61 @@
+"""The figures of a machine under names that stay the same from file to file: for tables, and to hold two files side by side."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tiercel.tune.machine import DirectoryFigures, DiskFigure, Figure, GpuFigures, Machine
+
+BYTES_UNIT = "bytes/s"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedFigure:
+    """A figure and what it is of.
+
+    Attributes:
+        place: the processor, a directory or a GPU.
+        name: what was measured there.
+        unit: of the figure, "bytes/s" or "tokens/s".
+        disk: all that is known of it, if it is a directory's.
+    """
+
+    place: str
+    name: str
+    figure: Figure
+    unit: str = BYTES_UNIT
+    disk: DiskFigure | None = None
+
+
+def named_figures(machine: Machine) -> list[NamedFigure]:
+    """Return every figure of a machine, in the order in which they were measured."""
+    found = list(_host_figures(machine))
+    for directory in machine.directories:
+        found += _disk_figures(directory)
+    for ordinal, gpu in enumerate(machine.gpus):
+        found += _gpu_figures(f"GPU {ordinal}: {gpu.name}", gpu)
+    return found
+
+
+def _host_figures(machine: Machine) -> Iterator[NamedFigure]:
+    place = "processor"
+    if machine.copy_core_bytes_per_s is not None:
+        yield NamedFigure(place=place, name="memory copy, one core", figure=machine.copy_core_bytes_per_s)
+    yield NamedFigure(place=place, name="memory copy, the cache's threads", figure=machine.copy_bytes_per_s)
+    yield NamedFigure(place=place, name="checksum, one core", figure=machine.checksum_bytes_per_s)
+    yield NamedFigure(place=place, name="keys, one core", figure=machine.hash_tokens_per_s, unit="tokens/s")
+
+
+def _disk_figures(directory: DirectoryFigures) -> Iterator[NamedFigure]:
+    for disk in directory.figures:
+        name = f"{disk.operation} {disk.block_bytes >> 10} KiB, depth {disk.depth}"
+        yield NamedFigure(place=directory.path, name=name, figure=disk.bytes_per_s, disk=disk)
+
+
+def _gpu_figures(place: str, gpu: GpuFigures) -> Iterator[NamedFigure]:
+    yield NamedFigure(place=place, name="host to GPU, contiguous", figure=gpu.h2d_bytes_per_s)
+    yield NamedFigure(place=place, name="GPU to host, contiguous", figure=gpu.d2h_bytes_per_s)
+    yield NamedFigure(place=place, name="both at once, contiguous", figure=gpu.both_bytes_per_s)
+    for copy in gpu.copies:
+        way = f"{copy.ctas} CTAs" if copy.ctas else "copy engine"
+        name = f"{copy.direction} {copy.piece_bytes >> 10} KiB pieces, {way}"
+        yield NamedFigure(place=place, name=name, figure=copy.bytes_per_s)
