@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -192,3 +193,22 @@ def test_writes_that_give_way_to_reads_still_end(tmp_path: Path, engine: str) ->
             reader.result(timeout=30)
     assert not failures
     assert not files.read(written, memory.addresses[32:], seeds_for(written), checksums_written).any()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_each_block_took_is_told_to_whoever_asks(tmp_path: Path, engine: str) -> None:
+    files = opened(tmp_path / "a", engine=engine)
+    memory, slots = filled_memory(8), np.arange(0, 16, 2, dtype=np.uint32)
+    seconds = np.full(8, -1.0)
+    started = time.perf_counter()
+    _, checksums = files.write(slots, memory.addresses, seeds_for(slots), seconds)
+    written, seconds[:] = seconds.copy(), -1.0
+    files.read(slots, memory.addresses, seeds_for(slots), checksums, seconds)
+    elapsed = time.perf_counter() - started
+    for each in (written, seconds):
+        assert ((each > 0) & (each < elapsed)).all()
+    for wrong in (np.zeros(7), np.zeros(9)):
+        with pytest.raises(ValueError, match="seconds: length differs"):
+            files.write(slots, memory.addresses, seeds_for(slots), wrong)
+    with pytest.raises(TypeError):
+        files.write(slots, memory.addresses, seeds_for(slots), np.zeros(8, np.float32))  # type: ignore[arg-type]

@@ -4,6 +4,7 @@
 directory that cannot be measured is a note, not the end of the probe.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,13 @@ _FREE_SHARE = 20
 _BELOW = 0.95
 """Share of fio's rate under which Tiercel is said to be below the device."""
 
+_FIO_IDLE_S, _FIO_IDLE_S_MAX = 0.5, 1.0
+
+_FIO_SHARES = 5.0
+"""Of time, for a workload that is compared, against one that is not: fio takes its own runs, its starts and the pauses."""
+
 Report = Callable[[str], None]
+TakeSeconds = Callable[[float], float]
 
 
 @dataclass(kw_only=True)
@@ -53,11 +60,11 @@ class DiskProbe:
     clock: Clock
     notes: list[str] = field(default_factory=list)
 
-    def run(self, take_seconds: Callable[[], float], report: Report) -> DirectoryFigures | None:
+    def run(self, take_seconds: TakeSeconds, report: Report) -> DirectoryFigures | None:
         """Measure. None, with a note, if the directory cannot be used at all.
 
         Args:
-            take_seconds: asked for the seconds of each workload.
+            take_seconds: asked for the seconds of each workload, by its `shares_of`.
             report: told of each workload before it is measured.
         """
         num_bytes = self._file_bytes()
@@ -76,18 +83,18 @@ class DiskProbe:
             self._note(f"not measured: {error.strerror or error}")
             return None
 
-    def _figures(self, side: DiskSide, take_seconds: Callable[[], float], report: Report) -> Iterator[DiskFigure]:
+    def _figures(self, side: DiskSide, take_seconds: TakeSeconds, report: Report) -> Iterator[DiskFigure]:
         fio = self._fio(side)
         for workload in grid(self.effort):
             report(f"{workload.operation} {workload.block_bytes >> 10} KiB, depth {workload.depth}")
-            seconds = take_seconds()
+            seconds = take_seconds(shares_of(workload, self.effort))
             if not side.fits(workload):
                 self._note(
                     f"{workload.operation} of {workload.block_bytes >> 10} KiB at depth {workload.depth} not measured: "
                     f"the file of {2 * side.half_bytes >> 20} MiB is too small for it"
                 )
                 continue
-            if fio is not None and workload.operation != "mixed":
+            if fio is not None and is_compared(workload, self.effort):
                 try:
                     yield self._warned(measured(side, workload, seconds, self.clock, fio=fio))
                     continue
@@ -106,7 +113,7 @@ class DiskProbe:
 
     def _warned(self, figure: DiskFigure) -> DiskFigure:
         ratio = figure.fio_ratio
-        if ratio is not None and ratio.is_trusted and ratio.value < _BELOW:
+        if ratio is not None and ratio.high < _BELOW:  # three of four runs, however far apart
             self._note(
                 f"{figure.operation} of {figure.block_bytes >> 10} KiB at depth {figure.depth} reaches "
                 f"{ratio.value:.0%} of what fio does: Tiercel is below the device there"
@@ -136,13 +143,20 @@ class DiskProbe:
 
 
 class FioSide:
-    """fio on the same halves of the same file."""
+    """fio on the same halves of the same file.
+
+    Attributes:
+        idle_s: for how long its last run left the device idle, by starting and ending. Tiercel pauses as long before its own
+            runs: a device with a rate limit, or one that clears its buffers meanwhile, gains from a pause.
+    """
 
     def __init__(self, side: DiskSide) -> None:
         self._side = side
+        self.idle_s = _FIO_IDLE_S
 
     def run(self, workload: Workload, num_bytes: int) -> float:
         """Read or write so many bytes in random order; returns bytes a second. Raises FioError."""
+        started = time.perf_counter()
         side, offset = self._side, 0 if workload.operation == "read" else self._side.half_bytes
         jobs = fio_jobs(
             [
@@ -159,7 +173,9 @@ class FioSide:
             ],
             descriptors=(side.file.descriptor,),
         )
-        return run_of(jobs[0]).bytes_per_s
+        run = run_of(jobs[0])
+        self.idle_s = min(max(0.0, time.perf_counter() - started - run.busy_s), _FIO_IDLE_S_MAX)
+        return run.bytes_per_s
 
 
 def measured(
@@ -171,10 +187,12 @@ def measured(
         OSError: the device failed.
         FioError: fio did.
     """
-    num_bytes = _run_bytes(side, workload, seconds, clock)
+    num_bytes = _run_bytes(side, workload, seconds if fio is None else seconds / _FIO_SHARES)
     latencies: list[NDArray[np.float64]] = []
 
     def sample() -> tuple[float, ...]:
+        if fio is not None:
+            time.sleep(fio.idle_s)
         run = side.run(workload, num_bytes)
         latencies.append(run.seconds)
         if fio is None:
@@ -198,11 +216,11 @@ def measured(
     )
 
 
-def _run_bytes(side: DiskSide, workload: Workload, seconds: float, clock: Clock) -> int:
+def _run_bytes(side: DiskSide, workload: Workload, seconds: float) -> int:
     """How much a run moves, so that the repeats fit the time: after a first, small one, which also warms up."""
     least = workload.block_bytes * workload.depth * 2
     rate = side.run(workload, least).bytes_per_s
-    run_s = min(max(seconds / (3 * REPEATS_MIN), _RUN_S_MIN), _RUN_S_MAX)
+    run_s = min(max(seconds / (2 * REPEATS_MIN), _RUN_S_MIN), _RUN_S_MAX)
     num_blocks = max(least, int(rate * run_s)) // workload.block_bytes
     return num_blocks * workload.block_bytes
 
@@ -210,10 +228,25 @@ def _run_bytes(side: DiskSide, workload: Workload, seconds: float, clock: Clock)
 def grid(effort: Effort) -> Iterator[Workload]:
     """What is asked of a directory, in order: reads before writes, one size after another."""
     for block_bytes in effort.block_bytes:
-        depths = [depth for depth in effort.depths if depth * block_bytes <= effort.in_flight_bytes]
+        depths = _depths(block_bytes, effort)
         for depth in depths:
             yield Workload(operation="read", block_bytes=block_bytes, depth=depth)
         for depth in depths:
             yield Workload(operation="write", block_bytes=block_bytes, depth=depth)
         if depths[-1] > 1:
             yield Workload(operation="mixed", block_bytes=block_bytes, depth=depths[-1])
+
+
+def is_compared(workload: Workload, effort: Effort) -> bool:
+    """Say whether fio is to run beside: for reads and writes at each size's largest depth, where the device is busy."""
+    is_deepest = workload.depth == _depths(workload.block_bytes, effort)[-1]
+    return effort.with_fio and is_deepest and workload.operation != "mixed"
+
+
+def shares_of(workload: Workload, effort: Effort) -> float:
+    """How much of the time a workload gets."""
+    return _FIO_SHARES if is_compared(workload, effort) else 1.0
+
+
+def _depths(block_bytes: int, effort: Effort) -> list[int]:
+    return [depth for depth in effort.depths if depth * block_bytes <= effort.in_flight_bytes]

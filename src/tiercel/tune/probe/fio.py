@@ -20,9 +20,10 @@ class FioError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class FioRun:
-    """What one run moved: bytes a second, and seconds of CPU in all."""
+    """What one run moved: bytes a second over the seconds that it was busy, and seconds of CPU in all."""
 
     bytes_per_s: float
+    busy_s: float
     cpu_s: float
 
 
@@ -45,7 +46,13 @@ def fio_jobs(arguments: Sequence[str], *, descriptors: Sequence[int] = ()) -> li
     command = ["fio", *_COMMON, *arguments]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, pass_fds=descriptors, timeout=_TIMEOUT_S, check=False
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            pass_fds=descriptors,
+            timeout=_TIMEOUT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise FioError(f"fio did not end within {_TIMEOUT_S:.0f} s") from error
@@ -64,4 +71,4 @@ def run_of(job: dict[str, Any]) -> FioRun:
     seconds = job["job_runtime"] / 1e3
     moved = job["read"]["io_bytes"] + job["write"]["io_bytes"]
     busy = max(job["read"]["runtime"], job["write"]["runtime"], 1) / 1e3
-    return FioRun(bytes_per_s=moved / busy, cpu_s=(job["usr_cpu"] + job["sys_cpu"]) / 100 * seconds)
+    return FioRun(bytes_per_s=moved / busy, busy_s=busy, cpu_s=(job["usr_cpu"] + job["sys_cpu"]) / 100 * seconds)

@@ -15,7 +15,7 @@ class Effort:
         block_bytes: sizes of blocks.
         depths: blocks in progress at once; of each size those that keep no more than `in_flight_bytes` in progress.
         file_bytes: size of the file, if there is room.
-        with_fio: whether fio runs beside, if it is installed.
+        with_fio: whether fio runs beside the largest depths, if it is installed.
     """
 
     block_bytes: tuple[int, ...]

@@ -16,7 +16,7 @@ import tiercel
 from tiercel.config.resources import probe_memory
 from tiercel.tune.machine import DirectoryFigures, Figure, GpuFigures, Machine
 from tiercel.tune.probe import facts, gpu, host
-from tiercel.tune.probe.disk import DiskProbe, grid
+from tiercel.tune.probe.disk import DiskProbe, grid, shares_of
 from tiercel.tune.probe.fio import is_installed
 from tiercel.tune.probe.options import Effort, ProbeOptions
 from tiercel.tune.probe.trust import Clock, TimeBudget
@@ -30,10 +30,10 @@ _COPY_MEMORY_SHARE = 8
 _HOST_STEP_S_MAX = 3.0
 """More time would not settle what is not settled by then; disks can use it."""
 
-_FIO_STEP_S_MIN = 1.0
-"""Below so many seconds a figure, fio's starts would take the time that the figure needs."""
+_FIO_STEP_S_MIN = 0.5
+"""Below so many seconds a share, fio's starts would take the time that the figures need."""
 
-_TIME_SHARE = 0.9
+_TIME_SHARE = 0.87
 """Of the time given, what the steps plan with: files are filled and devices opened beside them."""
 
 
@@ -66,11 +66,10 @@ class _Run:
         self._notes: list[str] = []
         self._available_bytes = probe_memory().available_bytes
         self._num_gpus = gpu.find_gpus(self._notes)
-        num_figures = sum(1 for _ in grid(options.effort))
-        num_steps = _HOST_STEPS + len(options.directories) * num_figures + self._num_gpus * gpu.NUM_STEPS
-        self._effort = self._with_or_without_fio(_TIME_SHARE * options.seconds / num_steps)
-        self._budget = TimeBudget(_TIME_SHARE * options.seconds, num_steps, clock)
-        watcher.begin(num_steps)
+        self._effort = self._with_or_without_fio()
+        other_steps = _HOST_STEPS + self._num_gpus * gpu.NUM_STEPS
+        watcher.begin(other_steps + len(options.directories) * len(list(grid(self._effort))))
+        self._budget = TimeBudget(_TIME_SHARE * options.seconds, self._num_shares(self._effort), clock)
 
     def machine(self) -> Machine:
         """Go through all steps."""
@@ -97,8 +96,13 @@ class _Run:
             notes=tuple(self._all_notes()),
         )
 
-    def _with_or_without_fio(self, step_s: float) -> Effort:
+    def _num_shares(self, effort: Effort) -> float:
+        of_directory = sum(shares_of(workload, effort) for workload in grid(effort))
+        return _HOST_STEPS + self._num_gpus * gpu.NUM_STEPS + len(self._options.directories) * of_directory
+
+    def _with_or_without_fio(self) -> Effort:
         effort = self._options.effort
+        step_s = _TIME_SHARE * self._options.seconds / self._num_shares(effort)
         if not effort.with_fio or not self._options.directories:
             return effort
         if not is_installed():

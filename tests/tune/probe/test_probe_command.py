@@ -1,0 +1,124 @@
+"""`tiercel probe` as a command: a real, short probe, its file and table, wrong arguments, and its end at any moment."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.machine_samples import figure, machine
+from tests.helpers.seeds import chosen_seed
+from tiercel import cli
+from tiercel.tune.machine import read_machine, write_machine
+from tiercel.tune.probe.options import ProbeOptions
+from tiercel.tune.probe.run import existing_place
+
+Capture = pytest.CaptureFixture[str]
+CYCLES = int(os.environ.get("TIERCEL_INTERRUPT_CYCLES", "6"))
+
+
+def test_a_quick_probe_writes_a_machine_and_shows_it(tmp_path: Path, capsys: Capture) -> None:
+    place = tmp_path / "cache"
+    place.mkdir()
+    output = tmp_path / "machine.json"
+    assert cli.main(["probe", "--directory", str(place), "--quick", "--seconds", "2", "--output", str(output)]) == 0
+    found = read_machine(output)
+    assert [each.path for each in found.directories] == [str(place)]
+    assert {each.operation for each in found.directories[0].figures} == {"read", "write", "mixed"}
+    assert found.copy_core_bytes_per_s is not None
+    assert min(found.checksum_bytes_per_s.value, found.hash_tokens_per_s.value, found.copy_bytes_per_s.value) > 1e6
+    shown = capsys.readouterr().out
+    for text in ("memory copy, one core", "read 1024 KiB, depth 8", "GB/s", str(place), f"written to {output}"):
+        assert text in shown
+    assert list(place.iterdir()) == []
+
+
+def test_directories_come_from_a_settings_file_and_need_not_exist_yet(tmp_path: Path, capsys: Capture) -> None:
+    config = tmp_path / "tiercel.yaml"
+    config.write_text(
+        f"cache_config:\n  enable_ssd: true\n  ssd_cache_dir: {tmp_path}/a/b\n  ssd_io_engine: threads\n"
+        "  cpu_copy_threads: 1\n"
+    )
+    output = tmp_path / "machine.json"
+    assert cli.main(["probe", "--config", str(config), "--quick", "--seconds", "1", "--output", str(output)]) == 0
+    found = read_machine(output)
+    assert (found.directories[0].path, found.directories[0].engine) == (f"{tmp_path}/a/b", "threads")
+    assert found.copy_threads == 1
+    assert any(f"measured in {tmp_path}" in note for note in found.notes)
+    assert not (tmp_path / "a").exists()
+
+
+def test_two_files_are_compared_without_measuring(tmp_path: Path, capsys: Capture) -> None:
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    write_machine(machine(), old)
+    write_machine(machine(copy_bytes_per_s=figure(30e9, spread=0.3), notes=("A note.",)), new)
+    assert cli.main(["probe", "--compare", str(old), "--against", str(new)]) == 0
+    shown = capsys.readouterr().out
+    assert "changed beyond the spread: 1 figures; 11 did not" in shown
+    row = next(line for line in shown.splitlines() if line.strip().startswith("processor ") and "1.50" in line)
+    assert "20 GB/s" in row
+    assert "not trusted" in row
+    assert "note: A note." in shown
+    assert not (tmp_path / "machine.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--directory", "/nonexistent"], "there is no such folder"),
+        (["--output", "/nonexistent/machine.json"], "the folder for it does not exist"),
+        (["--seconds", "0"], "must be from 1 to 3600"),
+        (["--seconds", "nan"], "must be from 1 to 3600"),
+        (["--seconds", "soon"], "seconds"),
+        (["--config", "/nonexistent.yaml"], "nonexistent.yaml"),
+        (["--depth", "4"], "--depth"),
+    ],
+)
+def test_a_wrong_argument_is_refused_before_anything_is_measured(
+    words: list[str], told: str, capsys: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["probe", *words]) == 2
+    assert told in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_to_compare_with_is_read_before_anything_is_measured(tmp_path: Path, capsys: Capture) -> None:
+    other = tmp_path / "other.json"
+    other.write_text("{}")
+    assert cli.main(["probe", "--compare", str(other), "--output", str(tmp_path / "machine.json")]) == 1
+    assert "is no file of `tiercel probe`" in capsys.readouterr().err
+    assert not (tmp_path / "machine.json").exists()
+
+
+def test_a_place_is_the_nearest_folder_that_exists(tmp_path: Path) -> None:
+    assert existing_place(tmp_path / "a" / "b") == tmp_path
+    assert existing_place(tmp_path) == tmp_path
+    assert existing_place(Path("nowhere/at/all")) == Path.cwd()
+
+
+def test_the_time_of_a_probe_has_bounds() -> None:
+    with pytest.raises(ValueError, match="--seconds 4000"):
+        ProbeOptions(seconds=4000)
+
+
+@pytest.mark.timeout(30 + 15 * CYCLES)
+def test_a_signal_at_any_moment_leaves_the_directory_as_it_was(tmp_path: Path) -> None:
+    random_moments = random.Random(chosen_seed())
+    place = tmp_path / "cache"
+    place.mkdir()
+    words = ["probe", "--directory", str(place), "--seconds", "60", "--output", str(tmp_path / "machine.json")]
+    command = [sys.executable, "-c", f"import sys; from tiercel.cli import main; sys.exit(main({words!r}))"]
+    for cycle in range(CYCLES):
+        number = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)[cycle % 3]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+        time.sleep(random_moments.uniform(0.5, 8.0))
+        process.send_signal(number)
+        _, said = process.communicate(timeout=30)
+        assert process.returncode == (130 if number is signal.SIGINT else -number), said.decode()
+        assert list(place.iterdir()) == []
+        assert not (tmp_path / "machine.json").exists()

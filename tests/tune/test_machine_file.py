@@ -1,0 +1,74 @@
+"""machine.json: what is written is read back, older files are read, newer ones refused by what they are."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.helpers.machine_samples import directory, gpu, machine
+from tiercel.errors import FormatError
+from tiercel.tune.machine import HugePages, StorageDevice, read_machine, write_machine
+
+RESULT = Path(__file__).parents[2] / "benchmarks" / "results" / "machine.json"
+
+
+def test_a_machine_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    pages = HugePages(page_bytes=2 << 20, total=4, free=3, transparent_shared="never")
+    whole = machine(gpus=(gpu(),), notes=("A note.",), hugepages=pages, numa_nodes=2)
+    write_machine(whole, tmp_path / "machine.json")
+    assert read_machine(tmp_path / "machine.json") == whole
+
+
+def test_a_device_is_read_back_with_its_directory(tmp_path: Path) -> None:
+    device = StorageDevice(
+        name="nvme0n1", model="a disk", rotational=False, capacity_bytes=10**12, wear="life_time 0x01"
+    )
+    whole = machine(directories=(msgspec.structs.replace(directory(), device=device),))
+    write_machine(whole, tmp_path / "machine.json")
+    assert read_machine(tmp_path / "machine.json").directories[0].device == device
+
+
+def test_a_file_without_the_newer_fields_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "machine.json"
+    write_machine(machine(), path)
+    fields = json.loads(path.read_text())
+    for name in ("copy_threads", "copy_core_bytes_per_s", "numa_nodes", "hugepages"):
+        del fields[name]
+    for each in fields["directories"]:
+        del each["device"]
+        for figure in each["figures"]:
+            del figure["fio_ratio"], figure["fio_bytes_per_s"]
+    path.write_text(json.dumps(fields))
+    older = read_machine(path)
+    assert older.copy_core_bytes_per_s is None
+    assert older.directories[0].device is None
+    assert older.copy_bytes_per_s == machine().copy_bytes_per_s
+
+
+def test_a_file_with_fields_that_this_version_does_not_know_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "machine.json"
+    write_machine(machine(), path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"node_round_trip_s": 1e-4}))
+    assert read_machine(path) == machine()
+
+
+def test_a_newer_file_is_refused_as_newer_even_if_nothing_else_fits(tmp_path: Path) -> None:
+    path = tmp_path / "machine.json"
+    path.write_text('{"version": 2, "cpu": {"model": "x"}}')
+    with pytest.raises(FormatError, match="has version 2, this is 1"):
+        read_machine(path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"version": 1}', '{"version": "1"}', "\x00\xff"])
+def test_another_file_is_refused_by_name(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "other.json"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(FormatError, match="is no file of `tiercel probe`"):
+        read_machine(path)
+
+
+def test_the_committed_machine_is_read_and_names_no_place_of_its_own() -> None:
+    committed = read_machine(RESULT)
+    assert [each.path for each in committed.directories] == ["/cache"]
+    assert committed.directories[0].figures
