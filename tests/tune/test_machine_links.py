@@ -1,8 +1,9 @@
 """From measured figures to links: the right depth, in between sizes, several directories, host memory with and without a GPU."""
 
+import msgspec
 import pytest
 
-from tests.helpers.machine_samples import KIB, MIB, directory, disk_figure, gpu, machine
+from tests.helpers.machine_samples import KIB, MIB, directory, disk_figure, figure, gpu, machine
 from tiercel.errors import ConfigError
 from tiercel.tiers.base import TierName
 from tiercel.tune.machine_links import CacheDepth, link_of, transfer_cost_of
@@ -74,6 +75,12 @@ def test_host_memory_with_a_gpu_is_its_fastest_copy_of_such_pieces() -> None:
     assert link_of(found, HOST, "write", MIB).bytes_per_s == 54e9
     assert link_of(found, HOST, "read", MIB, piece_bytes=4 * KIB).bytes_per_s == pytest.approx(9e9)
     assert link_of(found, HOST, "read", MIB, piece_bytes=2 * MIB).bytes_per_s == pytest.approx(44e9)
+
+
+def test_copies_of_pieces_are_never_faster_than_the_contiguous_one() -> None:
+    slow = msgspec.structs.replace(gpu(), h2d_bytes_per_s=figure(30e9))
+    found = machine(gpus=(slow,), directories=())
+    assert link_of(found, HOST, "read", MIB, piece_bytes=32 * KIB).bytes_per_s == 30e9
 
 
 def test_a_transfer_cost_is_the_link_of_reads() -> None:

@@ -210,5 +210,6 @@ def test_what_each_block_took_is_told_to_whoever_asks(tmp_path: Path, engine: st
     for wrong in (np.zeros(7), np.zeros(9)):
         with pytest.raises(ValueError, match="seconds: length differs"):
             files.write(slots, memory.addresses, seeds_for(slots), wrong)
+    narrow: Any = np.zeros(8, np.float32)
     with pytest.raises(TypeError):
-        files.write(slots, memory.addresses, seeds_for(slots), np.zeros(8, np.float32))  # type: ignore[arg-type]
+        files.write(slots, memory.addresses, seeds_for(slots), narrow)

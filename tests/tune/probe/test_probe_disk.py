@@ -3,9 +3,11 @@
 import os
 import time
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.helpers.tier_samples import why_no_io_uring
 from tiercel.tiers.block_files import BlockFiles, checksum
@@ -29,6 +31,33 @@ def probe_of(directory: Path, *, effort: Effort = SMALL, engine: str = "auto", d
         available_bytes=8 << 30,
         clock=time.monotonic,
     )
+
+
+class RecordingFiles:
+    """Real block files that remember the slots of each call."""
+
+    calls: ClassVar[list[NDArray[np.uint32]]] = []
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        self._files = BlockFiles(*arguments, **keywords)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._files, name)
+
+    def read(self, slots: NDArray[np.uint32], *rest: Any) -> NDArray[np.int32]:
+        self.calls.append(slots)
+        return self._files.read(slots, *rest)
+
+
+def test_blocks_of_one_call_never_touch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tiercel.tune.probe.disk_side.BlockFiles", RecordingFiles)
+    RecordingFiles.calls.clear()
+    with DiskSide(tmp_path, num_bytes=16 * MIB) as side:
+        side.run(Workload(operation="read", block_bytes=64 * KIB, depth=8), 24 * MIB)
+    assert sum(map(len, RecordingFiles.calls)) == 384
+    for slots in RecordingFiles.calls:
+        assert (np.diff(np.sort(slots)) >= 2).all()
+    assert len(np.unique(np.concatenate(RecordingFiles.calls))) == 128  # the whole half
 
 
 @pytest.mark.parametrize("operation", ["read", "write", "mixed"])

@@ -126,7 +126,7 @@ class CopySpeed:
     ) -> _native.CudaTransfer:
         block_bytes = piece_bytes * num_pieces
         num_blocks = COPY_BYTES // block_bytes
-        random = np.random.default_rng(num_ctas)
+        random = np.random.default_rng(0)
         ids = random.permutation(num_blocks).astype(np.int64)
         base = self._arena.address + direction.value * COPY_BYTES
         slots = (base + random.permutation(num_blocks) * block_bytes).astype(np.uint64)

@@ -71,18 +71,22 @@ def find_gpus(notes: list[str]) -> int:
 
 
 def probe_gpu(
-    open_gpu: Callable[[], GpuCopies], take_seconds: Callable[[], float], report: Report, notes: list[str], clock: Clock
+    open_device: Callable[[], GpuCopies],
+    take_seconds: Callable[[], float],
+    report: Report,
+    notes: list[str],
+    clock: Clock,
 ) -> GpuFigures | None:
     """Measure one GPU. None, with a note, if it cannot be used.
 
     Args:
-        open_gpu: opens the device.
+        open_device: opens it.
         take_seconds: asked for the seconds of each step, `NUM_STEPS` times at most.
         report: told of each step before it is measured.
         notes: what could not be measured, and why; added to.
     """
     try:
-        with closing(open_gpu()) as gpu:
+        with closing(open_device()) as gpu:
             return _measured(gpu, take_seconds, report, notes, clock)
     except (DeviceError, OSError) as error:
         notes.append(f"A GPU was not measured: {error}.")

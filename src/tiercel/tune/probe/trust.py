@@ -38,17 +38,18 @@ def repeat_until_trusted(sample: Sample, *, seconds: float, clock: Clock = time.
 
     Args:
         sample: measures once; what it raises ends the measurement.
-        seconds: time after which no repeat is started, once there are `REPEATS_LEAST`.
+        seconds: time that the repeats take together; none is started that would end later, once there are `REPEATS_LEAST`.
 
     Returns:
         A figure for each quantity of the sample.
     """
-    stop_at = clock() + seconds
+    started = clock()
     samples: list[Sequence[float]] = []
     while True:
         samples.append(sample())
         figures = tuple(figure_of(values) for values in zip(*samples, strict=True))
-        is_over = clock() >= stop_at and len(samples) >= REPEATS_LEAST
+        with_one_more = (clock() - started) * (len(samples) + 1) / len(samples)
+        is_over = with_one_more > seconds and len(samples) >= REPEATS_LEAST
         is_settled = len(samples) >= REPEATS_MIN and all(figure.is_trusted for figure in figures)
         if is_over or is_settled or len(samples) >= REPEATS_MAX:
             return figures
