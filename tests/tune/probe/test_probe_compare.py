@@ -4,7 +4,7 @@ import msgspec
 
 from tests.helpers.machine_samples import directory, figure, gpu, machine
 from tiercel.tune.probe.compare import compare
-from tiercel.tune.probe.figures import named_figures
+from tiercel.tune.probe.figures import named_figures, with_doubts
 
 
 def test_a_machine_beside_itself_has_not_changed() -> None:
@@ -37,6 +37,13 @@ def test_what_is_no_figure_is_told_in_words() -> None:
     slow = msgspec.structs.replace(directory(), engine="threads")
     found = compare(machine(), machine(kernel="6.2", directories=(slow,)))
     assert found.facts == ("kernel was 6.1, is 6.2", "/ssd: engine was io_uring, is threads")
+
+
+def test_figures_that_are_not_to_be_trusted_are_counted_in_a_note() -> None:
+    assert with_doubts(machine()) == machine()
+    doubtful = with_doubts(machine(copy_bytes_per_s=figure(1e9, spread=0.2), notes=("A note.",)))
+    assert doubtful.notes[0] == "A note."
+    assert doubtful.notes[1].startswith("1 of 12 figures are not to be trusted")
 
 
 def test_every_figure_has_a_name_of_its_own() -> None:

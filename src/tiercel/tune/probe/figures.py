@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tiercel.tune.machine import DirectoryFigures, DiskFigure, Figure, GpuFigures, Machine
+import msgspec
+
+from tiercel.tune.machine import TRUSTED_SPREAD, DirectoryFigures, DiskFigure, Figure, GpuFigures, Machine
 
 BYTES_UNIT = "bytes/s"
 
@@ -34,6 +36,19 @@ def named_figures(machine: Machine) -> list[NamedFigure]:
     for ordinal, gpu in enumerate(machine.gpus):
         found += _gpu_figures(f"GPU {ordinal}: {gpu.name}", gpu)
     return found
+
+
+def with_doubts(machine: Machine) -> Machine:
+    """Return the machine with a note on how many of its figures are not to be trusted, if any are not."""
+    figures = named_figures(machine)
+    doubtful = sum(not each.figure.is_trusted for each in figures)
+    if not doubtful:
+        return machine
+    note = (
+        f"{doubtful} of {len(figures)} figures are not to be trusted: the quartiles of their repeats lie more than "
+        f"{TRUSTED_SPREAD:.0%} of the median apart. Measure again while the machine does nothing else, or with more --seconds."
+    )
+    return msgspec.structs.replace(machine, notes=(*machine.notes, note))
 
 
 def _host_figures(machine: Machine) -> Iterator[NamedFigure]:

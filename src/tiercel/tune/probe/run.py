@@ -17,6 +17,7 @@ from tiercel.config.resources import probe_memory
 from tiercel.tune.machine import DirectoryFigures, Figure, GpuFigures, Machine
 from tiercel.tune.probe import facts, gpu, host
 from tiercel.tune.probe.disk import DiskProbe, grid, shares_of
+from tiercel.tune.probe.figures import with_doubts
 from tiercel.tune.probe.fio import is_installed
 from tiercel.tune.probe.options import Effort, ProbeOptions
 from tiercel.tune.probe.trust import Clock, TimeBudget
@@ -53,7 +54,7 @@ def run_probe(options: ProbeOptions, watcher: Watcher, *, clock: Clock = time.mo
     Raises:
         OSError: host memory for the copies is not to be had.
     """
-    return _Run(options, watcher, clock).machine()
+    return with_doubts(_Run(options, watcher, clock).machine())
 
 
 class _Run:
