@@ -21,6 +21,9 @@ app.command(
     "tiercel.cli.ls:ls", help="List what lies in cache directories: models, blocks, bytes, age, and who uses it."
 )
 app.command("tiercel.cli.probe:probe", help="Measure what this machine is capable of, and write it to machine.json.")
+app.command(
+    "tiercel.cli.doctor:doctor", help="Say what is wrong or slow here, and what to do about it. Changes nothing."
+)
 app.command("tiercel.cli.demo:demo", help="Show what the cache is for, on a real engine and across a SIGKILL.")
 app.command(version.print_version, name="version")
 config.command("tiercel.cli.config:explain", help="Show every setting with its value, its source and its meaning.")

@@ -1,0 +1,1 @@
+"""The checks, a file for each group; `tiercel.tune.doctor.table` lists them."""

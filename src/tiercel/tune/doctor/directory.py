@@ -1,0 +1,157 @@
+"""Collector: a cache directory, the filesystem below it and the disk below that.
+
+Whether files can be made, and with O_DIRECT, is tried with a file that never has a name (O_TMPFILE): nothing is changed.
+Everything here may hang with a mount that does not answer, so it runs in a process that can be left behind.
+"""
+
+import errno
+import mmap
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from tiercel.telemetry.status import SOCKET_NAME
+from tiercel.tiers.inspect import FolderReport, inspect_directory
+from tiercel.tune.doctor.facts import DirectoryFacts, FolderFacts
+
+_NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT)
+"""How filesystems without O_TMPFILE refuse it."""
+_PAGE_BYTES = 4096
+
+
+def collect_directory(path: Path) -> Iterator[DirectoryFacts]:
+    """Yield what can be seen at once, then the same with what lies in the directory, for which journals are read."""
+    place = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would hide a link that leads nowhere
+    try:
+        existing = next(folder for folder in (place, *place.parents) if _is_there(folder))
+        if not existing.is_dir():
+            yield DirectoryFacts(path=str(place), problem=f"{existing} is no directory")
+            return
+        facts = _see(place, existing)
+        yield facts
+        if facts.exists:
+            yield replace(facts, is_complete=True, folders=tuple(map(_see_folder, inspect_directory(place))))
+    except OSError as failure:
+        yield DirectoryFacts(path=str(place), problem=f"cannot be looked at: {failure.strerror or failure}")
+
+
+def _is_there(path: Path) -> bool:
+    """Say whether something lies there. Raises OSError if that may not be asked."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _see(place: Path, existing: Path) -> DirectoryFacts:
+    found, space = existing.stat(), os.statvfs(existing)
+    mount_point, filesystem, source, options = mount_of(existing.resolve(), Path("/proc/self/mountinfo").read_text())
+    exists = existing == place
+    direct_io_error = _open_error(existing, os.O_DIRECT) if exists else None
+    rotational, scheduler, read_ahead_kib = disk_below(found.st_dev)
+    return DirectoryFacts(
+        path=str(place),
+        exists=exists,
+        is_complete=not exists,
+        write_error=_write_error(existing),
+        direct_io_error=_direct_read_error(place) if direct_io_error is None and exists else direct_io_error,
+        filesystem=filesystem,
+        mount_point=mount_point,
+        options=options,
+        source=source,
+        device=found.st_dev,
+        free_bytes=space.f_bavail * space.f_frsize,
+        total_bytes=space.f_blocks * space.f_frsize,
+        free_inodes=space.f_favail,
+        total_inodes=space.f_files,
+        rotational=rotational,
+        scheduler=scheduler,
+        read_ahead_kib=read_ahead_kib,
+    )
+
+
+def _open_error(folder: Path, flags: int) -> str | None:
+    """Return why an unnamed file cannot be made, "" if it can, None if the filesystem has no such files."""
+    try:
+        descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
+    except OSError as failure:
+        return None if failure.errno in _NO_UNNAMED_FILES else failure.strerror or str(failure)
+    os.close(descriptor)
+    return ""
+
+
+def _write_error(folder: Path) -> str:
+    told = _open_error(folder, 0)
+    if told is not None:
+        return told
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        return "read-only file system"
+    return "" if os.access(folder, os.W_OK | os.X_OK) else "permission denied"
+
+
+def _direct_read_error(folder: Path) -> str | None:
+    """Read a page of a block file that lies there, past the page cache; None if there is none."""
+    path = next(iter(sorted(folder.glob("**/data-*.bin"))), None)
+    if path is None:
+        return None
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
+    except OSError as failure:
+        return failure.strerror or str(failure)
+    try:
+        with mmap.mmap(-1, _PAGE_BYTES) as page:
+            os.preadv(descriptor, [page], 0)
+    except OSError as failure:
+        return failure.strerror or str(failure)
+    finally:
+        os.close(descriptor)
+    return ""
+
+
+def mount_of(path: Path, mountinfo: str) -> tuple[str, str, str, tuple[str, ...]]:
+    """Return mount point, filesystem, source and options of the mount that a path lies on.
+
+    Args:
+        path: absolute, without links.
+        mountinfo: the text of /proc/self/mountinfo.
+    """
+    best = ("", "", "", ())  # type: tuple[str, str, str, tuple[str, ...]]
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        fields, behind = before.split(" "), after.split(" ")
+        point = _unescaped(fields[4])
+        if path.is_relative_to(point) and len(point) >= len(best[0]):  # of two at one place the later one is seen
+            options = dict.fromkeys((*fields[5].split(","), *behind[2].split(",")))
+            best = (point, behind[0], _unescaped(behind[1]), tuple(options))
+    return best
+
+
+def _unescaped(text: str) -> str:
+    for code, plain in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(code, plain)
+    return text
+
+
+def disk_below(device: int, root: Path = Path("/")) -> tuple[bool | None, str, int | None]:
+    """Return whether a block device is rotational, its scheduler and its read-ahead in KiB, as far as the kernel says."""
+    node = (root / f"sys/dev/block/{os.major(device)}:{os.minor(device)}").resolve()
+    queue = next((folder / "queue" for folder in (node, node.parent) if (folder / "queue").is_dir()), None)
+    if queue is None:
+        return None, "", None
+    rotational = (queue / "rotational").read_text().strip()
+    scheduler = (queue / "scheduler").read_text().strip()
+    read_ahead = (queue / "read_ahead_kb").read_text().strip()
+    return rotational == "1", scheduler.partition("[")[2].partition("]")[0] or scheduler, int(read_ahead)
+
+
+def _see_folder(report: FolderReport) -> FolderFacts:
+    folder = Path(report.path)
+    try:
+        journal_bytes = sum(path.stat().st_size for path in folder.glob("journal-*.log"))
+        was_killed = not report.holder and (folder / SOCKET_NAME).is_socket()
+    except OSError:  # the report names the problem already
+        return FolderFacts(report=report)
+    return FolderFacts(report=report, journal_bytes=journal_bytes, was_killed=was_killed)
