@@ -74,7 +74,8 @@ FALLBACKS: list[Case] = [
     ("processor", "advice", "no sha_ni", system(processor_features={"sha_ni": False, "avx2": True})),
 ]
 LIMITS: list[Case] = [
-    ("memory", "warning", "16.00 GiB", system(memory_bytes=18 * GIB)),
+    ("memory", "warning", "16.00 GiB", replace(system(memory_bytes=18 * GIB), processes=())),
+    ("memory", "ok", "18.00 GiB", system(memory_bytes=18 * GIB)),
     ("cpu-quota", "warning", "quota of 2 cores on 8", system(cpu_quota_cores=2.0)),
     ("cpu-quota", "advice", "quota of 6 cores", system(cpu_quota_cores=6.0)),
     ("locked-memory", "warning", "64.00 KiB", system(kernel="5.4.0-generic", memlock_bytes=64 << 10)),
@@ -97,6 +98,7 @@ FILESYSTEMS: list[Case] = [
     ("striping", "warning", "/other", _two_directories(259)),
     ("striping", "ok", "2 filesystems", _two_directories(260)),
     ("rotating-disk", "warning", "rotating", directory(rotational=True)),
+    ("rotating-disk", "advice", "/dev/vda", directory(rotational=True, source="/dev/vda")),
     ("disk-scheduler", "advice", "bfq", directory(scheduler="bfq")),
     ("disk-scheduler", "advice", "kyber", directory(scheduler="kyber")),
     ("read-ahead", "advice", "4096 KiB", directory(read_ahead_kib=4096, direct_io_error="invalid argument")),
@@ -202,6 +204,7 @@ SPEED: list[Case] = [
     ("queues", "warning", "disk-load 200", process(snapshot(queue_depths={"disk-load": 200}))),
     ("write-budget", "advice", "refused 3 writes", process(counted(("throttled", "budget", 3)))),
     ("write-budget", "warning", "2.00 TiB a day", settings(ssd_write_budget_per_day="2TiB")),
+    ("write-budget", "advice", "the budget is 40.00 GiB", settings(ssd_write_budget_per_day="40GiB")),
     ("demotion", "warning", "6 times", process(counted(("throttled", "demotion", 6)))),
     ("wear", "warning", "2.00 bytes read", process(snapshot(uptime_s=3600.0))),
     ("declined", "advice", "cheaper to recompute", made.with_process(made.declined_snapshot())),

@@ -7,6 +7,7 @@ Everything here may hang with a mount that does not answer, so it runs in a proc
 import errno
 import mmap
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,14 +51,13 @@ def _see(place: Path, existing: Path) -> DirectoryFacts:
     found, space = existing.stat(), os.statvfs(existing)
     mount_point, filesystem, source, options = mount_of(existing.resolve(), Path("/proc/self/mountinfo").read_text())
     exists = existing == place
-    direct_io_error = _open_error(existing, os.O_DIRECT) if exists else None
     rotational, scheduler, read_ahead_kib = disk_below(found.st_dev)
     return DirectoryFacts(
         path=str(place),
         exists=exists,
         is_complete=not exists,
         write_error=_write_error(existing),
-        direct_io_error=_direct_read_error(place) if direct_io_error is None and exists else direct_io_error,
+        direct_io_error=_direct_io_error(existing),
         filesystem=filesystem,
         mount_point=mount_point,
         options=options,
@@ -73,41 +73,52 @@ def _see(place: Path, existing: Path) -> DirectoryFacts:
     )
 
 
-def _open_error(folder: Path, flags: int) -> str | None:
-    """Return why an unnamed file cannot be made, "" if it can, None if the filesystem has no such files."""
-    try:
-        descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
-    except OSError as failure:
-        return None if failure.errno in _NO_UNNAMED_FILES else failure.strerror or str(failure)
-    os.close(descriptor)
-    return ""
+def _unnamed_file(folder: Path, flags: int) -> int:
+    """Open a new file that has no name and never gets one. Raises OSError."""
+    return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
 
 
 def _write_error(folder: Path) -> str:
-    told = _open_error(folder, 0)
-    if told is not None:
-        return told
-    if os.statvfs(folder).f_flag & os.ST_RDONLY:
-        return "read-only file system"
-    return "" if os.access(folder, os.W_OK | os.X_OK) else "permission denied"
-
-
-def _direct_read_error(folder: Path) -> str | None:
-    """Read a page of a block file that lies there, past the page cache; None if there is none."""
-    path = next(iter(sorted(folder.glob("**/data-*.bin"))), None)
-    if path is None:
-        return None
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
+        os.close(_unnamed_file(folder, 0))
     except OSError as failure:
-        return failure.strerror or str(failure)
+        if failure.errno not in _NO_UNNAMED_FILES:
+            return (failure.strerror or str(failure)).lower()
+        if os.statvfs(folder).f_flag & os.ST_RDONLY:
+            return "read-only file system"
+        return "" if os.access(folder, os.W_OK | os.X_OK) else "permission denied"
+    return ""
+
+
+def _direct_io_error(folder: Path) -> str | None:
+    """Return how O_DIRECT is refused, "" if it is not, None if that cannot be tried: nothing may be opened at all."""
+    data = next(iter(sorted([*folder.glob("data-*.bin"), *folder.glob("tiercel-v*/data-*.bin")])), None)
+    for opened in (
+        lambda: _unnamed_file(folder, os.O_DIRECT),
+        lambda: os.open(data or folder, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC),
+    ):
+        try:
+            descriptor = opened()
+        except OSError as failure:
+            if failure.errno == errno.EINVAL:
+                return (failure.strerror or str(failure)).lower()
+            continue
+        try:
+            return _direct_read_error(descriptor)
+        finally:
+            os.close(descriptor)
+    return None
+
+
+def _direct_read_error(descriptor: int) -> str | None:
+    """Read a page, or nothing of an empty file, past the page cache."""
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return None
     try:
         with mmap.mmap(-1, _PAGE_BYTES) as page:
             os.preadv(descriptor, [page], 0)
     except OSError as failure:
-        return failure.strerror or str(failure)
-    finally:
-        os.close(descriptor)
+        return (failure.strerror or str(failure)).lower()
     return ""
 
 

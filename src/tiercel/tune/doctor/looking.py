@@ -51,7 +51,7 @@ def look_at_all(errands: Sequence[Errand], timeout_s: float = LOOK_TIMEOUT_S) ->
 def _send(errand: Errand, timeout_s: float) -> Answer:
     command = [sys.executable, "-P", "-m", "tiercel.tune.doctor.looker"]
     pipe = subprocess.PIPE
-    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe)
     try:
         output, complaint = process.communicate(msgspec.json.encode(errand), timeout_s)
     except subprocess.TimeoutExpired as expired:

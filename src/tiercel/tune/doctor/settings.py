@@ -23,18 +23,22 @@ def collect_settings(file: Path | None, model_source: Path | None) -> SettingsFa
     source = "the environment" if file is None else str(file)
     try:
         loaded = read_config(file)
-        model = loaded.model if model_source is None else ModelConfig.from_model(model_source)
-        explained = explain(loaded, model)
-        sizes = None if model is None else _sizes(loaded.config, model)
         mode = None if file is None else file.stat().st_mode & 0o777
         secrets = () if file is None else tuple(_secret_keys(read_mapping(file)))
     except (ConfigError, OSError) as failure:
         return SettingsFacts(source=source, problem=str(failure))
-    notes = (SettingNote(kind=note.kind, key=note.key, text=note.text, loud=note.loud) for note in explained.notes)
+    problem, sizes, model = "", None, None
+    try:
+        model = loaded.model if model_source is None else ModelConfig.from_model(model_source)
+        sizes = None if model is None else _sizes(loaded.config, model)
+    except ConfigError as failure:  # what was read is told all the same
+        problem = str(failure)
+    notes = explain(loaded, model).notes
     return SettingsFacts(
         source=source,
+        problem=problem,
         values=_values(loaded),
-        notes=tuple(notes),
+        notes=tuple(SettingNote(kind=note.kind, key=note.key, text=note.text, loud=note.loud) for note in notes),
         directories=tuple(str(path.absolute()) for path in loaded.config.ssd_cache_dirs)
         if loaded.config.enable_ssd
         else (),

@@ -13,6 +13,7 @@ _NETWORK = frozenset(
 _NETWORK_PREFIXES = ("fuse.", "virtiofs")
 _MEMORY = frozenset({"tmpfs", "ramfs"})
 _GOOD = frozenset({"ext4", "xfs"})
+_VIRTUAL_DISKS = ("/dev/vd", "/dev/xvd")
 _KINDS = {
     "memory": "its blocks take memory, as the host tier's would, and are gone after a restart of the machine",
     "network": "its latency and bandwidth are the network's, its locks may not hold across machines",
@@ -91,10 +92,12 @@ def striping(facts: Facts) -> Iterator[Seen]:
     remedy="put ssd_cache_dir on an SSD, or turn the disk tier off; load_policy: auto keeps it from doing harm",
 )
 def rotating_disk(facts: Facts) -> Iterator[Seen]:
-    """Whether the disk below a cache directory says that it rotates. Virtual disks may say so wrongly."""
+    """Whether the disk below a cache directory says that it rotates; only advice for virtual disks, which often say so
+    wrongly."""
     for directory in facts.readable_directories:
         if directory.rotational:
-            yield warning(directory.path, f"{directory.source} says that it is a rotating disk")
+            tell = advice if directory.source.startswith(_VIRTUAL_DISKS) else warning
+            yield tell(directory.path, f"{directory.source} says that it is a rotating disk")
         elif directory.rotational is False:
             yield fine(directory.path, f"{directory.source} is no rotating disk")
 

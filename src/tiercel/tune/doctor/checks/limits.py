@@ -21,13 +21,13 @@ _URING_WITHOUT_MEMLOCK = (5, 12)
 )
 def memory(facts: Facts) -> Iterator[Seen]:
     """How much memory can still be taken and what limits it, control groups included. A warning if the settings' host tier takes
-    more than 80 % of that; `fits` says if it is too large."""
+    more than 80 % of that and no cache runs that may hold it already; `fits` says if it is too large."""
     system = facts.system
     if system is None:
         return
     room = f"{format_bytes(system.memory_bytes)} can be taken ({system.memory_limited_by})"
     sizes = None if facts.settings is None else facts.settings.sizes
-    if sizes is not None and sizes.host_bytes > _TIGHT_SHARE * system.memory_bytes:
+    if sizes is not None and not facts.answering and sizes.host_bytes > _TIGHT_SHARE * system.memory_bytes:
         yield warning(MACHINE, f"the host tier takes {format_bytes(sizes.host_bytes)}; {room}")
     else:
         yield fine(MACHINE, room)

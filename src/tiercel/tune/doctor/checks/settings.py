@@ -59,7 +59,7 @@ def fits(facts: Facts) -> Iterator[Seen]:
     sizes = _sizes(facts)
     if sizes is None:
         return
-    is_running = bool(facts.processes) or any(
+    is_running = bool(facts.answering) or any(
         folder.report.holder for found in facts.directories for folder in found.folders
     )
     if sizes.fit_problem:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from tiercel.config import format_bytes, parse_size
 from tiercel.telemetry.snapshot import StatusSnapshot, TierStatus
-from tiercel.tune.doctor.check import Seen, advice, check, fine, warning
+from tiercel.tune.doctor.check import SETTINGS, Seen, advice, check, fine, warning
 from tiercel.tune.doctor.facts import Facts
 from tiercel.tune.doctor.findings import Group
 from tiercel.tune.machine import Machine
@@ -18,6 +18,7 @@ _SURE_ERRORS = 3.0
 _AGE_MIN_S = 60.0
 _THROTTLED_SHARE = 0.001
 _DECLINED_SHARE = 0.5
+_BUDGET_SHARE = 0.9
 _RATE_BYTES_MIN = 256 << 20
 _UPTIME_MIN_S = 3600.0
 _CALLS_AT_ONCE = 2
@@ -143,22 +144,25 @@ def queues(facts: Facts) -> Iterator[Seen]:
     remedy="raise ssd_write_budget_per_day if the disk's endurance allows it, or ssd_admission: on_second_hit to spend it better",
 )
 def write_budget(facts: Facts) -> Iterator[Seen]:
-    """Writes that the budget refused, and whether the settings' budget is above what the disks endure in a day (their size times
-    `--drive-writes-per-day`)."""
+    """Writes that the budget refused, whether a running cache writes more than nine tenths of the settings' budget, and whether
+    that budget is above what the disks endure in a day (their size times `--drive-writes-per-day`)."""
     budget = facts.setting("ssd_write_budget_per_day")
     budget_bytes = parse_size("ssd_write_budget_per_day", budget) if isinstance(budget, str) else budget
     endured = _endured_bytes(facts)
     if budget_bytes and endured and budget_bytes > endured:
-        remedy = f"ssd_write_budget_per_day: {format_bytes(int(endured)).replace(' ', '')}"
-        yield warning(
-            "settings",
-            f"a budget of {format_bytes(int(budget_bytes))} a day, the disks endure {format_bytes(int(endured))}",
-            remedy,
-        )
+        seen = f"a budget of {format_bytes(int(budget_bytes))} a day, the disks endure {format_bytes(int(endured))}"
+        yield warning(SETTINGS, seen, f"ssd_write_budget_per_day: {int(endured) // 2**20}MiB")
     for process, snapshot in facts.answering:
-        refused = snapshot.activity.throttled.get("budget", 0)
+        refused, a_day = snapshot.activity.throttled.get("budget", 0), _written_a_day(snapshot)
         if refused:
             yield advice(process.subject, f"the budget refused {refused} writes")
+        elif budget_bytes and a_day > _BUDGET_SHARE * budget_bytes:
+            yield advice(
+                process.subject,
+                f"{format_bytes(int(a_day))} written a day, the budget is {format_bytes(int(budget_bytes))}",
+            )
+        elif budget_bytes:
+            yield fine(process.subject, f"{format_bytes(int(a_day))} written a day, within the budget")
 
 
 @check(
@@ -184,13 +188,10 @@ def wear(facts: Facts) -> Iterator[Seen]:
     `--drive-writes-per-day`; not before an hour."""
     endured = _endured_bytes(facts)
     for process, snapshot in facts.answering:
-        disk = _disk(snapshot)
-        if disk is None or snapshot.uptime_s < _UPTIME_MIN_S or not endured:
+        disk, a_day = _disk(snapshot), _written_a_day(snapshot)
+        if disk is None or not a_day or not endured:
             continue
-        a_day = disk.bytes_written / snapshot.uptime_s * _DAY_S
-        back = (
-            f"{disk.bytes_read / disk.bytes_written:.2f} bytes read for each written" if disk.bytes_written else "idle"
-        )
+        back = f"{disk.bytes_read / disk.bytes_written:.2f} bytes read for each written"
         seen = f"{format_bytes(int(a_day))} written a day, the disks endure {format_bytes(int(endured))}; {back}"
         yield warning(process.subject, seen) if a_day > endured else fine(process.subject, seen)
 
@@ -271,6 +272,14 @@ def measurement(facts: Facts) -> Iterator[Seen]:
 def _endured_bytes(facts: Facts) -> float:
     devices = {found.device: found.total_bytes for found in facts.readable_directories}
     return sum(devices.values()) * facts.drive_writes_per_day
+
+
+def _written_a_day(snapshot: StatusSnapshot) -> float:
+    """Bytes written to disk in a day at the rate so far; 0 within the first hour, whose rate says nothing about a day."""
+    disk = _disk(snapshot)
+    if disk is None or snapshot.uptime_s < _UPTIME_MIN_S:
+        return 0.0
+    return disk.bytes_written / snapshot.uptime_s * _DAY_S
 
 
 def _disk(snapshot: StatusSnapshot) -> TierStatus | None:
