@@ -6,14 +6,17 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.helpers.tier_samples import why_no_io_uring
+from tiercel.tune.doctor.diagnosing import Asked, collect
 from tiercel.tune.doctor.directory import collect_directory, disk_below, mount_of
 from tiercel.tune.doctor.errands import LookAtDirectory, LookAtProcess
-from tiercel.tune.doctor.looking import look_at_all
+from tiercel.tune.doctor.looking import Answer, look_at_all
 from tiercel.tune.doctor.process import pid_of, sockets
 from tiercel.tune.doctor.settings import collect_settings
 from tiercel.tune.doctor.system import chosen, collect_system, cpu_quota, expand_list
@@ -129,6 +132,27 @@ def test_a_socket_that_never_answers_is_given_up(tmp_path: Path) -> None:
         listener.listen()
         (answer,) = look_at_all([LookAtProcess(pid=os.getpid(), socket=str(path))], 30.0)
     assert "timed out" in json.loads(answer.line)["problem"]
+
+
+def test_a_process_that_ended_before_it_was_asked_is_no_finding_unless_it_was_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    path = tmp_path / f"{ended.pid}.sock"
+    path.touch()
+    monkeypatch.setattr("tiercel.tune.doctor.diagnosing.sockets", lambda pid=None: [path])
+    monkeypatch.setattr("tiercel.tune.doctor.diagnosing.look_at_all", _after(ended, look_at_all))
+    assert collect(Asked(all_processes=True)).processes == ()
+    (process,) = collect(Asked(pids=(ended.pid,))).processes
+    assert "there is no such process" in process.problem
+
+
+def _after(ended: "subprocess.Popen[bytes]", look: Callable[..., list[Answer]]) -> Callable[..., list[Answer]]:
+    def wait_and_look(*words: Any) -> list[Answer]:
+        ended.wait()
+        return look(*words)
+
+    return wait_and_look
 
 
 def test_a_look_that_takes_too_long_gives_what_it_told_so_far(tmp_path: Path) -> None:

@@ -87,9 +87,10 @@ def collect(asked: Asked) -> Facts:
     if wants_settings and found is None:
         found = SettingsFacts(source=str(asked.config), problem=told.problems.pop())
     seen = [
-        told.take(answer, ProcessFacts) or ProcessFacts(pid=errand.pid, problem=told.problems.pop())
+        told.take(answer, ProcessFacts) or ProcessFacts(pid=errand.pid, state="?", problem=told.problems.pop())
         for errand, answer in zip(processes, answers[len(errands) - len(processes) :], strict=True)
     ]
+    seen = [process for process in seen if process.pid in asked.pids or not process.has_ended]
     named = [*map(str, asked.directories), *(found.directories if found else ())]
     places = dict.fromkeys(
         str(Path(path).absolute()) for path in (*named, *(process.directory for process in seen)) if path

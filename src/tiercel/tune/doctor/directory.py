@@ -7,8 +7,8 @@ Everything here may hang with a mount that does not answer, so it runs in a proc
 import errno
 import mmap
 import os
-import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -92,13 +92,12 @@ def _write_error(folder: Path) -> str:
 
 def _direct_io_error(folder: Path) -> str | None:
     """Return how O_DIRECT is refused, "" if it is not, None if that cannot be tried: nothing may be opened at all."""
-    data = next(iter(sorted([*folder.glob("data-*.bin"), *folder.glob("tiercel-v*/data-*.bin")])), None)
-    for opened in (
-        lambda: _unnamed_file(folder, os.O_DIRECT),
-        lambda: os.open(data or folder, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC),
-    ):
+    data = [*folder.glob("data-*.bin"), *folder.glob("tiercel-v*/data-*.bin")]
+    attempts: list[Callable[[], int]] = [lambda: _unnamed_file(folder, os.O_DIRECT)]
+    attempts += [partial(os.open, path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC) for path in sorted(data)[:1]]
+    for attempt in attempts:
         try:
-            descriptor = opened()
+            descriptor = attempt()
         except OSError as failure:
             if failure.errno == errno.EINVAL:
                 return (failure.strerror or str(failure)).lower()
@@ -110,10 +109,8 @@ def _direct_io_error(folder: Path) -> str | None:
     return None
 
 
-def _direct_read_error(descriptor: int) -> str | None:
-    """Read a page, or nothing of an empty file, past the page cache."""
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return None
+def _direct_read_error(descriptor: int) -> str:
+    """Read a page, or nothing of an empty file, past the page cache; return how that is refused, or ""."""
     try:
         with mmap.mmap(-1, _PAGE_BYTES) as page:
             os.preadv(descriptor, [page], 0)

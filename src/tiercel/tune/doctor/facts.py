@@ -159,7 +159,8 @@ class ProcessFacts(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         pid: 0 if the socket was named and did not tell.
         problem: why it could not be asked, or "".
-        state: the process's state as /proc has it ("S", "T" for stopped), "" if there is no such process.
+        state: the process's state as /proc has it ("S", "T" for stopped), "" if there is no such process, "?" if that
+            could not be asked.
         first, second: what it said, `interval_s` apart.
         directory: where its status socket lies if that is a cache directory, or "".
         open_files, open_files_max: file descriptors that it has and may have, None if that cannot be read.
@@ -174,6 +175,11 @@ class ProcessFacts(msgspec.Struct, frozen=True, kw_only=True):
     directory: str = ""
     open_files: int | None = None
     open_files_max: int | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether there was no such process any more when it was asked."""
+        return bool(self.problem) and not self.state
 
     @property
     def subject(self) -> str:

@@ -51,15 +51,15 @@ def capacity(facts: Facts) -> Iterator[Seen]:
         }
         (now, error_now), (more, error_more) = points[1.0], points.get(2.0, points[1.0])
         half, _ = points.get(0.5, (0.0, 0.0))
-        sure = _SURE_ERRORS * max(error_now, error_more)
-        if more - now >= max(_GAIN_MIN, sure):
-            yield advice(process.subject, f"hit rate {now:.1%} at this capacity, {more:.1%} at twice it")
-        elif 0.5 in points and now > _SPARE_MAX and now - half < _SPARE_MAX and sure < _GAIN_MIN:
-            yield advice(
-                process.subject, f"hit rate {now:.1%} at this capacity, {half:.1%} at half of it", "half the capacity"
-            )
+        error = max(error_now, error_more)
+        seen = f"hit rate {now:.1%} at this capacity, {more:.1%} at twice it, ± {error:.1%}"
+        if more - now >= max(_GAIN_MIN, _SURE_ERRORS * error):
+            yield advice(process.subject, seen)
+        elif 0.5 in points and now > _SPARE_MAX and now - half < _SPARE_MAX and _SURE_ERRORS * error < _GAIN_MIN:
+            seen = f"hit rate {now:.1%} at this capacity, {half:.1%} at half of it, ± {error:.1%}"
+            yield advice(process.subject, seen, "half the capacity")
         else:
-            yield fine(process.subject, f"hit rate {now:.1%} at this capacity, {more:.1%} at twice it")
+            yield fine(process.subject, seen)
 
 
 @check(
