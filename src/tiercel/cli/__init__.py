@@ -8,6 +8,9 @@
     130   interrupted
     141   whoever read the output stopped reading
 
+`tiercel doctor` ends with 2 if it found errors and, with --strict, with 1 if it found warnings; its report is on the standard
+output then.
+
 Only `print_*` functions and `main` write to the terminal. Modules are imported by the command that needs them, so that
 `tiercel --help` stays quick.
 """
