@@ -130,7 +130,9 @@ def quiet_metrics() -> CacheMetrics:
 def process(first: StatusSnapshot | None = None, second: StatusSnapshot | None = None, **changes: Any) -> ProcessFacts:
     """A process that answers; twice the same unless `second` is given."""
     first = snapshot() if first is None else first
-    facts = ProcessFacts(pid=4242, state="S", first=first, second=second or first, interval_s=1.0, directory="/cache")
+    facts = ProcessFacts(
+        pid=4242, state="S", first=first, second=second or first, interval_s=1.0, directories=("/cache",)
+    )
     return replace(facts, **changes)
 
 

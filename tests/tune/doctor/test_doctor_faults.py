@@ -154,6 +154,14 @@ def test_a_running_cache_under_load_is_examined_with_its_directory(tmp_path: Pat
     assert of(findings, "version")[0][0] == "ok"
 
 
+def test_all_directories_of_a_striped_cache_are_found_by_its_process_alone(tmp_path: Path) -> None:
+    places = [str(tmp_path / "a"), str(tmp_path / "b")]
+    settings = config(disk=64, ssd_cache_dir=";".join(places), status_socket=None)
+    with Cache.open(MODEL, settings):
+        findings = doctor("--pid", os.getpid(), expected=0)
+    assert [found["subject"] for found in findings if found["check"] == "directory"] == places
+
+
 def test_damage_that_a_running_cache_found_is_an_error(tmp_path: Path) -> None:
     with Cache.open(MODEL, config(tmp_path, host=0, disk=64)) as cache:
         engine = SmallEngine(cache.geometry)

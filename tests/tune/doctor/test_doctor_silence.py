@@ -97,3 +97,23 @@ def test_a_write_rate_below_the_measured_one_is_told_as_that() -> None:
     told = [found.seen for found in examine(slow).findings if found.severity is Severity.WARNING]
     assert len(told) == 1
     assert told[0].startswith("writes at 102.40 MiB/s")
+
+
+@pytest.mark.parametrize(
+    ("facts", "check"),
+    [
+        (made.with_process(made.counted(("errors", "DeadlineError", 5))), "deadlines"),
+        (made.with_process(made.counted(("throttled", "budget", 5))), "write-budget"),
+        (made.with_process(made.counted(("throttled", "demotion", 5))), "demotion"),
+        (made.with_process(made.counted(("errors", "journal_put", 5))), "checkpoints"),
+        (made.with_process(made.counted(("throttled", "disk-load", 5))), "queues"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_each_counter_is_told_by_one_check(facts: Facts, check: str) -> None:
+    assert {found.check for found in examine(facts).findings if found.severity is not Severity.OK} == {check}
+
+
+def test_a_host_tier_that_is_off_is_not_held_against_the_gpu() -> None:
+    off = replace(made.with_settings(enable_cpu=False), processes=(), gpu_cache_bytes=100 * GIB)
+    assert [found for found in examine(off).findings if found.check == "host-against-gpu"] == []

@@ -93,7 +93,7 @@ def collect(asked: Asked) -> Facts:
     seen = [process for process in seen if process.pid in asked.pids or not process.has_ended]
     named = [*map(str, asked.directories), *(found.directories if found else ())]
     places = dict.fromkeys(
-        str(Path(path).absolute()) for path in (*named, *(process.directory for process in seen)) if path
+        str(Path(path).absolute()) for path in (*named, *(path for process in seen for path in process.directories))
     )
     return Facts(
         tiercel=__version__,

@@ -162,7 +162,7 @@ class ProcessFacts(msgspec.Struct, frozen=True, kw_only=True):
         state: the process's state as /proc has it ("S", "T" for stopped), "" if there is no such process, "?" if that
             could not be asked.
         first, second: what it said, `interval_s` apart.
-        directory: where its status socket lies if that is a cache directory, or "".
+        directories: of its disk tier, as its open files tell, or its status socket.
         open_files, open_files_max: file descriptors that it has and may have, None if that cannot be read.
     """
 
@@ -172,7 +172,7 @@ class ProcessFacts(msgspec.Struct, frozen=True, kw_only=True):
     first: StatusSnapshot | None = None
     second: StatusSnapshot | None = None
     interval_s: float = 0.0
-    directory: str = ""
+    directories: tuple[str, ...] = ()
     open_files: int | None = None
     open_files_max: int | None = None
 

@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from tiercel.errors import StatusError
@@ -13,6 +14,7 @@ INTERVAL_S = 1.0
 """Between the two looks at a process."""
 ANSWER_TIMEOUT_S = 1.5
 """Longest wait for each step of an answer."""
+_BLOCK_FILE = re.compile(r"data-\d+\.bin")
 
 
 def sockets(pid: int | None = None, runtime: Path | None = None) -> list[Path]:
@@ -63,7 +65,7 @@ def collect_process(pid: int, socket: Path | None) -> ProcessFacts:
         first=first,
         second=second,
         interval_s=time.monotonic() - started,
-        directory=_cache_directory(socket),
+        directories=_cache_directories(pid, socket),
         open_files=_open_files(pid),
         open_files_max=_open_files_max(pid),
     )
@@ -89,10 +91,22 @@ def _state(pid: int) -> str:
     return line.rpartition(")")[2].split()[0]
 
 
-def _cache_directory(socket: Path) -> str:
+def _cache_directories(pid: int, socket: Path) -> tuple[str, ...]:
+    """Tell a cache's directories by the block files that its process has open, and by where its socket lies.
+
+    Block files of another cache in the same process, whose folders bear another name, are left out.
+    """
     target = socket.resolve()
-    folder = target.parent
-    return str(folder.parent) if target.name == SOCKET_NAME and (folder / "manifest.json").exists() else ""
+    if target.name != SOCKET_NAME or not (target.parent / "manifest.json").exists():
+        return ()
+    folders = {target.parent}
+    with suppress(OSError):  # another user's process: its socket is all there is
+        for name in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 - names only, nothing is followed
+            with suppress(FileNotFoundError):  # closed meanwhile
+                file = Path(os.readlink(f"/proc/{pid}/fd/{name}"))  # noqa: PTH115 - a name, which is not looked up
+                if file.parent.name == target.parent.name and _BLOCK_FILE.fullmatch(file.name):
+                    folders.add(file.parent)
+    return tuple(sorted(str(folder.parent) for folder in folders))
 
 
 def _open_files(pid: int) -> int | None:

@@ -1,6 +1,6 @@
 """Checks: what running caches give away: hits, bandwidth, endurance."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tiercel.config import format_bytes, parse_size
 from tiercel.telemetry.snapshot import StatusSnapshot, TierStatus
@@ -226,13 +226,15 @@ def slower_than_measured(facts: Facts) -> Iterator[Seen]:
         disk = _disk(snapshot)
         for operation in () if disk is None else ("read", "write"):
             assert disk is not None
-            yield from _compared(facts.machine, process.subject, disk, operation, process.directory)
+            yield from _compared(facts.machine, process.subject, disk, operation, process.directories)
 
 
-def _compared(machine: Machine, subject: str, disk: TierStatus, operation: str, directory: str) -> Iterator[Seen]:
+def _compared(
+    machine: Machine, subject: str, disk: TierStatus, operation: str, directories: Sequence[str]
+) -> Iterator[Seen]:
     is_read = operation == "read"
     num_bytes, seconds = (disk.bytes_read, disk.read_seconds) if is_read else (disk.bytes_written, disk.write_seconds)
-    places = [place for place in machine.directories if directory == place.path] or list(machine.directories)
+    places = [place for place in machine.directories if place.path in directories] or list(machine.directories)
     figures = [figure for place in places for figure in place.figures if figure.operation == operation]
     if num_bytes < _RATE_BYTES_MIN or not seconds or not figures:
         return
