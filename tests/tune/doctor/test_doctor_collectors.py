@@ -101,6 +101,10 @@ def test_two_nodes_and_reserved_pages_are_seen(tmp_path: Path) -> None:
     )
     facts = collect_system(root)
     assert (facts.numa_nodes, facts.numa_nodes_allowed, facts.huge_pages_free) == (2, 2, 12)
+    write(root, {"proc/self/numa_maps": "55d0 bind:1 file=/x mapped=2\n55d4 bind:1 anon=1\n"})
+    assert collect_system(root).numa_nodes_allowed == 1
+    write(root, {"proc/self/numa_maps": "55d0 default file=/x mapped=2\n"})
+    assert collect_system(root).numa_nodes_allowed == 2
     assert (facts.io_uring_disabled, facts.num_gpus, facts.memory_bytes, facts.shm_bytes) == (2, 1, 1 << 20, None)
 
 

@@ -41,8 +41,8 @@ tiercel doctor --directory /nvme0/cache          # a cache directory, in use or 
 | 2 | errors; or the command was called wrongly (one line on standard error, no report) |
 
 Every look is made by a process of its own. One that hangs, because a mount does not answer or a cache is stopped, is left behind
-after the timeout and told as a finding; the rest of the report stands. There are two rounds of looks, so that doctor ends within
-twice the timeout for up to eight directories and processes.
+after the timeout and told as a finding; the rest of the report stands. There are two rounds of looks, and with
+`--machine` a third before them, so that doctor ends within two or three times the timeout for up to eight directories and processes.
 
 The JSON has `version` (of this form: fields are only added), `tiercel`, `counts` by severity, and `findings`, each with
 `severity`, `group`, `check`, `subject`, `seen`, `why` and `remedy`.

@@ -26,14 +26,14 @@ def collect_system(root: Path = Path("/")) -> SystemFacts:
         root: where /proc, /sys and /dev are looked for.
     """
     memory = probe_memory(root)
-    allowed = _field(root / "proc/self/status", "Mems_allowed_list")
+    allowed = expand_list(_field(root / "proc/self/status", "Mems_allowed_list")) & _with_memory(root)
     huge_pages = root / "sys/kernel/mm/hugepages/hugepages-2048kB"
     return SystemFacts(
         kernel=platform.release(),
         num_cores=len(os.sched_getaffinity(0)),
         cpu_quota_cores=cpu_quota(root),
         numa_nodes=len(_with_memory(root)),
-        numa_nodes_allowed=len(_with_memory(root) & expand_list(allowed)) or 1,
+        numa_nodes_allowed=len(_bound_nodes(root) or allowed) or 1,
         memory_bytes=memory.available_bytes,
         memory_limited_by=memory.limited_by,
         io_uring_built=has_io_uring(),
@@ -93,6 +93,12 @@ def expand_list(text: str) -> set[int]:
 
 def _with_memory(root: Path) -> set[int]:
     return expand_list(_text(root / "sys/devices/system/node/has_memory")) or {0}
+
+
+def _bound_nodes(root: Path) -> set[int]:
+    """Return the nodes that numactl bound this process's memory to, none if it did not: only its mappings tell."""
+    policies = (line.split()[1] for line in _text(root / "proc/self/numa_maps").splitlines() if " " in line)
+    return expand_list(next(policies, "").removeprefix("bind:"))
 
 
 def _io_uring_error() -> str:

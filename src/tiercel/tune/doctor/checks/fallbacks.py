@@ -113,7 +113,8 @@ def gpudirect_storage(facts: Facts) -> Iterator[Seen]:
     remedy="numactl --cpunodebind=N --membind=N in front of the engine, N being the node of its GPU (nvidia-smi topo -m)",
 )
 def numa(facts: Facts) -> Iterator[Seen]:
-    """Whether a process started as doctor was may allocate on several NUMA nodes of a machine that has several."""
+    """Whether a process started as doctor was may allocate on several NUMA nodes of a machine that has several, neither
+    its control group nor numactl --membind keeping it to one."""
     system = facts.system
     if system is None:
         return
