@@ -42,7 +42,7 @@ tiercel doctor --directory /nvme0/cache          # a cache directory, in use or 
 
 Every look is made by a process of its own. One that hangs, because a mount does not answer or a cache is stopped, is left behind
 after the timeout and told as a finding; the rest of the report stands. There are two rounds of looks, and with
-`--machine` a third before them, so that doctor ends within two or three times the timeout for up to eight directories and processes.
+`--machine` a third before them, so doctor ends within two or three times the timeout, for up to eight places.
 
 The JSON has `version` (of this form: fields are only added), `tiercel`, `counts` by severity, and `findings`, each with
 `severity`, `group`, `check`, `subject`, `seen`, `why` and `remedy`.
