@@ -463,7 +463,7 @@ class FrequencySketch:
 @final
 class GhostIndex:
     """The hit rate that an LRU cache of any capacity would have had: SHARDS over prefix trees, from a sample of the blocks and
-    without their bytes. Thread-safe; memory is fixed from the start, about 64 bytes a sample and 80 KiB."""
+    without their bytes. Thread-safe; memory is fixed from the start, about 50 bytes a sample and 110 KiB."""
 
     def __init__(
         self,
@@ -472,10 +472,14 @@ class GhostIndex:
         num_samples_max: int = 32768,
         hot_share: float = 0.0005,
         span_blocks: int | None = None,
+        window_blocks: int | None = None,
+        resolution_blocks: int = 0,
     ) -> None:
         """sample_rate: share of blocks to follow, to start with. num_samples_max: 64 to 2^26; beyond it blocks not used within
         the last span_blocks are forgotten, and if that does not help the rate falls. hot_share: blocks that take a larger share
-        of all uses are followed exactly. span_blocks: largest capacity that will be asked for. ValueError out of range."""
+        of all uses are followed exactly. span_blocks: largest capacity that will be asked for. window_blocks: the curve tells of the last one to
+        two times so many blocks; None tells of all. resolution_blocks: below twice this capacity the curve may be wrong, and a
+        lookup costs less for it. ValueError out of range."""
     def observe(self, sequence: Sequence, *, limit_blocks: int | None = None) -> None:
         """Count a lookup of the sequence's first blocks, which it hashes, and make them the ones used last."""
     def observe_hashed(self, sequence: Sequence, limit_blocks: int | None = None) -> None:

@@ -4,7 +4,14 @@ import msgspec
 
 from tiercel.telemetry.catalogue import COUNTED
 from tiercel.telemetry.metrics import CacheMetrics
-from tiercel.telemetry.snapshot import GpuPoolStatus, HistogramStatus, HitCurveStatus, StatusSnapshot, TierStatus
+from tiercel.telemetry.snapshot import (
+    GpuPoolStatus,
+    HistogramStatus,
+    HitCurveStatus,
+    StatusSnapshot,
+    TierCurveStatus,
+    TierStatus,
+)
 
 
 def sample_metrics() -> CacheMetrics:
@@ -61,7 +68,15 @@ def sample_snapshot(metrics: CacheMetrics | None = None) -> StatusSnapshot:
         queue_depths={"disk-load": 4},
         gpu_pools=(GpuPoolStatus(device="cuda:0", used_bytes=1, used_bytes_high=2, held_bytes=3, held_bytes_high=4),),
         hit_curve=HitCurveStatus(
-            factors=(0.25, 4.0), hit_rates=(0.125, 0.75), errors=(0.01, 0.02), num_blocks=900, sample_rate=0.01
+            factors=(0.25, 4.0),
+            hit_rates=(0.125, 0.75),
+            errors=(0.01, 0.02),
+            num_blocks=900,
+            sample_rate=0.01,
+            tiers=(
+                TierCurveStatus(tier="host", factors=(0.5, 1.0, 8.0), shares=(0.25, 0.375, 0.5)),
+                TierCurveStatus(tier="disk", factors=(0.5, 1.0, 8.0), shares=(0.0, 0.125, 0.25)),
+            ),
         ),
         notes=("io_uring is not available: threads are used",),
     )

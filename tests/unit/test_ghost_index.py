@@ -157,3 +157,23 @@ def test_many_threads_lose_no_lookup() -> None:
     for thread in threads:
         thread.join()
     assert ghost.stats().num_blocks == sum(len(request) for request in requests)
+
+
+def test_what_was_counted_long_ago_fades() -> None:
+    ghost = GhostIndex(sample_rate=1.0, window_blocks=100)
+    for _ in range(50):
+        ghost.observe(sequence_of(1, 2, 3, 4))
+    assert hit_rate(ghost, 4) > 0.9
+    for number in range(200):
+        ghost.observe(sequence_of(*range(1000 + 4 * number, 1004 + 4 * number)))
+    assert hit_rate(ghost, 4) < 0.02, "the old hits are 50 of 1000 lookups, long ago"
+    assert ghost.stats().num_blocks == 50 * 4 + 200 * 4
+
+
+def test_hot_blocks_used_of_late_are_counted_without_being_touched() -> None:
+    ghost = GhostIndex(sample_rate=1e-9, hot_share=0.01, resolution_blocks=1000)
+    for number in range(6000):
+        ghost.observe(sequence_of(*range(1, 9), 1_000_000 + number))
+    stats = ghost.stats()
+    assert stats.num_hot == 8
+    assert hit_rate(ghost, 2000) == pytest.approx(8 / 9, abs=0.2)  # less what came before they were known to be hot

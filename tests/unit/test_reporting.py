@@ -23,9 +23,9 @@ def test_the_status_tells_the_hit_rate_of_other_capacities() -> None:
                 sequence = cache.sequence(tokens(6, seed=seed))
                 cache.lookup(sequence).release()
                 cache.store(sequence, engine.fill(sequence)).wait(10)
-        told, curve = cache.stats().hit_curve, cache.hit_curve([2, 4, 8, 16, 32])
+        told, curve = cache.stats().hit_curve, cache.hit_curve([2, 4, 8, 16, 32, 64])
         assert told is not None
-        assert told.factors == (0.25, 0.5, 1, 2, 4)
+        assert told.factors == (0.25, 0.5, 1, 2, 4, 8)
         assert (told.hit_rates, told.errors, told.num_blocks) == (curve.hit_rates, curve.errors, curve.num_blocks)
         assert told.hit_rates[0] == 0 < told.hit_rates[-1] == 0.5
 

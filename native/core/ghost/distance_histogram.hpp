@@ -28,6 +28,9 @@ class DistanceHistogram {
     return sum + weights_[last] * static_cast<double>(std::min(capacity, kDistanceMax) + 1 - first) / width;
   }
 
+  void halve() noexcept {
+    for (double& weight : weights_) weight /= 2;
+  }
   void clear() noexcept { weights_.fill(0); }
 
  private:

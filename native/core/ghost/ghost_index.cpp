@@ -12,7 +12,10 @@ namespace {
 
 constexpr std::uint64_t kReviewFirst = 4096;
 constexpr std::uint64_t kRecentMax = std::uint64_t{1} << 22;
+constexpr std::size_t kKeysAtOnce = 16;
+constexpr int kTurnBits = 5;  // one lookup of 2^5 enters the sketch, where not each does
 constexpr std::uint32_t kHotFromMin = 16;
+constexpr std::uint32_t kNever = std::numeric_limits<std::uint32_t>::max();  // more uses than a sketch counts
 
 void check_options(const GhostOptions& options) {
   const auto is_share = [](double share) { return share > 0 && share <= 1; };
@@ -22,6 +25,7 @@ void check_options(const GhostOptions& options) {
     throw std::invalid_argument("num_samples_max: 64 to 2^26");
   }
   if (options.span_blocks == 0) throw std::invalid_argument("span_blocks: at least 1");
+  if (options.window_blocks == 0) throw std::invalid_argument("window_blocks: at least 1");
 }
 
 const GhostOptions& checked(const GhostOptions& options) {
@@ -36,6 +40,26 @@ std::uint64_t threshold_of(double rate) {
 
 // By keys' low bits, which are the samples' own.
 std::size_t part_of(std::uint64_t key, std::size_t num_parts) { return (key >> 8) % num_parts; }
+
+std::uint64_t bits_of(const Key& key) { return std::max<std::uint64_t>(key.hash64(), 1); }
+
+// The least of them; four at a time, since each comparison waits for the one before it.
+std::uint64_t least_of(std::span<const Key> keys) {
+  std::array<std::uint64_t, 4> least;
+  least.fill(std::numeric_limits<std::uint64_t>::max());
+  std::size_t at = 0;
+  for (; at + least.size() <= keys.size(); at += least.size()) {
+    for (std::size_t lane = 0; lane < least.size(); ++lane) {
+      least[lane] = std::min(least[lane], keys[at + lane].hash64());
+    }
+  }
+  for (; at < keys.size(); ++at) least[0] = std::min(least[0], keys[at].hash64());
+  return std::min(std::min(least[0], least[1]), std::min(least[2], least[3]));
+}
+
+std::uint64_t bits_of(Sequence& sequence, std::size_t block) {
+  return bits_of(sequence.stable_keys(block, block + 1).front());
+}
 
 }  // namespace
 
@@ -54,13 +78,19 @@ void GhostIndex::clear() {
   sketch_->clear();
   parts_->fill({});
   hot_hits_->clear();
-  threshold_ = threshold_of(options_.sample_rate);
-  num_blocks_ = num_hot_uses_ = num_recent_ = 0;
+  set_threshold(threshold_of(options_.sample_rate));
+  num_blocks_ = num_recent_ = turn_ = 0;
+  uses_ = hot_uses_ = 0;
   next_review_ = kReviewFirst;
   hot_from_ = kHotFromMin;
 }
 
-double GhostIndex::rate() const noexcept { return std::ldexp(static_cast<double>(threshold_), -64); }
+double GhostIndex::rate() const noexcept { return 1 / sample_weight_; }
+
+void GhostIndex::set_threshold(std::uint64_t threshold) noexcept {
+  threshold_ = threshold;
+  sample_weight_ = 1 / std::ldexp(static_cast<double>(threshold), -64);
+}
 
 // A block stays hot down to half the share, so there can be twice as many.
 std::size_t GhostIndex::num_hot_max() const noexcept {
@@ -75,10 +105,11 @@ void GhostIndex::observe(Sequence& sequence, std::size_t num_blocks) {
 void GhostIndex::observe_hashed(Sequence& sequence, std::size_t num_blocks) {
   const std::size_t stop = std::min(sequence.num_hashed_blocks(), num_blocks);
   const std::lock_guard lock(mutex_);
-  const Sequence::BlockRange left = sequence.exchange_uncounted({});
-  const std::size_t start = std::max<std::size_t>(stop, left.start);
-  const std::size_t end = std::max<std::size_t>(num_blocks, left.stop);
-  if (start < end) sequence.exchange_uncounted({static_cast<std::uint32_t>(start), static_cast<std::uint32_t>(end)});
+  const Sequence::BlockRange left = sequence.uncounted();
+  Sequence::BlockRange now{static_cast<std::uint32_t>(std::max<std::size_t>(stop, left.start)),
+                           static_cast<std::uint32_t>(std::max<std::size_t>(num_blocks, left.stop))};
+  if (now.start >= now.stop) now = {};
+  if (now != left) sequence.exchange_uncounted(now);
   used_.clear();
   collect_uses(sequence, 0, stop);
   touch_collected();
@@ -102,56 +133,154 @@ void GhostIndex::insert(Sequence& sequence, std::size_t num_blocks) {
 }
 
 void GhostIndex::collect_inserted(Sequence& sequence, std::size_t start, std::size_t stop) {
-  const std::uint32_t hot_while = hot_from_ / 2;
+  // Hot blocks were touched when they were looked up, if not for less than the resolution.
+  const std::uint32_t hot_while = options_.resolution_blocks == 0 ? hot_from_ / 2 : kNever;
   for (std::size_t block = start; block < stop;) {
     const std::span<const Key> keys = sequence.stable_keys(block, stop);
     for (const Key& key : keys) {
-      const std::uint64_t bits = std::max<std::uint64_t>(key.hash64(), 1);
+      const std::uint64_t bits = bits_of(key);
       const bool sampled = is_sampled(bits);
-      bool hot = false;
       Recency::Count newer;
-      const bool known = sketch_->count(bits) >= hot_while && recency_.find(bits, hot, newer);
-      if (sampled || (known && hot)) used_.push_back({bits, known && hot});
+      const bool hot = (sampled || sketch_->count(bits) >= hot_while) && is_hot(bits, newer);
+      if (sampled || hot) used_.push_back({bits, hot});
     }
     block += keys.size();
   }
 }
 
-// Count the uses of consecutive blocks and note those to touch. Most blocks are neither hot nor sampled: for them this
-// is one counter and two comparisons.
+// Count the uses of consecutive blocks and note those to touch.
 void GhostIndex::collect_uses(Sequence& sequence, std::size_t start, std::size_t stop) {
+  if (options_.resolution_blocks == 0) {
+    collect_every_use(sequence, start, stop);
+  } else {
+    const std::size_t hot_end = collect_hot_uses(sequence, start, stop);
+    collect_sampled_uses(sequence, hot_end, stop);
+    if (is_turn_to_sketch()) sketch_uses(sequence, start, hot_end, stop);
+  }
+  num_blocks_ += stop - start;
+  uses_ += static_cast<double>(stop - start);
+  fade();
+}
+
+bool GhostIndex::is_turn_to_sketch() noexcept {
+  turn_ = turn_ * 6364136223846793005u + 1442695040888963407u;  // no period that traffic could have too
+  return turn_ >> (64 - kTurnBits) == 0;
+}
+
+void GhostIndex::sketch_uses(Sequence& sequence, std::size_t start, std::size_t hot_end, std::size_t stop) {
+  for (std::size_t block = start; block < stop; ++block) {
+    const std::uint64_t bits = bits_of(sequence, block);
+    const bool becomes_hot = sketch_->add(bits) >= hot_from_ && block >= hot_end;
+    if (becomes_hot && recency_.count().num_hot < num_hot_max()) used_.push_back({bits, true});
+  }
+  num_recent_ += stop - start;
+}
+
+// Most blocks are neither hot nor sampled: for them this is one counter and two comparisons.
+void GhostIndex::collect_every_use(Sequence& sequence, std::size_t start, std::size_t stop) {
   const std::uint32_t hot_while = hot_from_ / 2;
   for (std::size_t block = start; block < stop;) {
     const std::span<const Key> keys = sequence.stable_keys(block, stop);
     for (const Key& key : keys) {
-      const std::uint64_t bits = std::max<std::uint64_t>(key.hash64(), 1);
+      const std::uint64_t bits = bits_of(key);
       const std::uint32_t num_uses = sketch_->add(bits);
       const bool sampled = is_sampled(bits);
       if (sampled || num_uses >= hot_while) count(bits, sampled, num_uses >= hot_from_);
     }
     block += keys.size();
   }
-  num_blocks_ += stop - start;
   num_recent_ += stop - start;
+}
+
+void GhostIndex::collect_sampled_uses(Sequence& sequence, std::size_t start, std::size_t stop) {
+  for (std::size_t block = start; block < stop;) {
+    std::span<const Key> keys = sequence.stable_keys(block, stop);
+    block += keys.size();
+    while (!keys.empty()) {
+      const std::span<const Key> group = keys.first(std::min(keys.size(), kKeysAtOnce));
+      keys = keys.subspan(group.size());
+      if (!is_sampled(least_of(group))) continue;  // without a branch for each key
+      for (const Key& key : group) {
+        if (const std::uint64_t bits = bits_of(key); is_sampled(bits)) count(bits, true, false);
+      }
+    }
+  }
+}
+
+// Count the hot blocks that the path begins with, and note those to touch that were not touched of late. What lies before
+// one that was touched of late was used as lately. Returns where they end.
+std::size_t GhostIndex::collect_hot_uses(Sequence& sequence, std::size_t start, std::size_t stop) {
+  const std::size_t end = find_hot_end(sequence, start, stop);
+  std::size_t fresh_end = end;
+  for (; fresh_end > start; --fresh_end) {
+    Recency::Count newer;
+    if (!is_hot(bits_of(sequence, fresh_end - 1), newer)) continue;
+    if (distance(newer) > options_.resolution_blocks) continue;
+    hot_hits_->add(distance(newer), static_cast<double>(fresh_end - start));
+    hot_uses_ += static_cast<double>(fresh_end - start);
+    break;
+  }
+  for (std::size_t block = fresh_end; block < end; ++block) {
+    const std::uint64_t bits = bits_of(sequence, block);
+    count(bits, is_sampled(bits), false);
+  }
+  return end;
+}
+
+std::size_t GhostIndex::find_hot_end(Sequence& sequence, std::size_t start, std::size_t stop) const {
+  const auto hot_at = [&](std::size_t block) {
+    const std::uint64_t bits = bits_of(sequence, block);
+    Recency::Count newer;
+    return sketch_->count(bits) >= hot_from_ / 2 && is_hot(bits, newer);
+  };
+  if (start == stop || !hot_at(start)) return start;
+  if (hot_at(stop - 1)) return stop;
+  std::size_t last_hot = start;
+  for (std::size_t step = 1; step < stop - 1 - last_hot && hot_at(last_hot + step); step *= 2) last_hot += step;
+  std::size_t cold = stop - 1;
+  while (cold - last_hot > 1) {
+    const std::size_t middle = last_hot + (cold - last_hot) / 2;
+    (hot_at(middle) ? last_hot : cold) = middle;
+  }
+  return cold;
+}
+
+bool GhostIndex::is_hot(std::uint64_t key, Recency::Count& newer) const noexcept {
+  bool hot = false;
+  return recency_.find(key, hot, newer) && hot;
+}
+
+std::uint64_t GhostIndex::distance(Recency::Count newer) const noexcept {
+  return 1 + newer.num_hot + static_cast<std::uint64_t>(newer.num_samples * sample_weight_ + 0.5);
 }
 
 void GhostIndex::count(std::uint64_t key, bool sampled, bool promoted) {
   bool hot = false;
   Recency::Count newer{};
   const bool known = recency_.find(key, hot, newer);
-  std::uint64_t distance = 0;
-  if (known) distance = 1 + newer.num_hot + static_cast<std::uint64_t>(std::llround(newer.num_samples / rate()));
   if (hot) {
-    ++num_hot_uses_;
-    hot_hits_->add(distance, 1);
+    hot_uses_ += 1;
+    hot_hits_->add(distance(newer), 1);
   } else if (sampled) {
     Part& part = (*parts_)[part_of(key, kNumParts)];
-    part.weight += 1 / rate();
-    if (known) part.hits.add(distance, 1 / rate());
+    part.weight += sample_weight_;
+    if (known) part.hits.add(distance(newer), sample_weight_);
   }
   // The use that makes a block hot is an ordinary one still: of a block that was not sampled its distance is not known.
   if (!hot && promoted) hot = recency_.count().num_hot < num_hot_max();
   if (hot || sampled) used_.push_back({key, hot});
+}
+
+// Let what was counted long ago weigh less.
+void GhostIndex::fade() {
+  if (!options_.window_blocks || uses_ < 2 * static_cast<double>(*options_.window_blocks)) return;
+  uses_ /= 2;
+  hot_uses_ /= 2;
+  hot_hits_->halve();
+  for (Part& part : *parts_) {
+    part.weight /= 2;
+    part.hits.halve();
+  }
 }
 
 void GhostIndex::touch_collected() {
@@ -173,12 +302,12 @@ void GhostIndex::make_room() {
   if (options_.span_blocks) {
     const double span = static_cast<double>(*options_.span_blocks);
     recency_.filter([&](const Recency::Item& item, Recency::Count newer) {
-      const bool beyond = newer.num_samples / rate() + newer.num_hot > span;
+      const bool beyond = newer.num_samples * sample_weight_ + newer.num_hot > span;
       return beyond && !item.hot ? Recency::Fate::kDrop : Recency::Fate::kKeep;
     });
   }
   while (recency_.count().num_samples > aim) {
-    threshold_ -= threshold_ / 8;
+    set_threshold(threshold_ - threshold_ / 8);
     recency_.filter([&](const Recency::Item& item, Recency::Count) {
       return item.hot || is_sampled(item.key) ? Recency::Fate::kKeep : Recency::Fate::kDrop;
     });
@@ -188,11 +317,12 @@ void GhostIndex::make_room() {
 // Set anew how many uses make a block hot, and let those go that have fallen below half of it. Between two reviews
 // counters only grow, so a hot block is always one whose counter says that it may be.
 void GhostIndex::review() {
-  if (num_recent_ >= kRecentMax) {
+  const std::uint64_t recent_max = options_.resolution_blocks == 0 ? kRecentMax : kRecentMax >> kTurnBits;
+  if (num_recent_ >= recent_max) {
     sketch_->halve();
     num_recent_ /= 2;
   }
-  next_review_ = std::min(num_recent_ + num_recent_ / 4, kRecentMax);
+  next_review_ = std::min(num_recent_ + num_recent_ / 4, recent_max);
   hot_from_ = std::max(kHotFromMin, static_cast<std::uint32_t>(options_.hot_share * static_cast<double>(num_recent_)));
   hot_from_ = std::min<std::uint32_t>(hot_from_, std::numeric_limits<std::uint16_t>::max());
   recency_.filter([&](const Recency::Item& item, Recency::Count) {
@@ -206,8 +336,7 @@ std::vector<HitRate> GhostIndex::curve(std::span<const std::uint64_t> capacities
   const std::lock_guard lock(mutex_);
   double weight = 0;
   for (const Part& part : *parts_) weight += part.weight;
-  const double num_blocks = static_cast<double>(num_blocks_);
-  const double num_others = static_cast<double>(num_blocks_ - num_hot_uses_);
+  const double others = uses_ - hot_uses_;
   std::vector<HitRate> rates;
   rates.reserve(capacities.size());
   for (const std::uint64_t capacity : capacities) {
@@ -225,11 +354,10 @@ std::vector<HitRate> GhostIndex::curve(std::span<const std::uint64_t> capacities
       squares += apart * apart;
     }
     const double error = weight == 0 ? 0 : std::sqrt(squares * kNumParts / (kNumParts - 1)) / weight;
-    if (num_blocks_ == 0) {
+    if (uses_ == 0) {
       rates.push_back({0, 0});
     } else {
-      rates.push_back(
-          {(hot_hits_->sum_to(capacity) + ratio * num_others) / num_blocks, error * num_others / num_blocks});
+      rates.push_back({(hot_hits_->sum_to(capacity) + ratio * others) / uses_, error * others / uses_});
     }
   }
   return rates;

@@ -7,6 +7,10 @@ namespace tiercel {
 
 namespace {
 
+constexpr std::size_t kWordBits = 64;
+
+std::uint64_t bit_of(std::size_t position) { return std::uint64_t{1} << (position % kWordBits); }
+
 // At most three quarters full.
 std::size_t num_slots_for(std::size_t num_keys) { return std::bit_ceil(num_keys + num_keys / 3 + 1); }
 
@@ -16,10 +20,12 @@ Recency::Recency(std::size_t num_keys_max)
     : mask_(num_slots_for(num_keys_max) - 1),
       entries_(mask_ + 1),
       key_at_(2 * num_keys_max),
-      sums_(key_at_.size() + 1) {}
+      words_(key_at_.size() / kWordBits + 1),
+      sums_(words_.size() + 1) {}
 
 std::size_t Recency::num_bytes() const noexcept {
-  return entries_.size() * sizeof(Entry) + (key_at_.size() + sums_.size()) * sizeof(std::uint64_t);
+  return entries_.size() * sizeof(Entry) + words_.size() * sizeof(Word) +
+         (key_at_.size() + sums_.size()) * sizeof(std::uint64_t);
 }
 
 // Where the key stands, or the free slot where it would. Keys are spread evenly already, in their low bits too.
@@ -29,14 +35,32 @@ std::size_t Recency::slot_of(std::uint64_t key) const noexcept {
   return slot;
 }
 
+void Recency::set(std::size_t position, bool hot) noexcept {
+  Word& word = words_[position / kWordBits];
+  (hot ? word.hot : word.samples) |= bit_of(position);
+  add(position, weight(hot));
+}
+
+void Recency::unset(std::size_t position, bool hot) noexcept {
+  Word& word = words_[position / kWordBits];
+  (hot ? word.hot : word.samples) &= ~bit_of(position);
+  add(position, ~weight(hot) + 1);
+}
+
 void Recency::add(std::size_t position, std::uint64_t amount) noexcept {
-  for (std::size_t node = position + 1; node < sums_.size(); node += node & (~node + 1)) sums_[node] += amount;
+  for (std::size_t node = position / kWordBits + 1; node < sums_.size(); node += node & (~node + 1)) {
+    sums_[node] += amount;
+  }
   total_ += amount;
 }
 
+// Of the positions up to this one.
 std::uint64_t Recency::sum_to(std::size_t position) const noexcept {
-  std::uint64_t sum = 0;
-  for (std::size_t node = position + 1; node != 0; node &= node - 1) sum += sums_[node];
+  const std::size_t last = position / kWordBits;
+  const std::uint64_t mask = bit_of(position) | (bit_of(position) - 1);
+  const auto count = [mask](std::uint64_t bits) { return static_cast<std::uint64_t>(std::popcount(bits & mask)); };
+  std::uint64_t sum = count(words_[last].samples) + (count(words_[last].hot) << 32);
+  for (std::size_t node = last; node != 0; node &= node - 1) sum += sums_[node];
   return sum;
 }
 
@@ -56,11 +80,11 @@ void Recency::use(std::uint64_t key, bool hot) {
   if (entry.key != 0) {
     hot = hot || entry.hot;
     key_at_[entry.position] = 0;
-    add(entry.position, ~weight(entry.hot) + 1);
+    unset(entry.position, entry.hot);
   }
   entry = {key, static_cast<std::uint32_t>(end_), hot};
   key_at_[end_] = key;
-  add(end_, weight(hot));
+  set(end_, hot);
   ++end_;
 }
 
@@ -84,18 +108,15 @@ void Recency::clear() { refill({}); }
 void Recency::refill(const std::vector<Item>& youngest_first) {
   std::fill(entries_.begin(), entries_.end(), Entry{});
   std::fill(key_at_.begin(), key_at_.end(), 0);
+  std::fill(words_.begin(), words_.end(), Word{});
   std::fill(sums_.begin(), sums_.end(), 0);
   total_ = 0;
   end_ = 0;
   for (auto item = youngest_first.rbegin(); item != youngest_first.rend(); ++item) {
     entries_[slot_of(item->key)] = {item->key, static_cast<std::uint32_t>(end_), item->hot};
     key_at_[end_] = item->key;
-    sums_[++end_] = weight(item->hot);
-    total_ += weight(item->hot);
-  }
-  for (std::size_t node = 1; node < sums_.size(); ++node) {
-    const std::size_t above = node + (node & (~node + 1));
-    if (above < sums_.size()) sums_[above] += sums_[node];
+    set(end_, item->hot);
+    ++end_;
   }
 }
 

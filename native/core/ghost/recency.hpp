@@ -1,8 +1,9 @@
 // The order in which a bounded set of keys was used last, and how many of them were used after a given one.
 //
-// A key stands at the position of its last use; a Fenwick tree counts the positions in use, so that counting those
-// behind one costs O(log). Positions only grow and are renumbered when they run out. Keys are 64 bits of a block's key,
-// never 0; each is an ordinary sample or hot, counted apart. Memory is fixed from the start. Not thread-safe.
+// A key stands at the position of its last use; a bit tells each position in use, and a Fenwick tree counts them by words
+// of 64, so that counting those behind one costs O(log) in few lines of memory. Positions only grow and are renumbered
+// when they run out. Keys are 64 bits of a block's key, never 0; each is an ordinary sample or hot, counted apart. Memory
+// is fixed from the start. Not thread-safe.
 #pragma once
 
 #include <cstddef>
@@ -54,7 +55,15 @@ class Recency {
     return {static_cast<std::uint32_t>(sum), static_cast<std::uint32_t>(sum >> 32)};
   }
 
+  // The positions in use among 64 that follow each other.
+  struct Word {
+    std::uint64_t samples = 0;
+    std::uint64_t hot = 0;
+  };
+
   std::size_t slot_of(std::uint64_t key) const noexcept;
+  void set(std::size_t position, bool hot) noexcept;
+  void unset(std::size_t position, bool hot) noexcept;
   void add(std::size_t position, std::uint64_t amount) noexcept;
   std::uint64_t sum_to(std::size_t position) const noexcept;
   void refill(const std::vector<Item>& youngest_first);
@@ -62,7 +71,8 @@ class Recency {
   std::size_t mask_;
   std::vector<Entry> entries_;         // open addressing; emptied only as a whole
   std::vector<std::uint64_t> key_at_;  // by position; 0: not in use
-  std::vector<std::uint64_t> sums_;    // the Fenwick tree, from 1
+  std::vector<Word> words_;            // by position / 64
+  std::vector<std::uint64_t> sums_;    // the Fenwick tree over words, from 1
   std::size_t end_ = 0;                // positions before it were given out
   std::uint64_t total_ = 0;
 };

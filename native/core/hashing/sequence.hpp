@@ -70,7 +70,9 @@ class Sequence {
   struct BlockRange {
     std::uint32_t start = 0;
     std::uint32_t stop = 0;
+    friend bool operator==(BlockRange, BlockRange) = default;
   };
+  BlockRange uncounted() const noexcept { return uncounted_.load(); }
   BlockRange exchange_uncounted(BlockRange range) noexcept { return uncounted_.exchange(range); }
 
   // Key of the block before `block`; the root for block 0. std::invalid_argument if block > num_blocks().

@@ -104,8 +104,8 @@ class CacheCore:
         return self._reporter.snapshot()
 
     def hit_curve(self, capacities_blocks: Iterable[int] | None = None) -> HitCurve:
-        """The hit rate that an LRU cache of each capacity would have had, from 1/64 to four times this one's. Raises ValueError
-        beyond that, or if `ghost_sample_rate` is 0."""
+        """The hit rate that an LRU cache of each capacity would have had of late, from an eighth to eight times this one's.
+        Raises ValueError beyond that, or if `ghost_sample_rate` is 0."""
         return self._assembly.control.hit_curve(capacities_blocks)
 
     def watch_blocks(self, num_changes: int) -> None:

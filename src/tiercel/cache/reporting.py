@@ -11,6 +11,7 @@ from tiercel.cache.assembly import Assembly
 from tiercel.cache.observing import TIER_NAMES
 from tiercel.config.messages import problem
 from tiercel.config.paths import expanded
+from tiercel.control.ghost import TIER_FACTORS
 from tiercel.index import EVICTION_AGE_BOUNDS_S
 from tiercel.telemetry.snapshot import (
     Activity,
@@ -18,12 +19,13 @@ from tiercel.telemetry.snapshot import (
     HistogramStatus,
     HitCurveStatus,
     StatusSnapshot,
+    TierCurveStatus,
     TierStatus,
 )
 from tiercel.telemetry.status import SOCKET_NAME, StatusServer
 from tiercel.tiers.base import TierName
 
-_CURVE_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
+_CURVE_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Capacities whose hit rate is told, as multiples of what all tiers hold; at most `control.ghost.SPAN`."""
 
 
@@ -117,6 +119,10 @@ class Reporter:
             errors=curve.errors,
             num_blocks=curve.num_blocks,
             sample_rate=curve.sample_rate,
+            tiers=tuple(
+                TierCurveStatus(tier=TIER_NAMES[tier], factors=TIER_FACTORS, shares=shares)
+                for tier, shares in control.tier_shares().items()
+            ),
         )
 
     def _outages(self) -> list[str]:

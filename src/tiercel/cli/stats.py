@@ -171,6 +171,9 @@ def _print_curve(curve: HitCurveStatus | None) -> None:
         points = zip(curve.factors, curve.hit_rates, curve.errors, strict=True)
         text = ", ".join(f"{factor:g}x {rate:.1%} ± {error:.1%}" for factor, rate, error in points)
         print_line(f"hit rate by capacity (LRU, {curve.num_blocks} blocks looked up): {text}")
+        for tier in curve.tiers:
+            shares = zip(tier.factors, tier.shares, strict=True)
+            print_line(f"served by {tier.tier} at its capacity times: " + ", ".join(f"{f:g}x {s:.1%}" for f, s in shares))
 
 
 def _print_times(label: str, seconds: HistogramStatus) -> None:

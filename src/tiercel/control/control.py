@@ -9,7 +9,7 @@ from tiercel.control.admission import BUDGET, DiskAdmission
 from tiercel.control.building import Attached, PlanBuilder
 from tiercel.control.changes import BlockChange, take_changes
 from tiercel.control.choosing import LoadChoice, QueuedBytes
-from tiercel.control.ghost import HitCurve, make_ghost, read_curve
+from tiercel.control.ghost import HitCurve, make_ghost, read_curve, read_tier_shares
 from tiercel.control.indexing import count_present, make_index
 from tiercel.control.operation import PENDING, Lookup, Operation
 from tiercel.control.outcomes import Outcomes
@@ -251,6 +251,10 @@ class Control:
     def hit_curve(self, capacities_blocks: Iterable[int] | None) -> HitCurve:
         """The hit rate by capacity; see `Cache.hit_curve`."""
         return read_curve(self._ghost, self.settings, capacities_blocks)
+
+    def tier_shares(self) -> dict[TierName, tuple[float, ...]]:
+        """What each tier would serve at other capacities; see `ghost.read_tier_shares`. Nothing without a ghost index."""
+        return {} if self._ghost is None else read_tier_shares(self._ghost, self.settings)
 
     def restore_blocks(
         self, tier: TierName, parents: NDArray[np.uint8], keys: NDArray[np.uint8], slots: Slots

@@ -60,9 +60,14 @@ _LOOKUPS = (
            "Share of a lookup's full blocks that are stored; lookups without a full block are left out.",
            "High is good. A drop of the whole distribution is eviction, one of its upper end new traffic."),
     Metric("tiercel_hit_curve_ratio", _G, ("capacity",), "ratio",
-           "Share of the blocks looked up since the start that an LRU cache of that many times the capacity of all tiers "
-           "would have had; without the blocks of a miss that was never stored.",
+           "Share of the blocks looked up of late that an LRU cache of that many times the capacity of all tiers would have "
+           "had; without the blocks of a miss that was never stored. Of late: the last two to four million, or two to four "
+           "times what the tiers hold if that is more; older lookups have faded.",
            "2x or 4x far above 1x: more capacity pays. 0.5x near 1x: less would do."),
+    Metric("tiercel_tier_hit_curve_ratio", _G, ("tier", "capacity"), "ratio",
+           "Share of the blocks looked up of late that a tier would have served if it had that many times its capacity, all "
+           "other tiers as they are (LRU). Under ssd_admission on_evict the disk's is the most it can be.",
+           "2x far above 1x: this is the tier to enlarge. 0.5x near 1x: it may be smaller."),
 )  # fmt: skip
 
 _TRANSFERS = (

@@ -133,6 +133,9 @@ def samples(snapshot: StatusSnapshot) -> Iterator[Sample]:
     if curve is not None and curve.num_blocks:
         for factor, rate in zip(curve.factors, curve.hit_rates, strict=True):
             yield "tiercel_hit_curve_ratio", (f"{factor:g}x",), rate
+        for told in curve.tiers:
+            for factor, share in zip(told.factors, told.shares, strict=True):
+                yield "tiercel_tier_hit_curve_ratio", (told.tier, f"{factor:g}x"), share
     for pool in snapshot.gpu_pools:
         states = {
             "used": pool.used_bytes,

@@ -82,14 +82,33 @@ class TierStatus(msgspec.Struct, frozen=True, kw_only=True):
     journal_bytes: Count = 0
 
 
+class TierCurveStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tier would serve at other capacities, all other tiers as they are.
+
+    Attributes:
+        tier: its name.
+        factors: capacities as multiples of what the tier holds.
+        shares: of the blocks looked up of late, those that the tier would have served, at each capacity.
+    """
+
+    tier: str
+    factors: tuple[float, ...]
+    shares: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.factors) != len(self.shares):
+            raise ValueError(f"{len(self.factors)} capacities and {len(self.shares)} shares: must be as many")
+
+
 class HitCurveStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The hit rate that an LRU cache would have had, by its capacity; see `Cache.hit_curve`.
+    """The hit rate that an LRU cache would have had of late, by its capacity; see `Cache.hit_curve`.
 
     Attributes:
         factors: capacities as multiples of what all tiers hold together.
         hit_rates: of each capacity; `errors` are their standard errors.
         num_blocks: blocks counted so far.
         sample_rate: share of blocks that is followed.
+        tiers: the same by tier, fastest first.
     """
 
     factors: tuple[float, ...]
@@ -97,6 +116,7 @@ class HitCurveStatus(msgspec.Struct, frozen=True, kw_only=True):
     errors: tuple[float, ...]
     num_blocks: Count
     sample_rate: float
+    tiers: tuple[TierCurveStatus, ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self.factors) == len(self.hit_rates) == len(self.errors):

@@ -90,12 +90,12 @@ class PolicySettings:
         measure="Hit rate of the requests that matter, with and without.",
     )
     ghost_sample_rate: float = setting(
-        0.01,
+        0.004,
         "Share of blocks that is followed, without their bytes, to tell the hit rate of other capacities; 0 follows none.",
         kind=Kind.NUMBER,
         unit="share",
         bounds=(0, 1),
-        measure="The curve's own error, against about 1 us a lookup; more blocks than 32,768 lower the rate by themselves.",
+        measure="The curve's own error, against at most 3 % of a lookup; tiers of more than 500K blocks lower the rate by themselves.",
     )
     load_policy: str = setting(
         "auto",
