@@ -51,8 +51,8 @@ void bind_ghost(nb::module_& module) {
           [](GhostIndex* ghost, double sample_rate, std::uint32_t num_samples_max, double hot_share,
              std::optional<std::uint64_t> span_blocks, std::optional<std::uint64_t> window_blocks,
              std::uint64_t resolution_blocks) {
-            new (ghost) GhostIndex(
-                {sample_rate, num_samples_max, hot_share, span_blocks, window_blocks, resolution_blocks});
+            new (ghost)
+                GhostIndex({sample_rate, num_samples_max, hot_share, span_blocks, window_blocks, resolution_blocks});
           },
           nb::kw_only(), nb::arg("sample_rate") = GhostOptions{}.sample_rate,
           nb::arg("num_samples_max") = GhostOptions{}.num_samples_max, nb::arg("hot_share") = GhostOptions{}.hot_share,

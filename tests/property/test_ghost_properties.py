@@ -82,3 +82,18 @@ def test_a_sample_tells_the_hit_rate_within_a_few_of_its_own_errors(number: int)
     assert stats.num_samples <= 1024
     exact = np.array(plain_curve(requests, capacities))
     assert np.all(np.abs(rates - exact) <= 5 * errors + 0.02), (rates, exact, errors)
+
+
+@seed(11)
+@settings(max_examples=5, deadline=None)
+@given(number=st.integers(0, 2**32 - 1))
+def test_a_coarse_ghost_tells_the_same_above_twice_its_resolution(number: int) -> None:
+    note(f"seed {number}")
+    requests = random_requests(np.random.default_rng(number), 3000, num_prompts=3)
+    capacities = [128, 256, 1024]
+    ghost = GhostIndex(sample_rate=1.0, num_samples_max=1 << 16, hot_share=0.02, resolution_blocks=64)
+    for sequence in sequences_of(requests):
+        ghost.observe(sequence)
+    rates, _ = ghost.curve(np.array(capacities, np.uint64))
+    assert ghost.stats().num_hot > 0, "else nothing was told coarsely"
+    assert rates == pytest.approx(plain_curve(requests, capacities), abs=0.02)

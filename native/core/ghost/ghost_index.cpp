@@ -140,8 +140,7 @@ void GhostIndex::collect_inserted(Sequence& sequence, std::size_t start, std::si
     for (const Key& key : keys) {
       const std::uint64_t bits = bits_of(key);
       const bool sampled = is_sampled(bits);
-      Recency::Count newer;
-      const bool hot = (sampled || sketch_->count(bits) >= hot_while) && is_hot(bits, newer);
+      const bool hot = (sampled || sketch_->count(bits) >= hot_while) && recency_.is_hot(bits);
       if (sampled || hot) used_.push_back({bits, hot});
     }
     block += keys.size();
@@ -168,10 +167,13 @@ bool GhostIndex::is_turn_to_sketch() noexcept {
 }
 
 void GhostIndex::sketch_uses(Sequence& sequence, std::size_t start, std::size_t hot_end, std::size_t stop) {
-  for (std::size_t block = start; block < stop; ++block) {
-    const std::uint64_t bits = bits_of(sequence, block);
-    const bool becomes_hot = sketch_->add(bits) >= hot_from_ && block >= hot_end;
-    if (becomes_hot && recency_.count().num_hot < num_hot_max()) used_.push_back({bits, true});
+  for (std::size_t block = start; block < stop;) {
+    for (const Key& key : sequence.stable_keys(block, stop)) {
+      const std::uint64_t bits = bits_of(key);
+      const bool becomes_hot = sketch_->add(bits) >= hot_from_ && block >= hot_end;
+      if (becomes_hot && recency_.count().num_hot < num_hot_max()) used_.push_back({bits, true});
+      ++block;
+    }
   }
   num_recent_ += stop - start;
 }
@@ -207,14 +209,15 @@ void GhostIndex::collect_sampled_uses(Sequence& sequence, std::size_t start, std
   }
 }
 
-// Count the hot blocks that the path begins with, and note those to touch that were not touched of late. What lies before
-// one that was touched of late was used as lately. Returns where they end.
+// Count the hot blocks that the path begins with, and note those to touch that were not touched of late. What lies
+// before one that was touched of late was used as lately. Returns where they end.
 std::size_t GhostIndex::collect_hot_uses(Sequence& sequence, std::size_t start, std::size_t stop) {
   const std::size_t end = find_hot_end(sequence, start, stop);
   std::size_t fresh_end = end;
   for (; fresh_end > start; --fresh_end) {
+    bool hot = false;
     Recency::Count newer;
-    if (!is_hot(bits_of(sequence, fresh_end - 1), newer)) continue;
+    if (!recency_.find(bits_of(sequence, fresh_end - 1), hot, newer) || !hot) continue;
     if (distance(newer) > options_.resolution_blocks) continue;
     hot_hits_->add(distance(newer), static_cast<double>(fresh_end - start));
     hot_uses_ += static_cast<double>(fresh_end - start);
@@ -228,12 +231,14 @@ std::size_t GhostIndex::collect_hot_uses(Sequence& sequence, std::size_t start, 
 }
 
 std::size_t GhostIndex::find_hot_end(Sequence& sequence, std::size_t start, std::size_t stop) const {
+  if (start == stop) return start;
+  const std::span<const Key> keys = sequence.stable_keys(start, stop);
   const auto hot_at = [&](std::size_t block) {
-    const std::uint64_t bits = bits_of(sequence, block);
-    Recency::Count newer;
-    return sketch_->count(bits) >= hot_from_ / 2 && is_hot(bits, newer);
+    const std::size_t at = block - start;
+    const std::uint64_t bits = at < keys.size() ? bits_of(keys[at]) : bits_of(sequence, block);
+    return sketch_->count(bits) >= hot_from_ / 2 && recency_.is_hot(bits);
   };
-  if (start == stop || !hot_at(start)) return start;
+  if (!hot_at(start)) return start;
   if (hot_at(stop - 1)) return stop;
   std::size_t last_hot = start;
   for (std::size_t step = 1; step < stop - 1 - last_hot && hot_at(last_hot + step); step *= 2) last_hot += step;
@@ -243,11 +248,6 @@ std::size_t GhostIndex::find_hot_end(Sequence& sequence, std::size_t start, std:
     (hot_at(middle) ? last_hot : cold) = middle;
   }
   return cold;
-}
-
-bool GhostIndex::is_hot(std::uint64_t key, Recency::Count& newer) const noexcept {
-  bool hot = false;
-  return recency_.find(key, hot, newer) && hot;
 }
 
 std::uint64_t GhostIndex::distance(Recency::Count newer) const noexcept {

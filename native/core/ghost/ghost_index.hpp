@@ -6,13 +6,13 @@
 // first by itself, and one pass serves every capacity. Blocks that take a large share of all uses would make a sample's
 // error large by being in it or not: they are found by a sketch of all uses and tracked exactly.
 //
-// A lookup's cost is kept small by `resolution_blocks`. Uses of a block are more than those of the blocks behind it, so hot
-// blocks come first on a path: where they end is found by bisection. Those used less than that distance ago are counted
-// without being touched again, and uses enter the sketch in one lookup of 32 only. A distance is then told up
+// A lookup's cost is kept small by `resolution_blocks`. Uses of a block are more than those of the blocks behind it, so
+// hot blocks come first on a path: where they end is found by bisection. Those used less than that distance ago are
+// counted without being touched again, and uses enter the sketch in one lookup of 32 only. A distance is then told up
 // to twice the resolution wrong, if it is no more than that itself.
 //
-// With `window_blocks` the figures fade: whenever twice as many blocks were counted, everything counted is halved, so that
-// they tell of the last one to two windows. Which block was used when is not forgotten with them.
+// With `window_blocks` the figures fade: whenever twice as many blocks were counted, everything counted is halved, so
+// that they tell of the last one to two windows. Which block was used when is not forgotten with them.
 //
 // Memory is fixed. When there are too many samples, those older than `span_blocks` go, and if that does not help the
 // threshold is lowered (fixed-size SHARDS). A use that was seen at a sampling rate weighs its inverse.
@@ -40,7 +40,7 @@ struct GhostOptions {
   double sample_rate = 0.01;  // share of blocks, (0, 1]; the rate to start with
   std::uint32_t num_samples_max = 32768;
   double hot_share = 0.0005;                 // blocks with more than this share of all uses are tracked exactly; (0, 1]
-  std::optional<std::uint64_t> span_blocks;    // no capacity above this is asked for
+  std::optional<std::uint64_t> span_blocks;  // no capacity above this is asked for
   std::optional<std::uint64_t> window_blocks;  // none: figures tell of everything since the start
   std::uint64_t resolution_blocks = 0;         // smallest distance to be told right; 0: all, with every use counted
 };
@@ -99,7 +99,6 @@ class GhostIndex {
   void collect_sampled_uses(Sequence& sequence, std::size_t start, std::size_t stop);
   std::size_t collect_hot_uses(Sequence& sequence, std::size_t start, std::size_t stop);
   std::size_t find_hot_end(Sequence& sequence, std::size_t start, std::size_t stop) const;
-  bool is_hot(std::uint64_t key, Recency::Count& newer) const noexcept;
   std::uint64_t distance(Recency::Count newer) const noexcept;
   void fade();
   void collect_inserted(Sequence& sequence, std::size_t start, std::size_t stop);
@@ -116,7 +115,7 @@ class GhostIndex {
   std::unique_ptr<std::array<Part, kNumParts>> parts_;
   std::unique_ptr<DistanceHistogram> hot_hits_;
   std::uint64_t threshold_;
-  double sample_weight_;  // blocks that a sample stands for
+  double sample_weight_;           // blocks that a sample stands for
   std::uint64_t num_blocks_ = 0;   // ever
   double uses_ = 0;                // of all blocks in the window
   double hot_uses_ = 0;            // of hot ones

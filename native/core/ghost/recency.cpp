@@ -64,6 +64,11 @@ std::uint64_t Recency::sum_to(std::size_t position) const noexcept {
   return sum;
 }
 
+bool Recency::is_hot(std::uint64_t key) const noexcept {
+  const Entry& entry = entries_[slot_of(key)];
+  return entry.key != 0 && entry.hot;
+}
+
 bool Recency::find(std::uint64_t key, bool& hot, Count& newer) const noexcept {
   const Entry& entry = entries_[slot_of(key)];
   if (entry.key == 0) return false;

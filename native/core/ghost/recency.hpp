@@ -1,9 +1,9 @@
 // The order in which a bounded set of keys was used last, and how many of them were used after a given one.
 //
-// A key stands at the position of its last use; a bit tells each position in use, and a Fenwick tree counts them by words
-// of 64, so that counting those behind one costs O(log) in few lines of memory. Positions only grow and are renumbered
-// when they run out. Keys are 64 bits of a block's key, never 0; each is an ordinary sample or hot, counted apart. Memory
-// is fixed from the start. Not thread-safe.
+// A key stands at the position of its last use; a bit tells each position in use, and a Fenwick tree counts them by
+// words of 64, so that counting those behind one costs O(log) in few lines of memory. Positions only grow and are
+// renumbered when they run out. Keys are 64 bits of a block's key, never 0; each is an ordinary sample or hot, counted
+// apart. Memory is fixed from the start. Not thread-safe.
 #pragma once
 
 #include <cstddef>
@@ -32,6 +32,8 @@ class Recency {
   Count count() const noexcept { return split(total_); }
   std::size_t num_bytes() const noexcept;
 
+  // Whether the key is there and hot.
+  bool is_hot(std::uint64_t key) const noexcept;
   // How many keys were used after this one; nothing if the key is not there. hot: whether it is a hot one.
   bool find(std::uint64_t key, bool& hot, Count& newer) const noexcept;
 

@@ -17,6 +17,7 @@ record = App(name="record", help="Look at recordings of lookups and stores.")
 
 # Named by path and with their help here, so that `tiercel --help` imports none of them.
 app.command("tiercel.cli.stats:stats", help="Show how a running cache is doing, or what a cold cache directory holds.")
+app.command("tiercel.cli.top:top", help="Show a running cache live: tiers, bandwidths, queues, other capacities.")
 app.command(
     "tiercel.cli.ls:ls", help="List what lies in cache directories: models, blocks, bytes, age, and who uses it."
 )

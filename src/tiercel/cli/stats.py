@@ -25,7 +25,7 @@ from tiercel.telemetry.snapshot import (
     TierStatus,
     TransferStatus,
 )
-from tiercel.telemetry.status import SOCKET_NAME, read_status, runtime_directory
+from tiercel.telemetry.status import SOCKET_NAME, find_running, read_status
 
 _COUNTERS = {
     "throttled": "throttled",
@@ -76,8 +76,7 @@ def _answering(sockets: Iterable[Path]) -> list[StatusSnapshot]:
 
 
 def _running_snapshots() -> list[StatusSnapshot]:
-    directory = runtime_directory()
-    snapshots = _answering(sorted(directory.glob("*.sock"))) if directory.is_dir() else []
+    snapshots = list(find_running().values())
     if not snapshots:
         raise StatusError("no cache of this user is running; name a cache directory to see what it holds")
     return snapshots
@@ -173,7 +172,9 @@ def _print_curve(curve: HitCurveStatus | None) -> None:
         print_line(f"hit rate by capacity (LRU, {curve.num_blocks} blocks looked up): {text}")
         for tier in curve.tiers:
             shares = zip(tier.factors, tier.shares, strict=True)
-            print_line(f"served by {tier.tier} at its capacity times: " + ", ".join(f"{f:g}x {s:.1%}" for f, s in shares))
+            print_line(
+                f"served by {tier.tier} at its capacity times: " + ", ".join(f"{f:g}x {s:.1%}" for f, s in shares)
+            )
 
 
 def _print_times(label: str, seconds: HistogramStatus) -> None:

@@ -25,7 +25,7 @@ megabyte at most and a lookup meets little of it."""
 
 _HOT_SHARE = 0.0005
 _RESOLUTION = 16
-"""Hit rates are told from a capacity of a sixteenth of all tiers up, twice that at the latest; below, a lookup would cost more."""
+"""Distances below a sixteenth of all tiers' capacity may be told up to twice as long; to know them would cost a lookup more."""
 
 _DEFAULT_FACTORS = (0.125, 0.25, 0.5, 1, 2, 4, SPAN)
 

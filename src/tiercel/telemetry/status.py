@@ -138,6 +138,23 @@ def read_status(target: Path | str | int, *, timeout_s: float = 2.0, runtime: Pa
         ) from error
 
 
+def find_running(runtime: Path | None = None, *, timeout_s: float = 2.0) -> dict[Path, StatusSnapshot]:
+    """Ask every cache of this user that is found by pid; what a killed process left behind is passed over.
+
+    Args:
+        runtime: directory of the sockets; by default `runtime_directory()`.
+        timeout_s: longest wait for each step of each conversation.
+
+    Returns:
+        The state of each cache that answered, by its socket.
+    """
+    found: dict[Path, StatusSnapshot] = {}
+    for path in sorted((runtime_directory() if runtime is None else runtime).glob("*.sock")):
+        with suppress(StatusError):
+            found[path] = read_status(path, timeout_s=timeout_s)
+    return found
+
+
 def _receive(connection: socket.socket) -> bytes:
     chunks: list[bytes] = []
     num_bytes = 0

@@ -95,7 +95,7 @@ class PolicySettings:
         kind=Kind.NUMBER,
         unit="share",
         bounds=(0, 1),
-        measure="The curve's own error, against at most 3 % of a lookup; tiers of more than 500K blocks lower the rate by themselves.",
+        measure="The curve's own error, against about 3 % of a lookup; above 500K blocks the rate falls by itself.",
     )
     load_policy: str = setting(
         "auto",
