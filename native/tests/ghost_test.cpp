@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <stdexcept>
 #include <thread>
 #include <vector>
@@ -111,23 +112,54 @@ TEST(many_threads_may_look_up_store_and_read_the_curve_of_shared_sequences) {
     sequences.push_back(random_prompt(random));
     num_blocks += sequences.back()->num_blocks();
   }
-  GhostIndex ghost({.sample_rate = 0.5, .num_samples_max = 256, .hot_share = 0.01, .span_blocks = {}});
-  {
-    std::vector<std::jthread> threads;
-    for (int number = 0; number < 4; ++number) {
-      threads.emplace_back([&] {
-        const std::vector<std::uint64_t> capacities{1, 100};
-        for (const auto& sequence : sequences) {
-          ghost.observe_hashed(*sequence, sequence->num_blocks());
-          ghost.insert(*sequence, sequence->num_blocks());
-          ghost.curve(capacities);
-        }
-      });
+  for (const std::uint64_t resolution : {0, 64}) {
+    GhostIndex ghost({.sample_rate = 0.5,
+                      .num_samples_max = 256,
+                      .hot_share = 0.01,
+                      .span_blocks = {},
+                      .window_blocks = 100,
+                      .resolution_blocks = resolution});
+    {
+      std::vector<std::jthread> threads;
+      for (int number = 0; number < 4; ++number) {
+        threads.emplace_back([&] {
+          const std::vector<std::uint64_t> capacities{1, 100};
+          for (const auto& sequence : sequences) {
+            ghost.observe_hashed(*sequence, sequence->num_blocks());
+            ghost.insert(*sequence, sequence->num_blocks());
+            ghost.curve(capacities);
+          }
+        });
+      }
     }
+    // Each thread counts every block, but what is not hashed yet when two look at it at once is counted once.
+    CHECK(ghost.stats().num_blocks >= num_blocks);
+    CHECK(ghost.stats().num_blocks <= 4 * num_blocks);
   }
-  // Each thread counts every block, but what is not hashed yet when two look at it at once is counted once.
-  CHECK(ghost.stats().num_blocks >= num_blocks);
-  CHECK(ghost.stats().num_blocks <= 4 * num_blocks);
+}
+
+// A conversation grows behind one of two beginnings, both hot; the coarse ghost must find where hot blocks end.
+TEST(a_coarse_ghost_agrees_with_the_lru_stack_from_twice_its_resolution_on) {
+  Random random(testing::seed());
+  GhostIndex ghost(
+      {.sample_rate = 1, .num_samples_max = 1 << 16, .hot_share = 0.01, .span_blocks = {}, .resolution_blocks = 32});
+  LruStack stack;
+  for (int request = 0; request < 2000; ++request) {
+    std::vector<std::int32_t> tokens;
+    const auto beginning = static_cast<std::int32_t>(1 + random.below(2));
+    for (std::int32_t token = 0; token < 10; ++token) tokens.push_back(beginning * 100 + token);
+    for (int token = 0; token < 8; ++token) tokens.push_back(static_cast<std::int32_t>(1000 + random.below(2)));
+    Sequence sequence(kRoot, kTokensPerBlock);
+    sequence.extend(std::span<const std::int32_t>(tokens));
+    ghost.observe(sequence, sequence.num_blocks());
+    stack.look_up(sequence);
+  }
+  CHECK(ghost.stats().num_hot >= 10);
+  const std::vector<std::uint64_t> capacities{64, 128, 256, 1024};
+  const std::vector<HitRate> rates = ghost.curve(capacities);
+  for (std::size_t number = 0; number < capacities.size(); ++number) {
+    CHECK(std::abs(rates[number].rate - stack.hit_rate(capacities[number])) < 0.03);
+  }
 }
 
 TEST(an_option_out_of_range_is_refused) {
@@ -135,6 +167,7 @@ TEST(an_option_out_of_range_is_refused) {
   CHECK_THROWS(std::invalid_argument, GhostIndex({1, 63, 0.1, {}}));
   CHECK_THROWS(std::invalid_argument, GhostIndex({1, 4096, 1.5, {}}));
   CHECK_THROWS(std::invalid_argument, GhostIndex({1, 4096, 0.1, 0}));
+  CHECK_THROWS(std::invalid_argument, GhostIndex({1, 4096, 0.1, {}, 0}));
 }
 
 }  // namespace

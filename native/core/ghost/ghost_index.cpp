@@ -194,7 +194,9 @@ void GhostIndex::collect_every_use(Sequence& sequence, std::size_t start, std::s
   num_recent_ += stop - start;
 }
 
+// Samples lie anywhere in the table, so all of a lookup are fetched at once before the first is waited for.
 void GhostIndex::collect_sampled_uses(Sequence& sequence, std::size_t start, std::size_t stop) {
+  sampled_.clear();
   for (std::size_t block = start; block < stop;) {
     std::span<const Key> keys = sequence.stable_keys(block, stop);
     block += keys.size();
@@ -203,10 +205,14 @@ void GhostIndex::collect_sampled_uses(Sequence& sequence, std::size_t start, std
       keys = keys.subspan(group.size());
       if (!is_sampled(least_of(group))) continue;  // without a branch for each key
       for (const Key& key : group) {
-        if (const std::uint64_t bits = bits_of(key); is_sampled(bits)) count(bits, true, false);
+        const std::uint64_t bits = bits_of(key);
+        if (!is_sampled(bits)) continue;
+        recency_.fetch(bits);
+        sampled_.push_back(bits);
       }
     }
   }
+  for (const std::uint64_t bits : sampled_) count(bits, true, false);
 }
 
 // Count the hot blocks that the path begins with, and note those to touch that were not touched of late. What lies
@@ -368,7 +374,7 @@ GhostStats GhostIndex::stats() const {
   const Recency::Count count = recency_.count();
   const std::size_t num_bytes = sizeof(*this) + recency_.num_bytes() + sizeof(UseSketch) +
                                 sizeof(*parts_->data()) * kNumParts + sizeof(DistanceHistogram) +
-                                used_.capacity() * sizeof(Use);
+                                used_.capacity() * sizeof(Use) + sampled_.capacity() * sizeof(std::uint64_t);
   return {num_blocks_, rate(), count.num_samples, count.num_hot, num_bytes};
 }
 

@@ -41,8 +41,8 @@ struct GhostOptions {
   std::uint32_t num_samples_max = 32768;
   double hot_share = 0.0005;                 // blocks with more than this share of all uses are tracked exactly; (0, 1]
   std::optional<std::uint64_t> span_blocks;  // no capacity above this is asked for
-  std::optional<std::uint64_t> window_blocks;  // none: figures tell of everything since the start
-  std::uint64_t resolution_blocks = 0;         // smallest distance to be told right; 0: all, with every use counted
+  std::optional<std::uint64_t> window_blocks = std::nullopt;  // none: figures tell of everything since the start
+  std::uint64_t resolution_blocks = 0;  // smallest distance to be told right; 0: all, with every use counted
 };
 
 struct GhostStats {
@@ -115,15 +115,16 @@ class GhostIndex {
   std::unique_ptr<std::array<Part, kNumParts>> parts_;
   std::unique_ptr<DistanceHistogram> hot_hits_;
   std::uint64_t threshold_;
-  double sample_weight_;           // blocks that a sample stands for
-  std::uint64_t num_blocks_ = 0;   // ever
-  double uses_ = 0;                // of all blocks in the window
-  double hot_uses_ = 0;            // of hot ones
-  std::uint64_t turn_ = 0;         // decides which lookups enter the sketch
-  std::uint64_t num_recent_ = 0;   // uses in the sketch
-  std::uint64_t next_review_ = 0;  // when there are so many
-  std::uint32_t hot_from_ = 0;     // uses in the sketch that make a block hot; half of them keep it so
-  std::vector<Use> used_;          // of the lookup at hand, root first
+  double sample_weight_;                // blocks that a sample stands for
+  std::uint64_t num_blocks_ = 0;        // ever
+  double uses_ = 0;                     // of all blocks in the window
+  double hot_uses_ = 0;                 // of hot ones
+  std::uint64_t turn_ = 0;              // decides which lookups enter the sketch
+  std::uint64_t num_recent_ = 0;        // uses in the sketch
+  std::uint64_t next_review_ = 0;       // when there are so many
+  std::uint32_t hot_from_ = 0;          // uses in the sketch that make a block hot; half of them keep it so
+  std::vector<Use> used_;               // of the lookup at hand, root first
+  std::vector<std::uint64_t> sampled_;  // of the lookup at hand
 };
 
 }  // namespace tiercel

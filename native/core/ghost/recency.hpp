@@ -11,6 +11,8 @@
 #include <functional>
 #include <vector>
 
+#include "index/prefetch.hpp"
+
 namespace tiercel {
 
 class Recency {
@@ -31,6 +33,9 @@ class Recency {
 
   Count count() const noexcept { return split(total_); }
   std::size_t num_bytes() const noexcept;
+
+  // Have where a key stands at hand soon.
+  void fetch(std::uint64_t key) const noexcept { prefetch(&entries_[key & mask_]); }
 
   // Whether the key is there and hot.
   bool is_hot(std::uint64_t key) const noexcept;
