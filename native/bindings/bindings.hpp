@@ -13,5 +13,6 @@ void bind_ghost(nanobind::module_& module);
 void bind_disk(nanobind::module_& module);
 void bind_cuda(nanobind::module_& module);
 void bind_telemetry(nanobind::module_& module);
+void bind_traces(nanobind::module_& module);
 
 }  // namespace tiercel::bindings

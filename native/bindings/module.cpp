@@ -14,4 +14,5 @@ NB_MODULE(_native, module) {
   tiercel::bindings::bind_disk(module);
   tiercel::bindings::bind_cuda(module);
   tiercel::bindings::bind_telemetry(module);
+  tiercel::bindings::bind_traces(module);
 }

@@ -659,3 +659,27 @@ class Journal:
 
 def replay_journal(directory: str, *, num_slots: int) -> Recovered:
     """What `recover` would return, without changing anything; for looking at a cache."""
+
+# ── traces (native/core/traces) ──────────────────────────────────────────────────────────────────────────────────────
+@final
+class TraceTree:
+    """The blocks of a request trace, numbered while it is read. Not thread-safe. 20 to 40 bytes a different block."""
+
+    def __init__(self) -> None: ...
+    def add(self, names: NDArray[np.uint64], scope: int = 0) -> int:
+        """Walk a path from its first block on and add what is new of it; return its deepest block, -1 for none. Names mean the
+        same only within one scope and below the same parent."""
+    @property
+    def num_blocks(self) -> int: ...
+    @property
+    def memory_bytes(self) -> int: ...
+    def parents(self) -> NDArray[np.int32]:
+        """Of each block its parent, -1 for a first one; a copy."""
+
+# Of finished trees, in which parents come before children; ValueError where they do not, or a leaf is none of the tree's.
+def trace_depths(parents: NDArray[np.int32]) -> NDArray[np.int32]: ...
+def trace_first_uses(parents: NDArray[np.int32], leaves: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Of each block the first request whose path holds it; len(leaves) if none does."""
+
+def trace_paths(parents: NDArray[np.int32], depths: NDArray[np.int32], leaves: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The paths of the leaves one behind the other, each from its first block on."""

@@ -11,6 +11,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from tiercel._native import trace_depths, trace_first_uses, trace_paths
+
 NO_BLOCK = -1
 """Parent of a sequence's first block; leaf of a request without a block."""
 NO_REQUEST = -1
@@ -60,6 +62,16 @@ class Trace:
         return len(self.parents)
 
     @property
+    def num_sessions(self) -> int:
+        """Different sessions."""
+        return len(np.unique(self.sessions[self.sessions != NO_SESSION]))
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests that wait for another one's end."""
+        return int(np.count_nonzero(self.after != NO_REQUEST))
+
+    @property
     def span_s(self) -> float:
         """Seconds from the first arrival to the last."""
         return float(self.arrivals_s[-1]) if len(self.arrivals_s) else 0.0
@@ -67,36 +79,39 @@ class Trace:
     @cached_property
     def depths(self) -> NDArray[np.int32]:
         """int32[num_blocks]: blocks before each block in its sequence."""
-        starts = self._run_starts
-        depths = np.arange(self.num_blocks, dtype=np.int32) - starts
-        # A run hangs below a block of an earlier run, whose own depth is known by then.
-        for start in np.unique(starts).tolist():
-            parent = int(self.parents[start])
-            if parent != NO_BLOCK:
-                stop = int(self._run_stops[start])
-                depths[start:stop] += depths[parent] + 1
-        return depths
+        return trace_depths(self.parents)
 
     @property
     def num_references(self) -> int:
         """Blocks of all requests together."""
-        held = self.leaves[self.leaves != NO_BLOCK]
-        return int(self.depths[held].sum()) + len(held)
+        return int(self.num_blocks_named.sum())
+
+    @cached_property
+    def num_blocks_named(self) -> NDArray[np.int64]:
+        """int64[num_requests]: blocks that the trace names for each request."""
+        named = np.zeros(self.num_requests, np.int64)
+        held = self.leaves != NO_BLOCK
+        named[held] = self.depths[self.leaves[held]].astype(np.int64) + 1
+        return named
+
+    @cached_property
+    def first_uses(self) -> NDArray[np.int32]:
+        """int32[num_blocks]: the first request that has each block; `num_requests` for a block that none has."""
+        return trace_first_uses(self.parents, self.leaves)
+
+    @cached_property
+    def num_blocks_seen(self) -> NDArray[np.int64]:
+        """int64[num_requests]: leading blocks of each request that an earlier one has: what a cache without end hits."""
+        new = np.bincount(self.first_uses, minlength=self.num_requests + 1)[: self.num_requests]
+        return self.num_blocks_named - new
 
     def num_blocks_of(self, request: int) -> int:
         """Blocks that the trace names for a request."""
-        leaf = int(self.leaves[request])
-        return 0 if leaf == NO_BLOCK else int(self.depths[leaf]) + 1
+        return int(self.num_blocks_named[request])
 
     def path(self, request: int) -> NDArray[np.int32]:
         """Return the blocks of a request, its first one first."""
-        parts: list[NDArray[np.int32]] = []
-        block = int(self.leaves[request])
-        while block != NO_BLOCK:
-            start = int(self._run_starts[block])
-            parts.append(np.arange(start, block + 1, dtype=np.int32))
-            block = int(self.parents[start])
-        return np.concatenate(parts[::-1]) if parts else np.empty(0, np.int32)
+        return trace_paths(self.parents, self.depths, self.leaves[request : request + 1])
 
     def paths(self) -> Iterator[NDArray[np.int32]]:
         """Yield the blocks of each request, in order of arrival."""
@@ -115,26 +130,9 @@ class Trace:
 
     def without_partial_blocks(self) -> "Trace":
         """Return the trace with the full blocks of each prompt only: those that a cache can hold."""
-        full = self.input_tokens // self.tokens_per_block
+        excess = self.num_blocks_named - self.input_tokens // self.tokens_per_block
         leaves = self.leaves.copy()
-        for request in np.flatnonzero(self._named() > full).tolist():
-            count = int(full[request])
-            leaves[request] = self.path(request)[count - 1] if count else NO_BLOCK
+        while len(cut := np.flatnonzero(excess > 0)):
+            leaves[cut] = self.parents[leaves[cut]]
+            excess[cut] -= 1
         return replace(self, leaves=leaves)
-
-    def _named(self) -> NDArray[np.int64]:
-        named = np.zeros(self.num_requests, np.int64)
-        held = self.leaves != NO_BLOCK
-        named[held] = self.depths[self.leaves[held]] + 1
-        return named
-
-    @cached_property
-    def _run_starts(self) -> NDArray[np.int32]:
-        """Of each block, the first one of the consecutively numbered chain that it ends or continues."""
-        numbers = np.arange(self.num_blocks, dtype=np.int32)
-        return np.maximum.accumulate(np.where(self.parents == numbers - 1, 0, numbers)) if len(numbers) else numbers
-
-    @cached_property
-    def _run_stops(self) -> dict[int, int]:
-        starts = np.unique(self._run_starts)
-        return dict(zip(starts.tolist(), [*starts[1:].tolist(), self.num_blocks], strict=True))
