@@ -14,6 +14,7 @@ app = App(
 )
 config = App(name="config", help="Explain settings, and print their schema.")
 record = App(name="record", help="Look at recordings of lookups and stores.")
+trace = App(name="trace", help="Look at traces of requests, and convert them.")
 
 # Named by path and with their help here, so that `tiercel --help` imports none of them.
 app.command("tiercel.cli.stats:stats", help="Show how a running cache is doing, or what a cold cache directory holds.")
@@ -32,3 +33,8 @@ config.command("tiercel.cli.config:schema", help="Print the JSON Schema of setti
 app.command(config)
 record.command("tiercel.cli.record:info", help="Show what a recording holds: events, span and hit rate.")
 app.command(record)
+trace.command(
+    "tiercel.cli.trace:info", help="Show what traces hold: requests, tokens, blocks, what they share, sessions."
+)
+trace.command("tiercel.cli.trace:convert", help="Write a trace in another format, and say what that loses.")
+app.command(trace)
