@@ -86,13 +86,13 @@ class Source:
         for number, line in self.lines():
             try:
                 yield number, decoder.decode(line)
-            except msgspec.ValidationError as error:
-                raise self.invalid(number, error, line) from error
             except msgspec.DecodeError as error:
+                if (fault := _json_fault(line)) is None:
+                    raise self.invalid(number, error, line) from error
                 if line[-1:] != b"\n":
                     self.notes.append(f"line {number}, the last one, is torn and was left out")
                     return
-                raise self.wrong(number, f"is no JSON ({error}); correct or remove the line") from error
+                raise self.wrong(number, f"is no JSON ({fault}); correct or remove the line") from error
 
     def document(self, kind: type[Row]) -> Row:
         """Return the one JSON value that the whole file is, checked against `kind`."""
@@ -105,10 +105,10 @@ class Source:
             raise FormatError(f"{self.path} is one JSON value of more than {DOCUMENT_BYTES_MAX} bytes; split it")
         try:
             return msgspec.json.decode(data, type=kind)
-        except msgspec.ValidationError as error:
-            raise self.invalid(None, error, data) from error
         except msgspec.DecodeError as error:
-            raise self.wrong(None, f"is no JSON ({error}); is it whole?") from error
+            if (fault := _json_fault(data)) is None:
+                raise self.invalid(None, error, data) from error
+            raise self.wrong(None, f"is no JSON ({fault}); is it whole?") from error
 
     def table(self, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, str]]]:
         """Yield the cells of each row of a CSV file, with the line's number.
@@ -136,7 +136,7 @@ class Source:
         what = f", {key} = {self._shown(value)}:" if key else ""
         return FormatError(f"{place}{what} {reason} (read as {self.format})")
 
-    def invalid(self, line: int | None, error: msgspec.ValidationError, raw: bytes) -> FormatError:
+    def invalid(self, line: int | None, error: msgspec.DecodeError, raw: bytes) -> FormatError:
         """Make the error of a row that is JSON, but not of the format."""
         reason, _, path = str(error).partition(" - at `$")
         keys = re.findall(r"[^.\[\]]+", path.rstrip("`"))
@@ -186,6 +186,15 @@ class Source:
             return f"({type(value).__name__}, not shown)"
         text = repr(value)
         return text if len(text) <= _VALUE_CHARACTERS_MAX else f"{text[:_VALUE_CHARACTERS_MAX]}..."
+
+
+def _json_fault(data: bytes) -> msgspec.DecodeError | None:
+    """Say why bytes are no JSON; None if they are, and only not what was expected."""
+    try:
+        msgspec.json.decode(data)
+    except msgspec.DecodeError as fault:
+        return fault
+    return None
 
 
 def _cells(line: bytes) -> list[str]:

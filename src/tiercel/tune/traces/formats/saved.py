@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,15 @@ _ARRAYS = {
     "delays_s": "float64",
 }
 _ABOUT = "about"
+_DAMAGE = (
+    ValueError,
+    KeyError,
+    EOFError,
+    NotImplementedError,  # what a damaged archive says of its compression
+    zipfile.BadZipFile,
+    zlib.error,
+    msgspec.DecodeError,
+)
 
 
 class SavedAbout(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +55,7 @@ def read(source: Source, options: ReadOptions) -> Trace:
         with source.path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             about = msgspec.json.decode(bytes(archive[_ABOUT]), type=SavedAbout)
             arrays = {name: np.ascontiguousarray(archive[name]) for name in _ARRAYS}
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, msgspec.DecodeError) as error:
+    except _DAMAGE as error:
         raise FormatError(f"{source.path} is no trace that Tiercel wrote, or damaged: {error}") from error
     if about.version != VERSION:
         raise FormatError(f"{source.path} is a trace of version {about.version}; this version reads {VERSION}")
