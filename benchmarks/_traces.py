@@ -1,11 +1,10 @@
 """The request traces that benchmarks replay: Mooncake's of FAST'25, which are not part of this repository.
 
-A trace is a list of requests, each the ids of its blocks of 512 tokens, root first. Every id has one parent, so equal
-ids mean equal prefixes and a sequence whose tokens are the ids has keys with the same property.
+A trace is a list of requests, each the numbers of its blocks of 512 tokens, root first. Every block has one parent, so equal
+numbers mean equal prefixes and a sequence whose tokens are the numbers has keys with the same property.
 """
 
 import argparse
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiercel._native import Sequence
+from tiercel.tune import traces as tune
 
 TRACE_FILES = {"conversation": "conversation_trace.jsonl", "synthetic": "synthetic_trace.jsonl"}
 TOKENS_PER_BLOCK = 512
@@ -43,7 +43,7 @@ class Trace:
         return 1 + max(int(request.max()) for request in self.requests)
 
     def sequences(self) -> list[Sequence]:
-        """One sequence a request, its keys hashed on first use: one token a block, the block's id."""
+        """One sequence a request, its keys hashed on first use: one token a block, the block's number."""
         return [Sequence(bytes(16), 1, request) for request in self.requests]
 
 
@@ -66,7 +66,6 @@ def find_traces(folder: Path, names: Iterable[str] = TRACE_FILES) -> list[Trace]
 
 
 def read_trace(name: str, path: Path) -> Trace:
-    """Read Mooncake's format: one JSON object a line with `timestamp` in ms and `hash_ids`."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    requests = [np.asarray(row["hash_ids"], np.int32) for row in rows]
-    return Trace(name, requests, [row["timestamp"] / 1e3 for row in rows])
+    """Read a file of any format that Tiercel reads."""
+    trace = tune.read_trace(path)
+    return Trace(name, list(trace.paths()), trace.arrivals_s.tolist())

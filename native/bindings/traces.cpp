@@ -27,6 +27,23 @@ Blocks to_array(std::vector<std::int32_t> values) {
   return Blocks(numbers->data(), {numbers->size()}, owner);
 }
 
+// Readers have names as lists of Python's integers; through numpy they cost several times as much. A negative one is
+// taken as its two's complement. OverflowError beyond 64 bits.
+std::vector<std::uint64_t> to_names(const nb::list& given) {
+  std::vector<std::uint64_t> names(given.size());
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    PyObject* item = PyList_GET_ITEM(given.ptr(), static_cast<Py_ssize_t>(i));
+    names[i] = PyLong_AsUnsignedLongLong(item);
+    if (names[i] == static_cast<std::uint64_t>(-1) && PyErr_Occurred()) {
+      if (!PyErr_ExceptionMatches(PyExc_OverflowError)) throw nb::python_error();
+      PyErr_Clear();
+      names[i] = static_cast<std::uint64_t>(PyLong_AsLongLong(item));
+      if (names[i] == static_cast<std::uint64_t>(-1) && PyErr_Occurred()) throw nb::python_error();
+    }
+  }
+  return names;
+}
+
 template <typename Work>
 Blocks without_gil(std::size_t size, Work work) {
   std::vector<std::int32_t> values;
@@ -42,6 +59,10 @@ Blocks without_gil(std::size_t size, Work work) {
 void bind_traces(nb::module_& module) {
   nb::class_<TraceTree>(module, "TraceTree", nb::is_final())
       .def(nb::init<>())
+      .def(
+          "add",
+          [](TraceTree& self, const nb::list& names, std::int32_t scope) { return self.add(to_names(names), scope); },
+          nb::arg("names"), nb::arg("scope") = 0)
       .def(
           "add",
           [](TraceTree& self, const Vector<std::uint64_t>& names, std::int32_t scope) {

@@ -666,9 +666,10 @@ class TraceTree:
     """The blocks of a request trace, numbered while it is read. Not thread-safe. 20 to 40 bytes a different block."""
 
     def __init__(self) -> None: ...
-    def add(self, names: NDArray[np.uint64], scope: int = 0) -> int:
+    def add(self, names: list[int] | NDArray[np.uint64], scope: int = 0) -> int:
         """Walk a path from its first block on and add what is new of it; return its deepest block, -1 for none. Names mean the
-        same only within one scope and below the same parent."""
+        same only within one scope and below the same parent. A list's are read as they are, without numpy, a negative one as
+        its two's complement; OverflowError beyond 64 bits, and nothing is added."""
     @property
     def num_blocks(self) -> int: ...
     @property

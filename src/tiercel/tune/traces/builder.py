@@ -65,7 +65,8 @@ class TraceBuilder:
         Raises:
             OverflowError: a name has more than 64 bits; nothing is added.
         """
-        leaf = self._tree.add(as_names(blocks), self._scopes.setdefault(scope, len(self._scopes)))
+        names = blocks if type(blocks) is list else as_names(blocks)
+        leaf = self._tree.add(names, self._scopes.setdefault(scope, len(self._scopes)))
         if after != NO_REQUEST:
             arrival_s = max(arrival_s, self._arrivals_s[after])
         self._leaves.append(leaf)

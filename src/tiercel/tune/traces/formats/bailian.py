@@ -42,8 +42,9 @@ def read(source: Source, options: ReadOptions) -> Trace:
         num_orphans += not is_root and row.parent_chat_id not in roots
         root = row.chat_id if is_root else roots.setdefault(row.parent_chat_id, row.parent_chat_id)
         roots[row.chat_id] = root
+        checker.check(line, row.hash_ids, row.input_length)
         builder.add(
-            checker.names(line, row.hash_ids, row.input_length),
+            row.hash_ids,
             arrival_s=row.timestamp,
             input_tokens=row.input_length,
             output_tokens=row.output_length,

@@ -1,6 +1,5 @@
 """What readers of formats with named blocks have in common: checks of the names, and names for what a source leaves unnamed."""
 
-from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
@@ -8,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiercel.errors import FormatError
-from tiercel.tune.traces.builder import as_names
 from tiercel.tune.traces.format import TOKENS_PER_BLOCK_MAX
 from tiercel.tune.traces.source import Source
 
@@ -17,6 +15,7 @@ BlockIds = list[Annotated[int, msgspec.Meta(ge=0)]]
 
 NO_NAMES = np.empty(0, np.uint64)
 _FIRST_FRESH = 1 << 63
+_NAME_MAX = (1 << 64) - 1
 
 
 class BlockChecker:
@@ -28,8 +27,8 @@ class BlockChecker:
         self._key = key
         self._num_short = 0
 
-    def names(self, line: int | None, ids: Sequence[int], input_tokens: int) -> Names:
-        """Return the names of a row's blocks.
+    def check(self, line: int | None, ids: list[int], input_tokens: int) -> None:
+        """Check the names of a row's blocks.
 
         Raises:
             FormatError: they are more than the tokens fill, or one has more than 64 bits.
@@ -38,12 +37,9 @@ class BlockChecker:
             raise self._too_many(line, len(ids), input_tokens)
         if len(ids) < input_tokens // self._size:
             self._num_short += 1
-        try:
-            return as_names(ids)
-        except OverflowError as error:
-            worst = max(ids)
+        if ids and max(ids) > _NAME_MAX:
             reason = "must be an integer of 0 to 2^64 - 1; correct or remove the row"
-            raise self._source.wrong(line, reason, key=self._key, value=worst) from error
+            raise self._source.wrong(line, reason, key=self._key, value=max(ids))
 
     def notes(self) -> list[str]:
         """Say how many rows name fewer blocks than they fill."""

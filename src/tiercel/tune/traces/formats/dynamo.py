@@ -16,7 +16,7 @@ import msgspec
 
 from tiercel.tune.traces.builder import TraceBuilder
 from tiercel.tune.traces.format import TOKENS_PER_BLOCK, TOKENS_PER_BLOCK_MAX, ReadOptions, TraceFormat
-from tiercel.tune.traces.formats.blocks import NO_NAMES, BlockChecker, BlockIds, Names
+from tiercel.tune.traces.formats.blocks import BlockChecker, BlockIds
 from tiercel.tune.traces.formats.causes import TimedRequest, causes
 from tiercel.tune.traces.source import Seconds, Source, Tokens
 from tiercel.tune.traces.trace import Trace
@@ -87,7 +87,7 @@ class _Reader:
         self._num_without_blocks += replay is None
         context = record.agent_context
         number = self._builder.add(
-            NO_NAMES if replay is None else self._names(line, replay),
+            [] if replay is None else self._names(line, replay),
             arrival_s=start_ms / 1e3,
             input_tokens=tokens,
             output_tokens=request.output_tokens or 0,
@@ -132,14 +132,15 @@ class _Reader:
             end = start + (took or 0.0)
         return start, max(start, end)
 
-    def _names(self, line: int, replay: DynamoReplay) -> Names:
+    def _names(self, line: int, replay: DynamoReplay) -> list[int]:
         if self._size not in (0, replay.trace_block_size):
             reason = f"must be {self._size} as before; read records of one block size at a time"
             key = "request.replay.trace_block_size"
             raise self.source.wrong(line, reason, key=key, value=replay.trace_block_size)
         self._size = self._builder.tokens_per_block = replay.trace_block_size
         checker = BlockChecker(self.source, self._size, key="request.replay.input_sequence_hashes")
-        return checker.names(line, replay.input_sequence_hashes, replay.input_length)
+        checker.check(line, replay.input_sequence_hashes, replay.input_length)
+        return replay.input_sequence_hashes
 
     def _root(self, session: str) -> str:
         seen = {session}

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from tiercel.tune.traces.builder import TraceBuilder
+from tiercel.tune.traces.builder import TraceBuilder, as_names
 from tiercel.tune.traces.format import Arrivals, ReadOptions, TraceFormat
 from tiercel.tune.traces.formats.blocks import BlockChecker, BlockIds, FreshBlocks, Names
 from tiercel.tune.traces.source import Seconds, Source, Tokens
@@ -55,14 +55,16 @@ class _Reader:
         self._num_repeating = 0
 
     def add(self, line: int, row: MooncakeRow) -> None:
-        names = self.checker.names(line, row.hash_ids, row.input_length)
+        self.checker.check(line, row.hash_ids, row.input_length)
         arrival_s = self.arrivals.next() if row.timestamp is None and row.session_id is None else 0.0
         if row.timestamp is not None:
             arrival_s = row.timestamp / 1e3
         if row.session_id is not None:
-            self._add_turn(row, names)
+            self._add_turn(row, as_names(row.hash_ids))
             return
-        self.builder.add(names, arrival_s=arrival_s, input_tokens=row.input_length, output_tokens=row.output_length)
+        self.builder.add(
+            row.hash_ids, arrival_s=arrival_s, input_tokens=row.input_length, output_tokens=row.output_length
+        )
 
     def _add_turn(self, row: MooncakeRow, names: Names) -> None:
         assert row.session_id is not None

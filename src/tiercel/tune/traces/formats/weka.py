@@ -94,8 +94,9 @@ class WekaReader:
                 raise source.wrong(
                     line, "a request has no `in`; correct or remove the session", key="session", value=session.id
                 )
+            checker.check(line, request.hash_ids, request.input_tokens)
             number = builder.add(
-                checker.names(line, request.hash_ids, request.input_tokens),
+                request.hash_ids,
                 arrival_s=start_s + request.t,
                 input_tokens=request.input_tokens,
                 output_tokens=request.output_tokens,
