@@ -1,8 +1,8 @@
 """How long does it take to read a trace of a million requests and ten million blocks, and how much memory?
 
 A Mooncake trace is made up: conversations behind shared prompts that grow turn by turn, seeded. Each row reads it in a process of
-its own, so that its peak of memory counts one reading. Bounds: a minute is too long to wait for, and a trace must not take more
-memory than its file.
+its own, so that its peak of memory counts one reading. Bounds: a minute is too long to wait for, so a third of it may be work;
+and memory is what the builder promises, 40 bytes a different block and 100 a request.
 
 Run: python benchmarks/trace_read.py [--requests N] [--json FILE] [--repeats N]
 """
@@ -19,7 +19,9 @@ from _harness import Row, make_parser, report
 from tiercel.tune.traces import read_trace, write_trace
 
 NUM_REQUESTS = 1_000_000
-SECONDS_BOUND = 30.0
+SECONDS_BOUND = 60.0
+WORK_SECONDS_BOUND = 20.0
+BLOCK_BYTES, REQUEST_BYTES = 40, 100
 NUM_PROMPTS = 200
 NUM_OPEN = 5000
 CHILD = """
@@ -79,14 +81,14 @@ def rows_of(name: str, path: Path, repeats: int) -> list[Row]:
 
     first = runs[0]
     size = path.stat().st_size
-    memory_bound = None if name != "mooncake" else size / 2**20
+    memory_bound = (first["blocks"] * BLOCK_BYTES + first["requests"] * REQUEST_BYTES) / 2**20
     return [
         Row(name=f"{name}: requests", value=first["requests"], unit=""),
         Row(name=f"{name}: references", value=first["references"], unit=""),
         Row(name=f"{name}: different blocks", value=first["blocks"], unit=""),
         Row(name=f"{name}: size of the file", value=size / 2**20, unit="MiB"),
         row("read", "read_s", "s", bound=SECONDS_BOUND),
-        row("read, processor time", "cpu_s", "s"),
+        row("read, processor time", "cpu_s", "s", bound=WORK_SECONDS_BOUND),
         row("read, a request", "cpu_s", "us", 1e6 / first["requests"]),
         row("peak of memory for it", "bytes", "MiB", 1 / 2**20, bound=memory_bound),
         row("summary", "summary_s", "s"),

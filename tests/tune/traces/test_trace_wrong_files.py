@@ -113,6 +113,14 @@ def test_a_torn_last_line_is_left_out_and_told(tmp_path: Path) -> None:
     assert read_trace(path).num_requests == 2
 
 
+def test_a_torn_last_row_of_a_table_is_left_out_and_told(tmp_path: Path) -> None:
+    for torn in ("9,", "9,1", "9,1,"):
+        (tmp_path / "azure.csv").write_text(AZURE + "5,100,1\n" + torn)
+        trace = read_trace(tmp_path / "azure.csv")
+        assert trace.num_requests == 1
+        assert any("line 3, the last one, is torn" in note for note in trace.notes)
+
+
 def test_a_torn_line_with_a_newline_is_no_tail(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "trace.jsonl", GOOD, GOOD)
     path.write_bytes(path.read_bytes()[:-20] + b"\n")

@@ -15,7 +15,7 @@ BlockNames = Sequence[int] | NDArray[np.integer]
 class TraceBuilder:
     """Collects requests. Times may come in any order; `build` sorts them.
 
-    Memory: some 40 bytes a different block and 44 a request, and what the source calls its sessions and scopes.
+    Memory: some 40 bytes a different block and 100 a request, and what the source calls its sessions and scopes.
     """
 
     def __init__(self, name: str, *, tokens_per_block: int) -> None:

@@ -13,7 +13,7 @@ from tiercel.tune.traces.formats.recorded import RECORDING, RECORDING_MAGIC
 from tiercel.tune.traces.formats.saved import MAGIC as SAVED_MAGIC
 from tiercel.tune.traces.formats.saved import SAVED
 from tiercel.tune.traces.formats.weka import WEKA, read_folder
-from tiercel.tune.traces.source import Source
+from tiercel.tune.traces.source import Source, json_fault
 from tiercel.tune.traces.trace import Trace
 
 _SESSION_FILES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
@@ -102,13 +102,9 @@ def _first_object(source: Source, text: bytes) -> dict[str, Any]:
     """Return the first line's JSON object, or the one that the whole file is."""
     line = text.split(b"\n", 1)[0]
     try:
-        row = msgspec.json.decode(line)
-    except msgspec.DecodeError:
-        try:
-            row = source.document(dict[str, Any])
-        except FormatError as error:
-            reason = f"begins with neither a line of JSON nor a JSON object: {line[:60].decode('utf-8', 'replace')!r}"
-            raise FormatError(f"{source.path} {reason}") from error
+        row = source.document(dict[str, Any]) if json_fault(line) is not None else msgspec.json.decode(line)
+    except FormatError as error:
+        raise FormatError(f"{source.path} begins with neither a line of JSON nor a JSON object") from error
     if not isinstance(row, dict):
         raise FormatError(
             f"{source.path} is a JSON {type(row).__name__}; a trace has an object a line, or is one object"

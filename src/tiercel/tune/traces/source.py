@@ -11,7 +11,7 @@ import io
 import math
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,8 +27,11 @@ DOCUMENT_BYTES_MAX = 1 << 31
 _VALUE_CHARACTERS_MAX = 60
 _GZIP_MAGIC = b"\x1f\x8b"
 _TORN = (EOFError, zlib.error)
+_NOT_READ = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
-Tokens = Annotated[int, msgspec.Meta(ge=0, le=1 << 40)]
+TOKENS_MAX = 1 << 27
+"""More than any model takes; a larger number is a mistake, and the blocks of such a prompt would fill the memory."""
+Tokens = Annotated[int, msgspec.Meta(ge=0, le=TOKENS_MAX)]
 """A number of tokens in a row."""
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
 """A time or a delay in a row, in whatever unit; counted from the epoch or from anything else."""
@@ -86,8 +89,8 @@ class Source:
         for number, line in self.lines():
             try:
                 yield number, decoder.decode(line)
-            except msgspec.DecodeError as error:
-                if (fault := _json_fault(line)) is None:
+            except _NOT_READ as error:
+                if (fault := json_fault(line)) is None:
                     raise self.invalid(number, error, line) from error
                 if line[-1:] != b"\n":
                     self.notes.append(f"line {number}, the last one, is torn and was left out")
@@ -105,29 +108,35 @@ class Source:
             raise FormatError(f"{self.path} is one JSON value of more than {DOCUMENT_BYTES_MAX} bytes; split it")
         try:
             return msgspec.json.decode(data, type=kind)
-        except msgspec.DecodeError as error:
-            if (fault := _json_fault(data)) is None:
+        except _NOT_READ as error:
+            if (fault := json_fault(data)) is None:
                 raise self.invalid(None, error, data) from error
             raise self.wrong(None, f"is no JSON ({fault}); is it whole?") from error
 
-    def table(self, columns: Mapping[str, str]) -> Iterator[tuple[int, dict[str, str]]]:
+    def table(self, columns: Mapping[str, str], optional: Container[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
         """Yield the cells of each row of a CSV file, with the line's number.
 
         Args:
-            columns: what cells are to be called -> the header's name of their column. Columns that the file lacks are left out.
+            columns: what cells are to be called -> the header's name of their column.
+            optional: those of them that the file may lack; its rows lack them then.
         """
         lines = self.lines()
         _, header = next(lines, (0, b""))
         names = _cells(header)
+        for key, name in columns.items():
+            if name not in names and key not in optional:
+                raise self.wrong(1, f"has no column {name!r}; name another --format")
         places = {key: names.index(name) for key, name in columns.items() if name in names}
         width = max(places.values(), default=0) + 1
         for number, line in lines:
             cells = _cells(line)
-            if len(cells) < width:
+            if len(cells) < width or not cells[width - 1]:
                 if line[-1:] != b"\n":
                     self.notes.append(f"line {number}, the last one, is torn and was left out")
                     return
-                raise self.wrong(number, f"has {len(cells)} cells, not {len(names)}; correct or remove the line")
+                raise self.wrong(
+                    number, f"has {sum(map(bool, cells))} cells, not {len(names)}; correct or remove the line"
+                )
             yield number, {key: cells[place] for key, place in places.items()}
 
     def wrong(self, line: int | None, reason: str, *, key: str = "", value: object = None) -> FormatError:
@@ -136,7 +145,7 @@ class Source:
         what = f", {key} = {self._shown(value)}:" if key else ""
         return FormatError(f"{place}{what} {reason} (read as {self.format})")
 
-    def invalid(self, line: int | None, error: msgspec.DecodeError, raw: bytes) -> FormatError:
+    def invalid(self, line: int | None, error: Exception, raw: bytes) -> FormatError:
         """Make the error of a row that is JSON, but not of the format."""
         reason, _, path = str(error).partition(" - at `$")
         keys = re.findall(r"[^.\[\]]+", path.rstrip("`"))
@@ -161,7 +170,7 @@ class Source:
 
     def count(self, line: int, key: str, text: str) -> int:
         """Return a CSV cell as a number of tokens."""
-        value = self.number(line, key, text, most=1 << 40)
+        value = self.number(line, key, text, most=TOKENS_MAX)
         if not value.is_integer():
             raise self.wrong(line, "must be a whole number; correct or remove the row", key=key, value=text)
         return int(value)
@@ -188,15 +197,18 @@ class Source:
         return text if len(text) <= _VALUE_CHARACTERS_MAX else f"{text[:_VALUE_CHARACTERS_MAX]}..."
 
 
-def _json_fault(data: bytes) -> msgspec.DecodeError | None:
+def json_fault(data: bytes) -> Exception | None:
     """Say why bytes are no JSON; None if they are, and only not what was expected."""
     try:
         msgspec.json.decode(data)
-    except msgspec.DecodeError as fault:
+    except _NOT_READ as fault:
         return fault
     return None
 
 
 def _cells(line: bytes) -> list[str]:
     text = line.decode("utf-8-sig", "replace")
-    return [cell.strip() for cell in next(csv.reader(io.StringIO(text)), [])]
+    try:
+        return [cell.strip() for cell in next(csv.reader(io.StringIO(text)), [])]
+    except csv.Error:  # a line feed or a quote where none may stand
+        return [text]

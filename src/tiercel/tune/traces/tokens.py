@@ -38,7 +38,8 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         import tokenizers
     except ImportError as error:
         raise ConfigError(
-            "a tokenizer.json is read by the package tokenizers: pip install tokenizers, or leave --tokenizer out to count bytes"
+            "a tokenizer.json is read by the package tokenizers: pip install 'tiercel[traces]', or leave the tokenizer out to "
+            "count bytes"
         ) from error
     file = Path(path)
     file = file / "tokenizer.json" if file.is_dir() else file

@@ -14,7 +14,7 @@ from tiercel.tune.traces.builder import TraceBuilder
 from tiercel.tune.traces.format import Arrivals, ReadOptions, TraceFormat
 from tiercel.tune.traces.formats.blocks import FreshBlocks, Names
 from tiercel.tune.traces.formats.prompts import BodyError, PromptReader
-from tiercel.tune.traces.source import Source
+from tiercel.tune.traces.source import TOKENS_MAX, Source
 from tiercel.tune.traces.trace import NO_REQUEST, NO_SESSION, Trace
 
 INPUTS_FILE = "inputs.json"
@@ -99,12 +99,15 @@ def read_export(source: Source, options: ReadOptions) -> Trace:
     builder = TraceBuilder(source.path.name, tokens_per_block=prompts.tokens_per_block)
     last_of: dict[str, tuple[int, float]] = {}
     num_left_out = num_without_prompt = 0
-    for _, record in source.rows(AiperfRecord):
+    for line, record in source.rows(AiperfRecord):
         about = record.metadata
         num_tokens = record.tokens("input_sequence_length")
         if about.benchmark_phase == WARMUP or record.error is not None or num_tokens is None:
             num_left_out += 1
             continue
+        num_answered = record.tokens("output_sequence_length") or 0
+        if max(num_tokens, num_answered) > TOKENS_MAX:
+            raise source.wrong(line, f"has more than {TOKENS_MAX} tokens; remove the row")
         names: Names | None = None
         body = bodies.get((about.conversation_id, about.turn_index))
         if body is not None:
@@ -117,7 +120,7 @@ def read_export(source: Source, options: ReadOptions) -> Trace:
             fresh.take(-(-num_tokens // prompts.tokens_per_block)) if names is None else names,
             arrival_s=start_s,
             input_tokens=num_tokens,
-            output_tokens=record.tokens("output_sequence_length") or 0,
+            output_tokens=num_answered,
             session=session,
             after=NO_REQUEST if before is None else before[0],
             delay_s=0.0 if before is None else max(0.0, start_s - before[1]),

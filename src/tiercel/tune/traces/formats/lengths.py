@@ -61,7 +61,7 @@ def read_burstgpt(source: Source, options: ReadOptions) -> Trace:
     builder, fresh = TraceBuilder(source.path.name, tokens_per_block=size), FreshBlocks()
     turns: dict[str, _Turn] = {}
     num_grown = num_anew = 0
-    for line, row in source.table(BURSTGPT_COLUMNS):
+    for line, row in source.table(BURSTGPT_COLUMNS, ("session", "model")):
         prompt = source.count(line, BURSTGPT_COLUMNS["prompt"], row["prompt"])
         answer = source.count(line, BURSTGPT_COLUMNS["answer"], row["answer"])
         session = row.get("session", "")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tiercel.tune.traces.builder import TraceBuilder
 from tiercel.tune.traces.format import TOKENS_PER_BLOCK, Arrivals, ReadOptions, TraceFormat
 from tiercel.tune.traces.formats.blocks import Names
-from tiercel.tune.traces.source import Source
+from tiercel.tune.traces.source import TOKENS_MAX, Source
 from tiercel.tune.traces.tokens import BlockNamer, Tokenizer, bytes_tokenizer
 from tiercel.tune.traces.trace import Trace
 
@@ -196,7 +196,7 @@ def _dict(value: object) -> Mapping[str, Any]:
 
 
 def _count(value: object) -> int | None:
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 1 << 40:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= TOKENS_MAX:
         return value
     return None
 

@@ -33,6 +33,7 @@ _DAMAGE = (
     ValueError,
     KeyError,
     EOFError,
+    MemoryError,  # so many numbers as no trace has
     NotImplementedError,  # what a damaged archive says of its compression
     zipfile.BadZipFile,
     zlib.error,
@@ -51,8 +52,9 @@ class SavedAbout(msgspec.Struct, frozen=True, kw_only=True):
 
 def read(source: Source, options: ReadOptions) -> Trace:
     """Read a file; it is checked, as anybody may have written it."""
+    data = source.path.read_bytes()
     try:
-        with source.path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             about = msgspec.json.decode(bytes(archive[_ABOUT]), type=SavedAbout)
             arrays = {name: np.ascontiguousarray(archive[name]) for name in _ARRAYS}
     except _DAMAGE as error:

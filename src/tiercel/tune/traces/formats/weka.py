@@ -16,7 +16,7 @@ from tiercel.tune.traces.builder import TraceBuilder
 from tiercel.tune.traces.format import TOKENS_PER_BLOCK_MAX, Arrivals, ReadOptions, TraceFormat
 from tiercel.tune.traces.formats.blocks import BlockChecker, BlockIds
 from tiercel.tune.traces.formats.causes import TimedRequest, causes
-from tiercel.tune.traces.source import Seconds, Source, Tokens
+from tiercel.tune.traces.source import Seconds, Source, Tokens, json_fault
 from tiercel.tune.traces.trace import Trace
 
 SECONDS_PER_SESSION = 120.0
@@ -79,7 +79,7 @@ class WekaReader:
 
     def _add(self, source: Source, line: int | None, session: WekaSession) -> None:
         builder = self._builder_for(source, line, session)
-        digest = blake2b(msgspec.msgpack.encode(session.requests), digest_size=16).digest()
+        digest = _digest(source, line, session)
         if digest in self._digests:
             self._num_repeated += 1
             return
@@ -144,12 +144,16 @@ def _sessions(source: Source) -> Iterator[tuple[int | None, WekaSession]]:
 
 def is_document(source: Source) -> bool:
     """Say whether the file's first line is only the beginning of a JSON value."""
-    first = source.head().split(b"\n", 1)[0]
+    return json_fault(source.head().split(b"\n", 1)[0]) is not None
+
+
+def _digest(source: Source, line: int | None, session: WekaSession) -> bytes:
+    """Name a session by what it asked, so that it is known again."""
     try:
-        msgspec.json.decode(first)
-    except msgspec.DecodeError:
-        return True
-    return False
+        return blake2b(msgspec.msgpack.encode(session.requests), digest_size=16).digest()
+    except OverflowError as error:
+        reason = "has a hash id of more than 64 bits; correct or remove it"
+        raise source.wrong(line, reason, key="session", value=session.id) from error
 
 
 def _streams(requests: Sequence[WekaRequest]) -> Iterator[tuple[int, WekaRequest]]:
