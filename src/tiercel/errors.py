@@ -14,7 +14,7 @@ the others and carries its cause. A broken invariant is an `assert`. Connectors 
     ├── StatusError                     a running cache did not tell its state
     └── TierError                       a tier cannot serve
         ├── DirectoryLockedError        another process holds the cache directory
-        ├── FormatError                 a file of ours that this version cannot read
+        ├── FormatError                 a file of ours, or a trace, that this version cannot read
         └── TierFailedError             the tier's device failed; it is out of service
 """
 
@@ -61,7 +61,7 @@ class DirectoryLockedError(TierError):
 
 
 class FormatError(TierError):
-    """A file in the cache directory is not one that this version can read."""
+    """A file in the cache directory, a recording or a trace is not one that this version can read."""
 
 
 class TierFailedError(TierError):

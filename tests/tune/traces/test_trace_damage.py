@@ -24,7 +24,7 @@ from tiercel.tune.traces import (
     write_trace,
 )
 
-ROUNDS = 150
+ROUNDS = 60
 ODD_VALUES: tuple[Any, ...] = (
     None,
     True,

@@ -35,7 +35,7 @@ def weka_session(name: str, *requests: dict[str, object], scope: str = "local") 
 def agent_session(name: str) -> dict[str, object]:
     """A turn from 0 to 1 s; sub-agents from 2 to 9 and 3 to 12 s; a turn at 15 s; one at 20 s, before the last has ended."""
     first = {"t": 2, "type": "subagent", "agent_id": "x", "requests": [weka_request(2, [1, 7], took=7)]}
-    second = {"t": 3, "type": "subagent", "requests": [weka_request(3, [8]), weka_request(5, [8, 9], took=7)]}
+    second = {"t": 3, "type": "subagent", "requests": [weka_request(3, [8]), weka_request(4, [8, 9], took=8)]}
     return weka_session(
         name, weka_request(0, [1]), first, second, weka_request(15, [1, 2], took=9), weka_request(20, [1, 2, 3])
     )
@@ -45,9 +45,9 @@ def test_an_agents_requests_wait_for_what_ended_last_before_them(tmp_path: Path)
     (tmp_path / "session.json").write_bytes(msgspec.json.format(msgspec.json.encode(agent_session("a")), indent=1))
     trace = read_trace(tmp_path / "session.json")
     assert trace.tokens_per_block == 64
-    assert trace.arrivals_s.tolist() == [0, 2, 3, 5, 15, 20]
+    assert trace.arrivals_s.tolist() == [0, 2, 3, 4, 15, 20]
     assert trace.after.tolist() == [NO_REQUEST, 0, 0, 2, 3, 4]
-    assert trace.delays_s.tolist() == [0, 1, 2, 1, 3, 0]
+    assert trace.delays_s.tolist() == [0, 1, 2, 0, 3, 0]
     assert trace.sessions.tolist() == [0, 1, 2, 2, 0, 0]
     assert shared_blocks(trace)[0] == [1, 1, 0, 0, 1, 1]
     assert trace.num_blocks_named.tolist() == [1, 2, 1, 2, 2, 3]
