@@ -501,6 +501,56 @@ class GhostStats:
     num_hot: int
     memory_bytes: int
 
+# ── curve (native/core/curve) ────────────────────────────────────────────────────────────────────────────────────────
+# Passes over whole traces, all without the GIL and ended by Ctrl-C. parents: int32[num_blocks], each before its children, -1
+# for none; leaves: int32[num_requests], the deepest block of each request, -1 for none. ValueError for anything else.
+SAMPLE_PARTS: Final[int]  # 16
+
+def count_uses(parents: NDArray[np.int32], leaves: NDArray[np.int32]) -> NDArray[np.int32]:
+    """How many requests use each block."""
+
+def nearest_kept(parents: NDArray[np.int32], kept: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Number the blocks kept (not 0) from 0 on; of each block the number of its nearest ancestor kept, itself included, or -1."""
+
+def lru_hits(
+    parents: NDArray[np.int32], leaves: NDArray[np.int32], input_tokens: NDArray[np.int64], tokens_per_block: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """What an LRU cache of 0, 1, 2... blocks hits, up to the first that hits all there is: blocks, and of each request the share
+    of its blocks, summed. Then of each last block that was hit and is not full the smallest capacity that hits it, and how many
+    tokens it is short of a full one."""
+
+@final
+class SampledHits:
+    """Counts of a sampled pass, by weight (blocks, tokens, shares of requests) and group (the parts of the sample, then what is
+    hot). Memory is fixed, 400 KiB."""
+
+    def uses(self) -> NDArray[np.float64]:
+        """Of all uses: float64[3, SAMPLE_PARTS + 1]."""
+    def hits(self, capacities: NDArray[np.uint64]) -> NDArray[np.float64]:
+        """Of what a cache of each capacity hits: float64[3, SAMPLE_PARTS + 1, len(capacities)]."""
+
+def sampled_lru_hits(
+    parents: NDArray[np.int32],
+    groups: NDArray[np.uint8],
+    leaves: NDArray[np.int32],
+    shares: NDArray[np.float64],
+    leaf_tokens: NDArray[np.float64],
+    *,
+    rate: float,
+    tokens_per_block: float,
+) -> SampledHits:
+    """groups: of each block its part of the sample, which counts for 1 / rate blocks in a distance, or SAMPLE_PARTS for a hot one,
+    which counts once. shares: one over the blocks of each request. leaf_tokens: tokens of each request in its deepest block."""
+
+@final
+class Belady:
+    """The most that any cache could hit: Belady's MIN with bypass over prefix trees. Immutable; 8 bytes for each group of a request's
+    blocks that are next used at once."""
+
+    def __init__(self, parents: NDArray[np.int32], leaves: NDArray[np.int32]) -> None: ...
+    def hits(self, capacity: int) -> NDArray[np.int32]:
+        """Of each request the leading blocks hit with so many blocks of room."""
+
 # ── telemetry (native/core/telemetry) ────────────────────────────────────────────────────────────────────────────────
 @final
 class TallyHistogram:
