@@ -12,10 +12,11 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
 import numpy as np
-from _traces import Trace
+from _traces import sequences_of
 
 from tiercel.hashing import Sequence
 from tiercel.index import Index, Match
+from tiercel.tune.traces import Trace
 
 HOST, DISK = 0, 1
 ADMISSIONS = ("through", "on_second_hit", "on_evict")
@@ -51,8 +52,8 @@ class TwoTiers:
         self.num_hits = [0, 0]
 
     def replay(self, trace: Trace) -> TwoTierResult:
-        sequences = trace.sequences()
-        for number, (sequence, request) in enumerate(zip(sequences, trace.requests, strict=True)):
+        sequences = sequences_of(trace)
+        for number, (sequence, request) in enumerate(zip(sequences, trace.paths(), strict=True)):
             match = self._index.match(sequence)
             self._count_hits(match)
             match.release()

@@ -13,10 +13,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from _bounds import hit_rates, lru_distances
 from _harness import Row, make_parser, measure, report, time_row
 from _index_fill import Tokens, fill, random_tokens
-from _traces import TOKENS_PER_BLOCK, Trace, add_argument, find_traces
+from _traces import TOKENS_PER_BLOCK, add_argument, find_traces, sequences_of
 from lookup import COPIES, open_cache, store
 from numpy.typing import NDArray
 
@@ -24,6 +23,8 @@ from tiercel import Cache, TierName
 from tiercel.control.ghost import make_ghost
 from tiercel.control.settings import ControlSettings
 from tiercel.index import GhostIndex
+from tiercel.tune.curves import lru_curve
+from tiercel.tune.traces import Trace
 
 CAPACITIES = [2**exponent // TOKENS_PER_BLOCK for exponent in (16, 18, 19, 20, 21, 22, 23, 24, 25)]
 PRODUCTION = "as a cache of 4M tokens makes it"
@@ -54,8 +55,8 @@ def _production(num_blocks: int) -> GhostIndex:
 
 
 def measure_error(trace: Trace) -> list[Row]:
-    exact = np.array(hit_rates(lru_distances(trace.requests), CAPACITIES))
-    sequences = trace.sequences()
+    exact = lru_curve(trace).hit_rates(CAPACITIES)
+    sequences = sequences_of(trace)
     rows = []
     for name, make in VARIANTS.items():
         ghost = make()

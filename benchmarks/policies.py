@@ -13,14 +13,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from _bounds import belady_hit_rate, hit_rates, lru_distances
 from _harness import Row, describe_machine, make_parser
 from _policy_tables import Results, TierRun, TraceResult, fill_tables
-from _replay import replay, trace_index
-from _traces import TOKENS_PER_BLOCK, Trace, add_argument, find_traces
+from _traces import TOKENS_PER_BLOCK, add_argument, find_traces
 from _two_tiers import ADMISSIONS, TwoTiers
 
-from tiercel.index import EVICTION_POLICIES
+from tiercel.index import EVICTION_POLICIES, Index
+from tiercel.tune.curves import BeladyBound, lru_curve, run_policies
+from tiercel.tune.traces import Trace
 
 CAPACITIES = {"conversation": [913, 3_655, 9_139, 18_279, 36_558], "synthetic": [2_196, 4_392, 13_177]}
 CURVE_TOKENS = [2**exponent for exponent in (16, 18, 19, 20, 21, 22, 23, 24, 25)]
@@ -31,27 +31,20 @@ DISK_POLICIES = ("lru", "2q")
 
 
 def measure_trace(trace: Trace) -> TraceResult:
-    sequences = trace.sequences()
-    distances = lru_distances(trace.requests)
+    curve = lru_curve(trace)
     capacities = CAPACITIES[trace.name]
-    policies = {
-        name: [
-            100 * replay(trace_index([capacity], [name]), sequences, trace.arrivals_s) / trace.num_references
-            for capacity in capacities
-        ]
-        for name in EVICTION_POLICIES
-    }
+    runs = run_policies(trace, EVICTION_POLICIES, capacities)
     return TraceResult(
         name=trace.name,
         num_references=trace.num_references,
         num_blocks=trace.num_blocks,
-        ideal=100 * float((distances > 0).mean()),
+        ideal=100 * curve.ideal,
         curve_tokens=CURVE_TOKENS,
-        curve=[100 * rate for rate in hit_rates(distances, [t // TOKENS_PER_BLOCK for t in CURVE_TOKENS])],
+        curve=(100 * curve.hit_rates([tokens // TOKENS_PER_BLOCK for tokens in CURVE_TOKENS])).tolist(),
         capacities=capacities,
-        lru=[100 * rate for rate in hit_rates(distances, capacities)],
-        belady=[100 * belady_hit_rate(trace.requests, capacity) for capacity in capacities],
-        policies=policies,
+        lru=(100 * curve.hit_rates(capacities)).tolist(),
+        belady=(100 * BeladyBound(trace).hit_rates(capacities)).tolist(),
+        policies={name: [100 * run.hit_rate for run in runs if run.policy == name] for name in EVICTION_POLICIES},
     )
 
 
@@ -61,7 +54,7 @@ def measure_tiers(trace: Trace) -> list[TierRun]:
         capacities = [int(trace.num_blocks * host_share), int(trace.num_blocks * disk_share)]
         for policy in (name for name in DISK_POLICIES if name in EVICTION_POLICIES):
             for admission in ADMISSIONS:
-                index = trace_index(capacities, ["lru", policy])
+                index = Index(capacities, policies=["lru", policy], tokens_per_block=TOKENS_PER_BLOCK)
                 result = TwoTiers(index, capacities, admission).replay(trace)
                 runs.append(
                     TierRun(

@@ -218,7 +218,7 @@ class _Estimate:
             rates[weighting] = (hot + scale * others) / total if total else 0.0
         return rates
 
-    def _counts(self, hits: NDArray[np.int32]) -> dict[Weighting, tuple[float, float]]:
+    def _counts(self, hits: NDArray[np.integer]) -> dict[Weighting, tuple[float, float]]:
         """What so many leading blocks followed count for, hot ones and others. A path's hot blocks are its first ones."""
         hot = np.minimum(hits, self._num_hot).astype(np.float64)
         others = hits - hot

@@ -120,9 +120,14 @@ def _look_up(values: NDArray[np.int32], blocks: NDArray[np.int32]) -> NDArray[np
 
 
 def _hash_blocks(blocks: NDArray[np.int32], seed: int) -> NDArray[np.uint64]:
-    """SplitMix64 of each number."""
-    start = (seed * 0x9E3779B97F4A7C15 + 0xD1B54A32D192ED03) % 2**64
-    mixed = blocks.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(start)
+    """Mix each number with the seed, so that two seeds have nothing in common."""
+    start = _mix(np.array([seed % 2**64], np.uint64))
+    return _mix(_mix(blocks.astype(np.uint64)) ^ start)
+
+
+def _mix(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """SplitMix64."""
+    mixed = numbers + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return mixed ^ (mixed >> np.uint64(31))

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from tiercel._native import SAMPLE_PARTS, sampled_lru_hits
 from tiercel.tune.curves.lru import Capacities, as_capacities
 from tiercel.tune.curves.requests import request_sizes, share
-from tiercel.tune.curves.sample import HOT, HOT_SHARE, Sample, sample_blocks
+from tiercel.tune.curves.sample import HOT, Sample, sample_blocks
 from tiercel.tune.curves.weighting import Weighting
 from tiercel.tune.traces import Trace
 
 _WEIGHTINGS = (Weighting.BLOCKS, Weighting.TOKENS, Weighting.REQUESTS)
 """In the native pass's order."""
+HOT_SHARE = 0.0001
+"""Blocks that take a larger share of all references are followed exactly; there can be 10,000 of them."""
 _STEPS_PER_DOUBLING = 32
 """Of the native pass's counts by distance."""
 
