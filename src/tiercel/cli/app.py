@@ -28,6 +28,7 @@ app.command(
 )
 app.command("tiercel.cli.demo:demo", help="Show what the cache is for, on a real engine and across a SIGKILL.")
 app.command(version.print_version, name="version")
+app.command("tiercel.cli.curve:curve", help="Show what caches of every size would hit on a trace, by policy.")
 config.command("tiercel.cli.config:explain", help="Show every setting with its value, its source and its meaning.")
 config.command("tiercel.cli.config:schema", help="Print the JSON Schema of settings files.")
 app.command(config)

@@ -4,10 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from _traces import DEFAULT_FOLDER, SKIPPED, TRACE_FILES, read_trace
+from _traces import DEFAULT_FOLDER, SKIPPED, TRACE_FILES
 
 from tiercel.tune.curves import lru_curve, run_policies
-from tiercel.tune.traces import Trace
+from tiercel.tune.traces import Trace, read_trace
 
 NUM_REQUESTS = 2000
 CAPACITIES = [100, 913, 3_656, 9_140, 18_279, 36_558]
@@ -18,7 +18,7 @@ def conversation_trace() -> Trace:
     found: list[Path] = sorted(DEFAULT_FOLDER.rglob(file)) if DEFAULT_FOLDER.is_dir() else []
     if not found:
         pytest.skip(SKIPPED.format(file=file, folder=DEFAULT_FOLDER))
-    return read_trace("conversation", found[0])
+    return read_trace(found[0])
 
 
 def first_requests(trace: Trace, count: int) -> Trace:

@@ -7,12 +7,13 @@ under any policy, in full or in miniature; grids and block sizes stand beside th
 """
 
 from tiercel.tune.curves.belady import BeladyBound
-from tiercel.tune.curves.blocks import BlockSizeRow, reblock, sweep_block_sizes
+from tiercel.tune.curves.block_sizes import BlockSizeRow, sweep_block_sizes
 from tiercel.tune.curves.grids import exclusive_grid, inclusive_grid, inclusive_hits
 from tiercel.tune.curves.lru import LruCurve, lru_curve
 from tiercel.tune.curves.policies import FULL, Miniature, PolicyRun, run_policies
 from tiercel.tune.curves.sample import SampleUnit
 from tiercel.tune.curves.sampled import SampledLruCurve, sampled_lru_curve
+from tiercel.tune.curves.survey import Survey, survey_trace
 from tiercel.tune.curves.weighting import Weighting
 
 __all__ = [
@@ -24,13 +25,14 @@ __all__ = [
     "PolicyRun",
     "SampleUnit",
     "SampledLruCurve",
+    "Survey",
     "Weighting",
     "exclusive_grid",
     "inclusive_grid",
     "inclusive_hits",
     "lru_curve",
-    "reblock",
     "run_policies",
     "sampled_lru_curve",
+    "survey_trace",
     "sweep_block_sizes",
 ]

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiercel.tune.curves.weighting import Weighting
-from tiercel.tune.traces import NO_BLOCK, Trace
+from tiercel.tune.traces import Trace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +37,7 @@ def request_sizes(trace: Trace) -> RequestSizes:
     Raises:
         ValueError: a request has fewer tokens than its blocks but the last one need.
     """
-    held = trace.leaves != NO_BLOCK
-    num_blocks = np.zeros(trace.num_requests, np.int64)
-    num_blocks[held] = trace.depths[trace.leaves[held]].astype(np.int64) + 1
+    num_blocks = trace.num_blocks_named
     missing = np.maximum(0, num_blocks * trace.tokens_per_block - trace.input_tokens)
     short = np.flatnonzero(missing >= trace.tokens_per_block)
     if len(short):
@@ -54,7 +52,7 @@ def request_sizes(trace: Trace) -> RequestSizes:
         totals={
             Weighting.BLOCKS: float(num_blocks.sum()),
             Weighting.TOKENS: float(trace.input_tokens.sum()),
-            Weighting.REQUESTS: float(np.count_nonzero(held)),
+            Weighting.REQUESTS: float(np.count_nonzero(num_blocks)),
         },
         block_tokens=float((num_blocks * trace.tokens_per_block - missing).sum()),
     )
