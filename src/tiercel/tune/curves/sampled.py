@@ -63,8 +63,8 @@ class SampledLruCurve:
     def errors(self, capacities: Capacities, weighting: Weighting = Weighting.BLOCKS) -> NDArray[np.float64]:
         """Return one standard error of each estimated hit rate.
 
-        Two things make it: which blocks were sampled, told by how much the parts of the sample differ; and that distances
-        are estimates too, told by how steep the curve is within one standard error of the distance.
+        Two things make it: which blocks were sampled, told by how much the parts of the sample differ, and never less than a
+        single hit; and that distances are estimates too, told by how steep the curve is within one standard error of them.
         """
         asked = as_capacities(capacities)
         _, sampling = self._estimate(asked, weighting)
@@ -87,7 +87,10 @@ class SampledLruCurve:
         ratio = hits[:HOT].sum(axis=0) / sampled
         num_others = self._block_totals[weighting] - uses[HOT]
         apart = hits[:HOT] - ratio * uses[:HOT, None]
-        spread = np.sqrt((apart**2).sum(axis=0) * SAMPLE_PARTS / (SAMPLE_PARTS - 1) * (1 - self.rate)) / sampled
+        # Where no sampled block is hit the parts do not differ: a single hit may have been missed all the same.
+        one_use = sampled / self._uses[0][:HOT].sum()
+        squares = np.maximum((apart**2).sum(axis=0) * SAMPLE_PARTS / (SAMPLE_PARTS - 1), one_use**2)
+        spread = np.sqrt(squares * (1 - self.rate)) / sampled
         return share(hits[HOT] + ratio * num_others, total), share(spread * num_others, total)
 
 
