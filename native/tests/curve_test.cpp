@@ -149,19 +149,25 @@ TEST(a_sample_of_everything_has_the_distances_of_a_plain_list) {
 }
 
 TEST(a_sampled_block_counts_for_as_many_as_the_rate_says_and_a_hot_one_once) {
-  // Block 0 is hot; 1 and 2 are samples of a half. Between both uses of 0: 1 and 2 once, which count for two each.
+  // Block 0 is hot; 1 and 2 are samples of a half. Between the first uses of 0: 1 and 2 once, which count for two each.
+  // Between the last uses of 1: 0 twice, which counts once.
   const std::vector<BlockId> parents{kNoBlockId, kNoBlockId, kNoBlockId};
   const std::vector<std::uint8_t> groups{SampledHits::kHot, 0, 1};
-  const std::vector<BlockId> leaves{0, 1, 2, 0, 1};
+  const std::vector<BlockId> leaves{0, 1, 2, 0, 1, 0, 0, 1};
   const std::vector<double> ones(leaves.size(), 1.0);
   SampledPass pass(parents, groups, 0.5, 1.0);
   pass.run({leaves, ones, ones}, {});
   const SampledHits& hits = pass.hits();
-  CHECK(hits.hits(SampledHits::kHot, 4)[0] == 0);
-  CHECK(hits.hits(SampledHits::kHot, 5)[0] == 1);
-  CHECK(hits.hits(0, 3)[0] == 0);  // behind it were used 2, for two, and 0, for one
-  CHECK(hits.hits(0, 4)[0] == 1);
-  CHECK(hits.uses(0)[0] == 2);
+  CHECK(hits.hits(SampledHits::kHot, 1)[0] == 1);
+  CHECK(hits.hits(SampledHits::kHot, 2)[0] == 1);
+  CHECK(hits.hits(SampledHits::kHot, 3)[0] == 2);
+  CHECK(hits.hits(SampledHits::kHot, 4)[0] == 2);
+  CHECK(hits.hits(SampledHits::kHot, 5)[0] == 3);
+  CHECK(hits.hits(0, 1)[0] == 0);
+  CHECK(hits.hits(0, 2)[0] == 1);
+  CHECK(hits.hits(0, 3)[0] == 1);  // behind its first use came 2, for two, and 0, for one
+  CHECK(hits.hits(0, 4)[0] == 2);
+  CHECK(hits.uses(0)[0] == 3);
 }
 
 TEST(the_tree_of_blocks_kept_hangs_each_below_its_nearest_ancestor) {
