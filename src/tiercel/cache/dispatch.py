@@ -13,19 +13,19 @@ from collections.abc import Callable, Mapping, Sequence
 from tiercel.cache.operations import OperationTable
 from tiercel.cache.running import Hooks, Resolution, resolve_all
 from tiercel.cache.tickets import Ticket
-from tiercel.control import PRIORITY_STEPS_MAX, Control, Lookup, Operation, Priority
+from tiercel.control import (
+    LOAD_MOVES_MAX,
+    PRIORITY_STEPS_MAX,
+    STORE_MOVES_MAX,
+    Control,
+    Lookup,
+    Operation,
+    Priority,
+)
 from tiercel.errors import CacheClosedError, DeadlineError, ThrottledError
 from tiercel.hashing import Sequence as TokenSequence
 from tiercel.tiers.base import Tier, TierName
 from tiercel.transfer import EngineSide, LaneName, TransferSettings
-
-_MOVES_PER_SEGMENT = 3
-"""Most moves of its own tier's lane that a slower tier's segment is split into: into the fastest tier, and past it on both
-sides. In the fastest tier's lane a segment makes one at most."""
-
-_STORE_MOVES = 2 * PRIORITY_STEPS_MAX + 2
-"""Most moves of a slower tier's lane that a store is split into: each priority's part of the tier before it and what lies
-between them, and a promotion of what comes first."""
 
 _DISK = TierName.DISK
 
@@ -77,7 +77,7 @@ class Dispatcher:
             fastest, *slower = self._load_lanes
             self._check_room([fastest], len(tiers))
             for lane in slower:
-                self._check_room([lane], _MOVES_PER_SEGMENT * tiers.count(lane.tier))
+                self._check_room([lane], LOAD_MOVES_MAX * tiers.count(lane.tier))
             self._control.check_launchable([lookup for lookup, _ in loads])
             tickets = []
             for lookup, target in loads:
@@ -113,7 +113,7 @@ class Dispatcher:
             self._check_room([first], 1 if isinstance(priority, int) else PRIORITY_STEPS_MAX)
             targets = [first.tier]
             for lane in others:
-                if self.transfer.has_room(lane, _STORE_MOVES):
+                if self.transfer.has_room(lane, STORE_MOVES_MAX):
                     targets.append(lane.tier)
                 else:
                     self._on_throttled(str(lane))
@@ -173,7 +173,7 @@ class Dispatcher:
             if self._refusal is not None or self._resetting:
                 return
             self._table.apply_frees(relief.evict(now_s))
-            while self.transfer.has_room(self._store_lanes[-1], _STORE_MOVES):
+            while self.transfer.has_room(self._store_lanes[-1], STORE_MOVES_MAX):
                 operation = relief.begin_demotion(next(self._numbers), now_s, timeout_s)
                 if operation is not None:
                     self._table.start(operation, None, now_s, ended)

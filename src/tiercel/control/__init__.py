@@ -14,6 +14,7 @@ they were decided; lookup may run at any time, from any thread.
 """
 
 from tiercel.control.changes import BlockChange, ChangeKind
+from tiercel.control.building import LOAD_MOVES_MAX
 from tiercel.control.control import Control
 from tiercel.control.ghost import HitCurve
 from tiercel.control.keyed import KeyedControl
@@ -21,11 +22,14 @@ from tiercel.control.operation import PENDING, Lookup, Operation
 from tiercel.control.priorities import STEPS_MAX as PRIORITY_STEPS_MAX
 from tiercel.control.priorities import Priority, check_priority
 from tiercel.control.settings import DEMOTION_START, Admission, ControlSettings
+from tiercel.control.storing import STORE_MOVES_MAX
 
 __all__ = [
     "DEMOTION_START",
+    "LOAD_MOVES_MAX",
     "PENDING",
     "PRIORITY_STEPS_MAX",
+    "STORE_MOVES_MAX",
     "Admission",
     "BlockChange",
     "ChangeKind",

@@ -12,6 +12,10 @@ _GPU, _DISK = TierName.GPU, TierName.DISK
 
 _SLOT_BYTES = 4
 
+LOAD_MOVES_MAX = 3
+"""Most moves of its own tier's lane that a slower tier's segment is split into: into the fastest tier, and past it on both
+sides. In the fastest tier's lane a segment makes one at most."""
+
 Attached = tuple[tuple[int, int, int], ...]
 """(first block, count, ticket) of blocks that another ticket is writing."""
 

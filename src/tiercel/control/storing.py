@@ -11,10 +11,14 @@ from numpy.typing import NDArray
 
 from tiercel.control.building import Attached, PlanBuilder, Stretch
 from tiercel.control.operation import PENDING
-from tiercel.control.priorities import Ladder
+from tiercel.control.priorities import STEPS_MAX, Ladder
 from tiercel.hashing import Sequence as TokenSequence
 from tiercel.index import Reservation
 from tiercel.tiers.base import BlockStatus, TierName
+
+STORE_MOVES_MAX = 2 * STEPS_MAX + 2
+"""Most moves of a slower tier's lane that a store is split into: each priority's part of the tier before it and what lies
+between them, and a promotion of what comes first."""
 
 _OK, _MISSING, _NO_SPACE = int(BlockStatus.OK), int(BlockStatus.MISSING), int(BlockStatus.NO_SPACE)
 

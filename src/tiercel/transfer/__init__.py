@@ -4,7 +4,7 @@ from tiercel.transfer.deadlines import Deadlines
 from tiercel.transfer.devices import Devices, GpuCopySettings, GpuPoolUse
 from tiercel.transfer.engine import TransferEngine
 from tiercel.transfer.guard import DirectMemory
-from tiercel.transfer.lanes import LaneName, TransferSettings
+from tiercel.transfer.lanes import LaneName, TransferSettings, lane_of
 from tiercel.transfer.layers import LayerArrivals
 from tiercel.transfer.remote import RemoteBlocks
 from tiercel.transfer.sides import EngineSide
@@ -21,4 +21,5 @@ __all__ = [
     "RemoteBlocks",
     "TransferEngine",
     "TransferSettings",
+    "lane_of",
 ]

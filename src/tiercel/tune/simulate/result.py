@@ -1,7 +1,7 @@
 """What a simulated or replayed run came to."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ class TierTraffic:
 
     Attributes:
         blocks_read, blocks_written, evicted: over the whole run.
+            Read are those that went from the tier towards the engine, written those that came into it from there.
         busy_s: time in which its links moved bytes.
         wait_s: time that its transfers waited for others, summed.
     """
@@ -35,14 +36,17 @@ class SimulationResult:
         tokens_per_block, block_bytes: of the cache.
         input_tokens: tokens of each prompt.
         full_blocks: blocks of each prompt that a cache can hold.
-        gpu_blocks: leading blocks that the engine itself still had.
-        matched_blocks: leading blocks that any tier or the engine had.
+        gpu_blocks: leading blocks that the engine itself still had when it came to compute.
+        matched_blocks: leading blocks that any tier or the engine had when the request arrived.
         hit_blocks: blocks that were loaded, by the tier they came from.
         arrived_s, started_s, first_token_s, ended_s: when each request arrived, its prefill began, its first token and its
             last one came; seconds of the virtual clock.
         tiers: traffic by tier.
         prefill_busy_s: seconds in which the engines computed prompts.
         prefill_saved_s: seconds that computing what was loaded would have taken.
+        ready_s: when each request had what it loads and began to wait for the engine alone; empty where nobody knows.
+        refused: how often a queue was full, a budget spent or a deadline passed, by name.
+        notes: what was assumed, a sentence each.
     """
 
     trace: str
@@ -60,6 +64,9 @@ class SimulationResult:
     tiers: Mapping[TierName, TierTraffic]
     prefill_busy_s: float
     prefill_saved_s: float
+    ready_s: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    refused: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def ttft_s(self) -> NDArray[np.float64]:

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from tiercel.control import ControlSettings
 from tiercel.costs import PrefillCurve
 from tiercel.tiers.base import TierName
+from tiercel.transfer import TransferSettings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Link:
-    """A way for bytes that all transfers of its kind share: first come, first served, loads ahead of stores.
+    """A way for bytes that all transfers of its kind share: in turns, chunk by chunk, loads ahead of stores.
 
     Attributes:
         latency_s: time before the first byte of a transfer.
@@ -20,13 +21,20 @@ class Link:
     latency_s: float
     bytes_per_s: float
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for a latency below 0 or a rate that is not above it."""
+        if not 0 <= self.latency_s < float("inf"):
+            raise ValueError(f"latency_s = {self.latency_s}: must be 0 or more seconds")
+        if not self.bytes_per_s > 0:
+            raise ValueError(f"bytes_per_s = {self.bytes_per_s}: must be above 0; inf for a link that takes no time")
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineModel:
     """One engine: prefills one after the other, decodes beside them.
 
     Attributes:
-        prefill: seconds to compute new tokens behind cached ones.
+        prefill: seconds to compute new tokens behind cached ones; the first of a request's output tokens comes with it.
         decode_token_s: seconds between two tokens that a request generates.
         gpu_blocks: blocks of the engine's own prefix cache in GPU memory, in blocks of the cache's size; 0 for none.
         replicas: engines that share the cache, each request going to the one that is free first.
@@ -39,15 +47,24 @@ class EngineModel:
     replicas: int = 1
     stores_output: bool = True
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for what no engine could be."""
+        if self.replicas < 1:
+            raise ValueError(f"replicas = {self.replicas}: must be at least 1")
+        if self.gpu_blocks < 0:
+            raise ValueError(f"gpu_blocks = {self.gpu_blocks}: must not be negative; 0 for no prefix cache")
+        if not 0 <= self.decode_token_s < float("inf"):
+            raise ValueError(f"decode_token_s = {self.decode_token_s}: must be 0 or more seconds")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SimulationSetup:
     """Everything a run depends on, beside its trace.
 
     Attributes:
-        reads, writes: the link from a tier towards the engine, and the one into it.
-        speedup: arrivals of the trace come this many times faster.
-        deadline_s: a load that takes longer is given up and recomputed.
+        reads, writes: of each tier, the link from it towards the engine, and the one into it.
+        speedup: arrivals of the trace, and those behind another request, come this many times faster.
+        deadline_s: a load that takes longer is given up and recomputed; so is every other operation.
     """
 
     control: ControlSettings
@@ -58,3 +75,19 @@ class SimulationSetup:
     deadline_s: float = 30.0
     shared: frozenset[TierName] = field(default=frozenset({TierName.DISK}))
     """Tiers whose reads and writes share one link: a device that does one at the cost of the other."""
+    transfer: TransferSettings = TransferSettings()
+    """Chunks and queues of the cache: `chunk_bytes`, `gpu_chunk_bytes` and `queue_depth_max` are modelled."""
+    notes: tuple[str, ...] = ()
+    """What was assumed where nobody measured, a sentence each."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what no run could begin with."""
+        tiers = set(self.control.capacities)
+        if not tiers:
+            raise ValueError("control.capacities is empty: give at least one tier")
+        for name, links in (("reads", self.reads), ("writes", self.writes)):
+            if missing := sorted(tier.name.lower() for tier in tiers - set(links)):
+                raise ValueError(f"{name} has no link for {', '.join(missing)}: give one for each tier with a capacity")
+        for name, value in (("speedup", self.speedup), ("deadline_s", self.deadline_s)):
+            if not 0 < value < float("inf"):
+                raise ValueError(f"{name} = {value}: must be a positive number")

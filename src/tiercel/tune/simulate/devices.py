@@ -1,0 +1,162 @@
+"""Links that transfers share: one transfer's bytes at a time, loads ahead of stores, transfers of a kind in turns.
+
+A transfer is served in chunks, as `tiercel.transfer` does it, and what is left of it goes to the end of its queue. While
+nothing else waits, consecutive chunks are one event; whoever arrives then waits for the end of the chunk in progress only. The
+latency keeps a transfer's bytes on their way without keeping others off the link.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tiercel.tune.simulate.clock import Clock
+from tiercel.tune.simulate.setup import Link
+
+_STEPS = 16
+"""Most parts that a move which another one waits for is served in while nothing else waits: the other one's first bytes may
+come late by that share of the move."""
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """Blocks [start, stop) of a move. whole: blocks of the move if another one waits for it, else 0."""
+
+    job: "Job"
+    move: int
+    start: int
+    stop: int
+    queued_s: float
+    whole: int = 0
+
+
+class Job:
+    """Whose parts a device serves; `transfers` says more of it."""
+
+    __slots__ = ()
+
+
+@dataclass(slots=True)
+class Use:
+    """What a link was used for. Blocks, and seconds in which it moved them and in which parts waited for it."""
+
+    blocks: int = 0
+    busy_s: float = 0.0
+    wait_s: float = 0.0
+
+
+class Way:
+    """One direction of a device."""
+
+    __slots__ = ("block_s", "chunk_blocks", "latency_s", "use", "waiting")
+
+    def __init__(self, link: Link, block_bytes: int, chunk_blocks: int) -> None:
+        self.block_s = block_bytes / link.bytes_per_s
+        self.latency_s = link.latency_s
+        self.chunk_blocks = chunk_blocks
+        self.use = Use()
+        self.waiting: deque[Part] = deque()
+
+
+class Device:
+    """Serves the ways that share it, the first one's parts ahead of the others'."""
+
+    def __init__(self, clock: Clock, ways: tuple[Way, ...], on_arrival: Callable[[Part], None]) -> None:
+        """on_arrival: told of a part when its bytes have arrived."""
+        self._clock = clock
+        self.ways = ways
+        self._on_arrival = on_arrival
+        self._part: Part | None = None
+        self._way = 0
+        self._started_s = self._ends_s = 0.0
+        self._service = 0
+        """Number of the service in progress: an event of an earlier one, which was cut short, means nothing."""
+
+    def add(self, part: Part, way: int) -> None:
+        """Queue a part."""
+        if self._part is None:
+            self.ways[way].waiting.append(part)
+            self._serve()
+            return
+        if way <= self._way:
+            rest = self._cut()
+            if rest is not None:
+                self.ways[self._way].waiting.append(rest)
+        self.ways[way].waiting.append(part)
+
+    def take(self, job: Job) -> list[Part]:
+        """Remove what has not been served of a job; a chunk in progress goes on."""
+        taken: list[Part] = []
+        if self._part is not None and self._part.job is job:
+            rest = self._cut()
+            if rest is not None:
+                taken.append(rest)
+        for way in self.ways:
+            found = [part for part in way.waiting if part.job is job]
+            if found:
+                taken += found
+                way.waiting = deque(part for part in way.waiting if part.job is not job)
+        return taken
+
+    def _serve(self) -> None:
+        for number, way in enumerate(self.ways):
+            if way.waiting:
+                break
+        else:
+            self._part = None
+            return
+        part, now_s = way.waiting.popleft(), self._clock.now_s
+        way.use.wait_s += now_s - part.queued_s
+        num_blocks = part.stop - part.start
+        if way.waiting:
+            num_blocks = min(num_blocks, way.chunk_blocks)
+        elif part.whole:
+            num_blocks = min(num_blocks, max(way.chunk_blocks, -(-part.whole // _STEPS)))
+        self._part, self._way, self._started_s = part, number, now_s
+        self._ends_s = now_s + num_blocks * way.block_s
+        rest = self._split(part, part.start + num_blocks)
+        if rest is not None:
+            way.waiting.append(rest)
+        self._service += 1
+        self._clock.at(self._ends_s, self._served, self._service)
+
+    def _split(self, part: Part, stop: int) -> Part | None:
+        """Shorten the part in service; returns what is left of it, which may wait from the service's end on."""
+        if stop >= part.stop:
+            return None
+        rest = Part(part.job, part.move, stop, part.stop, self._ends_s, part.whole)
+        part.stop = stop
+        return rest
+
+    def _cut(self) -> Part | None:
+        """End the service in progress with its chunk. Returns what is left, None if there is nothing."""
+        part, way, now_s = self._part, self.ways[self._way], self._clock.now_s
+        assert part is not None, "there is a service to cut"
+        if part.stop - part.start <= way.chunk_blocks or self._ends_s <= now_s:
+            return None
+        chunks = int((now_s - self._started_s) / (way.block_s * way.chunk_blocks)) + 1
+        stop = part.start + chunks * way.chunk_blocks
+        if stop >= part.stop:
+            return None
+        self._ends_s = self._started_s + (stop - part.start) * way.block_s
+        if self._ends_s < now_s:  # by a rounding of the division: the chunk ends now
+            self._ends_s = now_s
+        rest = self._split(part, stop)
+        self._service += 1
+        self._clock.at(self._ends_s, self._served, self._service)
+        return rest
+
+    def _served(self, service: int) -> None:
+        if service != self._service:
+            return
+        part, way = self._part, self.ways[self._way]
+        assert part is not None, "a service that ends has a part"
+        way.use.blocks += part.stop - part.start
+        way.use.busy_s += self._ends_s - self._started_s
+        if way.latency_s:
+            self._clock.at(self._ends_s + way.latency_s, self._on_arrival, part)
+            self._serve()
+        else:
+            self._part = None
+            self._on_arrival(part)
+            if self._part is None:
+                self._serve()

@@ -1,0 +1,250 @@
+"""Operations from their plan to their last completion, on the virtual clock: `tiercel.cache`'s dispatcher without threads.
+
+The order is that of the cache: a plan is made and started at once; completions are entered one by one; an operation ends when
+its moves and those that it only waits for have ended; room ahead of need is made right after the event that called for it. A
+ticket may be resolved before its operation ends, at its deadline: pins and slots then wait for the link.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tiercel.control import LOAD_MOVES_MAX, STORE_MOVES_MAX, Control, Lookup, Operation
+from tiercel.hashing import Sequence as TokenSequence
+from tiercel.plan import Completion, OperationKind
+from tiercel.tiers.base import BlockStatus, TierName
+from tiercel.transfer import LaneName
+from tiercel.tune.simulate.clock import Clock
+from tiercel.tune.simulate.setup import SimulationSetup
+from tiercel.tune.simulate.transfers import Transfers
+
+_OK = int(BlockStatus.OK)
+_DISK = TierName.DISK
+
+DEADLINE = "deadline"
+"""Name under which a ticket is counted that its deadline ended."""
+
+OnEnd = Callable[[Operation], None]
+"""Told of an operation when its ticket is resolved: what is not known to have arrived by then did not."""
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    operation: Operation
+    open_moves: int
+    owners: set[int]
+    on_end: OnEnd | None
+    followers: list["_Running"] = field(default_factory=list)
+
+    @property
+    def ended(self) -> bool:
+        return self.open_moves == 0 and not self.owners
+
+
+class Operations:
+    """Drives a control half over modelled links.
+
+    Attributes:
+        refused: how often something was refused or given up, by the name under which the cache counts it.
+    """
+
+    def __init__(self, control: Control, setup: SimulationSetup, clock: Clock) -> None:
+        self._control = control
+        self._clock = clock
+        self._deadline_s = setup.deadline_s
+        self.refused: Counter[str] = Counter()
+        self.transfers = Transfers(setup, clock, self._complete)
+        self._running: dict[int, _Running] = {}
+        self._number = 0
+        self._deadlines: deque[tuple[float, int]] = deque()
+        self._watching = self._pressed = False
+        self._load_lanes = [LaneName(tier, True) for tier in control.tiers]
+        self._store_lanes = [LaneName(tier, False) for tier in control.tiers]
+        demotes = control.settings.demotes
+        self._target_lanes = [lane for lane in self._store_lanes if not (demotes and lane.tier is _DISK)]
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def lookup(self, sequence: TokenSequence, *, limit_tokens: int, engine_tokens: int) -> Lookup:
+        """As `Cache.lookup`."""
+        return self._control.lookup(
+            sequence,
+            now_s=self._clock.now_s,
+            limit_tokens=limit_tokens,
+            engine_tokens=engine_tokens,
+            queued_bytes=self.transfers.queued_bytes,
+        )
+
+    def load(self, lookup: Lookup, on_end: OnEnd) -> bool:
+        """Launch a load. False, and the lookup is released, if a queue is full."""
+        tiers = [segment.tier for segment in lookup.segments]
+        fastest, *slower = self._load_lanes
+        rooms = [(fastest, len(tiers)), *((lane, LOAD_MOVES_MAX * tiers.count(lane.tier)) for lane in slower)]
+        for lane, num_moves in rooms:
+            if not self._has_room(lane, num_moves):
+                lookup.release()
+                return False
+        sequence, stop = lookup.sequence, lookup.first_block + lookup.num_blocks
+        now_s = self._clock.now_s
+        self._start(self._control.begin_load(self._next(), lookup, deadline_s=self._deadline_s, now_s=now_s), on_end)
+        if self._control.promotes_hits:
+            self._promote(sequence, stop)
+        return True
+
+    def store(self, sequence: TokenSequence, blocks: range) -> None:
+        """Launch a store of blocks of a sequence, as far as queues have room."""
+        first, *others = self._target_lanes
+        if not self._has_room(first, 1):
+            return
+        targets = [first.tier, *(lane.tier for lane in others if self._has_room(lane, STORE_MOVES_MAX))]
+        if blocks.start and targets[-1] is _DISK:
+            self._promote(sequence, blocks.start)
+        operation = self._control.begin_store(
+            self._next(),
+            sequence,
+            blocks=blocks,
+            deadline_s=self._deadline_s,
+            targets=targets,
+            now_s=self._clock.now_s,
+        )
+        self._start(operation, None)
+
+    def _has_room(self, lane: LaneName, num_moves: int) -> bool:
+        if self.transfers.has_room(lane, num_moves):
+            return True
+        self.refused[str(lane)] += 1
+        return False
+
+    def _next(self) -> int:
+        self._number += 1
+        return self._number
+
+    def _promote(self, sequence: TokenSequence, stop: int) -> None:
+        if not self.transfers.has_room(self._store_lanes[-1], 1):
+            return
+        operation, refusals = self._control.begin_promotion(
+            self._next(), sequence, stop, deadline_s=self._deadline_s, now_s=self._clock.now_s
+        )
+        self.refused.update(refusals)
+        if operation is not None:
+            self._start(operation, None)
+
+    def _start(self, operation: Operation, on_end: OnEnd | None) -> None:
+        plan = operation.plan
+        owners = {owner: self._running[owner] for _, _, owner in operation.attached if owner in self._running}
+        running = _Running(operation, len(plan.moves), set(owners), on_end)
+        for owner in owners.values():
+            owner.followers.append(running)
+        self._running[plan.ticket] = running
+        self._watch(plan.ticket)
+        self.transfers.submit(plan)
+        self.refused.update(operation.refusals)
+        if running.ended and plan.ticket in self._running:
+            self._end(running)
+        elif self._control.relief.is_due():
+            self._press()
+
+    def _complete(self, completion: Completion) -> None:
+        running = self._running[completion.ticket]
+        self._control.complete(running.operation, completion)
+        running.open_moves -= 1
+        if running.open_moves == 0:
+            self._retire(running)
+
+    def _retire(self, running: _Running) -> None:
+        """End an operation whose moves have all ended, and those that only waited for its blocks."""
+        if running.ended:
+            self._end(running)
+        ticket = running.operation.plan.ticket
+        for follower in running.followers:
+            follower.owners.discard(ticket)
+            if follower.ended and follower.operation.plan.ticket in self._running:
+                self._end(follower)
+        running.followers.clear()
+
+    def _end(self, running: _Running) -> None:
+        operation = running.operation
+        self._running.pop(operation.plan.ticket, None)
+        if operation.attached:
+            self._control.settle_attached(operation)
+        self._control.finish(operation)
+        demotion = operation.plan.kind is OperationKind.DEMOTE
+        if demotion:
+            self._control.relief.end(operation, self._clock.now_s)
+        if demotion or self._control.relief.is_due():
+            self._press()
+        self._resolve(running)
+
+    def _resolve(self, running: _Running) -> None:
+        on_end, running.on_end = running.on_end, None
+        if on_end is not None:
+            on_end(running.operation)
+
+    def _press(self) -> None:
+        if not self._pressed:
+            self._pressed = True
+            self._clock.at(self._clock.now_s, self._relieve)
+
+    def _relieve(self, _: None) -> None:
+        """Bring tiers that are fuller than their high watermark down to the low one."""
+        self._pressed = False
+        relief, now_s = self._control.relief, self._clock.now_s
+        relief.evict(now_s)
+        while self.transfers.has_room(self._store_lanes[-1], STORE_MOVES_MAX):
+            operation = relief.begin_demotion(self._next(), now_s, self._deadline_s)
+            if operation is not None:
+                self._start(operation, None)
+                continue
+            frees, refusal = relief.evict_undemoted(now_s)
+            if refusal is not None:
+                self.refused[refusal] += 1
+            if not frees:
+                break
+
+    def _watch(self, ticket: int) -> None:
+        """Look at a ticket at its deadline; as all have the same time, the first one launched is the first one late."""
+        self._deadlines.append((self._clock.now_s + self._deadline_s, ticket))
+        if not self._watching:
+            self._watching = True
+            self._clock.at(self._deadlines[0][0], self._expire)
+
+    def _expire(self, _: None) -> None:
+        due, now_s = self._deadlines, self._clock.now_s
+        while due and (due[0][1] not in self._running or due[0][0] <= now_s):
+            _, ticket = due.popleft()
+            running = self._running.get(ticket)
+            if running is not None:
+                self._give_up(ticket, running)
+        self._watching = bool(due)
+        if due:
+            self._clock.at(due[0][0], self._expire)
+
+    def _give_up(self, ticket: int, running: _Running) -> None:
+        """Resolve a late ticket; its operation ends when what is in progress of it has arrived."""
+        self.refused[DEADLINE] += 1
+        self.transfers.cancel(ticket)
+        if ticket not in self._running:
+            return
+        self._resolve(running)
+        if running.open_moves == 0:
+            running.owners.clear()
+            self._end(running)
+
+
+def arrived_blocks(operation: Operation) -> int:
+    """Leading blocks of a load that have arrived."""
+    lost = np.flatnonzero(operation.statuses)
+    return int(lost[0]) if len(lost) else len(operation.statuses)
+
+
+def blocks_by_tier(operation: Operation, num_blocks: int) -> Sequence[tuple[TierName, int]]:
+    """Where the first `num_blocks` blocks of a load came from."""
+    stop = operation.plan.first_block + num_blocks
+    return [
+        (segment.tier, min(segment.num_blocks, stop - segment.first_block))
+        for segment in operation.segments
+        if segment.first_block < stop
+    ]

@@ -1,0 +1,205 @@
+"""A trace through the real control half, modelled links and modelled engines, on a virtual clock.
+
+    arrive -> replica's own prefixes -> lookup -> load -> wait for the engine -> prefill -> first token, store
+      -> decode -> end, store what was generated -> those that waited for this request arrive
+
+Everything that decides is the cache's own code: hashing, index, policies, costs and plans (`tiercel.control`), driven in the
+order in which `tiercel.cache` drives it. Nothing is random: equal inputs give equal results, to the last bit.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from tiercel.control import Control, Operation
+from tiercel.hashing import Sequence, fingerprint, root_key
+from tiercel.tune.simulate.clock import Clock
+from tiercel.tune.simulate.engine import Replica, Request
+from tiercel.tune.simulate.operations import Operations, arrived_blocks, blocks_by_tier
+from tiercel.tune.simulate.outputs import Outputs
+from tiercel.tune.simulate.recorder import Recorder
+from tiercel.tune.simulate.result import SimulationResult
+from tiercel.tune.simulate.setup import SimulationSetup
+from tiercel.tune.traces import NO_REQUEST, Trace
+
+Progress = Callable[[int, int], None]
+"""Told (requests that have ended, all requests) as a run goes on."""
+
+_PROGRESS_EVERY = 256
+
+
+def simulate(
+    trace: Trace, setup: SimulationSetup, *, seed: int = 0, progress: Progress | None = None
+) -> SimulationResult:
+    """Run a trace.
+
+    Args:
+        seed: of the blocks' keys, and so of everything that samples them.
+
+    Returns:
+        What it came to; the same for the same arguments.
+    """
+    return Simulation(trace, setup, seed=seed, progress=progress).run()
+
+
+class Simulation:
+    """One run. `simulate` is all that most callers need."""
+
+    def __init__(
+        self, trace: Trace, setup: SimulationSetup, *, seed: int = 0, progress: Progress | None = None
+    ) -> None:
+        self._trace = trace
+        self._setup = setup
+        self._engine = setup.engine
+        self._size = setup.control.tokens_per_block
+        self._progress = progress
+        self.clock = Clock()
+        self.control = Control(setup.control)
+        self.operations = Operations(self.control, setup, self.clock)
+        self.replicas = [Replica(setup.engine, self._size) for _ in range(setup.engine.replicas)]
+        self._root = root_key(fingerprint({"simulation": seed}), "")
+        self._outputs = Outputs(trace)
+        self._record = Recorder(trace.num_requests, self.control.tiers)
+        self._arrival = 0
+        self._num_arrived = self._num_ended = 0
+        # Those that wait for a request stand side by side in this order.
+        self._followers = np.argsort(trace.after, kind="stable").astype(np.int32)
+        self._awaited = trace.after[self._followers]
+
+    def run(self) -> SimulationResult:
+        """Run to the end of the last request. Once."""
+        self._schedule_arrival()
+        self.clock.run()
+        assert self._num_ended == self._trace.num_requests, "a request waits for one that waits for it"
+        assert len(self.operations) == 0, "an operation never ended"
+        return self._record.result(self._trace, self._setup, self.control, self.operations)
+
+    def _schedule_arrival(self) -> None:
+        """Ask for the next arrival that waits for no other request."""
+        trace = self._trace
+        while self._arrival < trace.num_requests:
+            number = self._arrival
+            self._arrival += 1
+            if trace.after[number] == NO_REQUEST:
+                self.clock.at(float(trace.arrivals_s[number]) / self._setup.speedup, self._arrive_open, number)
+                return
+
+    def _arrive_open(self, number: int) -> None:
+        self._schedule_arrival()
+        self._arrive(number)
+
+    def _arrive(self, number: int) -> None:
+        """Look a request up in the engine and in the cache, and begin to load."""
+        now_s = self.clock.now_s
+        self._record.arrived_s[number] = now_s
+        num_tokens = int(self._trace.input_tokens[number])
+        request = Request(
+            number=number,
+            order=self._num_arrived,
+            sequence=Sequence(self._root, self._size, self._trace.tokens(number)),
+            replica=min(self.replicas, key=lambda replica: replica.free_at_s(now_s)),
+            num_tokens=num_tokens,
+            cacheable_blocks=max(0, num_tokens - 1) // self._size,
+        )
+        self._num_arrived += 1
+        self._match_engine(request)
+        lookup = self.operations.lookup(
+            request.sequence, limit_tokens=num_tokens - 1, engine_tokens=request.engine_blocks * self._size
+        )
+        self._record.matched_blocks[number] = max(request.engine_blocks, lookup.matched_blocks)
+        cached = (request.engine_blocks + lookup.num_blocks) * self._size
+        request.expected_s = self._engine.prefill.seconds(cached, num_tokens - cached)
+        request.replica.expect(request)
+        if lookup.num_blocks == 0:
+            lookup.release()
+        elif self.operations.load(lookup, partial(self._loaded, request)):
+            return
+        self._ready(request)
+
+    def _match_engine(self, request: Request) -> None:
+        cache = request.replica.cache
+        if cache is not None:
+            match = cache.match(request.sequence, request.cacheable_blocks, self.clock.now_s)
+            request.engine_blocks = match.num_blocks
+            request.hold(match)
+
+    def _loaded(self, request: Request, operation: Operation) -> None:
+        """Note what a load brought; what did not arrive is computed."""
+        num_blocks = arrived_blocks(operation)
+        for tier, count in blocks_by_tier(operation, num_blocks):
+            request.loaded[tier] = request.loaded.get(tier, 0) + count
+        request.stored_blocks = request.engine_blocks + num_blocks
+        self._ready(request)
+
+    def _ready(self, request: Request) -> None:
+        self._record.ready_s[request.number] = self.clock.now_s
+        request.replica.add(request)
+        self._compute_next(request.replica)
+
+    def _compute_next(self, replica: Replica) -> None:
+        request = replica.next()
+        if request is None:
+            return
+        number, now_s, record = request.number, self.clock.now_s, self._record
+        num_loaded = sum(request.loaded.values())
+        cached_blocks = request.engine_blocks + num_loaded
+        # What another request computed meanwhile need not be computed again.
+        self._match_engine(request)
+        cached_blocks = max(cached_blocks, request.engine_blocks)
+        own_blocks = cached_blocks - num_loaded
+        cached, own = cached_blocks * self._size, own_blocks * self._size
+        prefill = self._engine.prefill
+        seconds = prefill.seconds(cached, request.num_tokens - cached)
+        record.started_s[number] = now_s
+        record.gpu_blocks[number] = own_blocks
+        for tier, count in request.loaded.items():
+            record.hit_blocks[tier][number] = count
+        record.prefill_busy_s += seconds
+        record.prefill_saved_s += prefill.seconds(own, request.num_tokens - own) - seconds
+        if seconds > 0:
+            self.control.prefill.observe(cached, request.num_tokens - cached, seconds)
+        replica.start(request, now_s + seconds)
+        self.clock.at(now_s + seconds, self._computed, request)
+
+    def _computed(self, request: Request) -> None:
+        """The prompt is computed and its first token is there."""
+        now_s, number, replica = self.clock.now_s, request.number, request.replica
+        self._record.first_token_s[number] = now_s
+        self._keep(request, request.sequence)
+        replica.is_computing = False
+        num_decoded = max(0, int(self._trace.output_tokens[number]) - 1)
+        self.clock.at(now_s + num_decoded * self._engine.decode_token_s, self._ended, request)
+        self._compute_next(replica)
+
+    def _keep(self, request: Request, sequence: Sequence) -> None:
+        """Keep the full blocks of a sequence in the engine, and store those of them that were not loaded or stored before."""
+        stop = sequence.num_blocks
+        if request.replica.cache is not None:
+            request.hold(request.replica.cache.insert(sequence, self.clock.now_s))
+        if stop > request.stored_blocks:
+            self.operations.store(sequence, range(request.stored_blocks, stop))
+            request.stored_blocks = stop
+
+    def _ended(self, request: Request) -> None:
+        """The last token is there."""
+        now_s, number = self.clock.now_s, request.number
+        self._record.ended_s[number] = now_s
+        if self._engine.stores_output and self._trace.output_tokens[number] > 1:
+            self._keep_output(request)
+        request.hold(None)
+        first, last = np.searchsorted(self._awaited, (number, number + 1)).tolist()
+        for follower in self._followers[first:last].tolist():
+            delay_s = float(self._trace.delays_s[follower]) / self._setup.speedup
+            self.clock.at(now_s + delay_s, self._arrive, follower)
+        self._num_ended += 1
+        if self._progress is not None and self._num_ended % _PROGRESS_EVERY == 0:
+            self._progress(self._num_ended, self._trace.num_requests)
+
+    def _keep_output(self, request: Request) -> None:
+        # The last token was sampled and never computed.
+        tokens, shared = self._outputs.tokens(request.number, int(self._trace.output_tokens[request.number]) - 1)
+        if len(tokens) // self._size <= request.stored_blocks:
+            return
+        request.stored_blocks = min(request.stored_blocks, shared // self._size)
+        self._keep(request, Sequence(self._root, self._size, tokens))
