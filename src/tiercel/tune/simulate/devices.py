@@ -12,9 +12,13 @@ from dataclasses import dataclass
 from tiercel.tune.simulate.clock import Clock
 from tiercel.tune.simulate.setup import Link
 
-_STEPS = 16
-"""Most parts that a move which another one waits for is served in while nothing else waits: the other one's first bytes may
-come late by that share of the move."""
+_LOAD_STEPS, _STORE_STEPS = 16, 4
+"""Parts that a move which another one waits for is served in while nothing else waits: the other one's last bytes may come
+late by that share of the move. What a store passes on goes to a slower link, which hardly notices."""
+
+_STORE_TURN_CHUNKS = 8
+"""Chunks of a store that are served before the next store's turn: nobody waits for one of them. A load that arrives waits
+for one chunk, whatever this says."""
 
 
 @dataclass(slots=True, eq=False)
@@ -47,9 +51,11 @@ class Use:
 class Way:
     """One direction of a device."""
 
-    __slots__ = ("block_s", "chunk_blocks", "latency_s", "use", "waiting")
+    __slots__ = ("block_s", "chunk_blocks", "latency_s", "steps", "turn_blocks", "use", "waiting")
 
-    def __init__(self, link: Link, block_bytes: int, chunk_blocks: int) -> None:
+    def __init__(self, link: Link, block_bytes: int, chunk_blocks: int, *, loading: bool) -> None:
+        self.steps = _LOAD_STEPS if loading else _STORE_STEPS
+        self.turn_blocks = chunk_blocks if loading else chunk_blocks * _STORE_TURN_CHUNKS
         self.block_s = block_bytes / link.bytes_per_s
         self.latency_s = link.latency_s
         self.chunk_blocks = chunk_blocks
@@ -61,7 +67,7 @@ class Device:
     """Serves the ways that share it, the first one's parts ahead of the others'."""
 
     def __init__(self, clock: Clock, ways: tuple[Way, ...], on_arrival: Callable[[Part], None]) -> None:
-        """on_arrival: told of a part when its bytes have arrived."""
+        """ways: one, or that of loads and that of stores. on_arrival: told of a part when its bytes have arrived."""
         self._clock = clock
         self.ways = ways
         self._on_arrival = on_arrival
@@ -98,31 +104,30 @@ class Device:
         return taken
 
     def _serve(self) -> None:
-        for number, way in enumerate(self.ways):
-            if way.waiting:
-                break
-        else:
-            self._part = None
-            return
+        number, way = 0, self.ways[0]
+        if not way.waiting:
+            number, way = len(self.ways) - 1, self.ways[-1]
+            if not way.waiting:
+                self._part = None
+                return
         part, now_s = way.waiting.popleft(), self._clock.now_s
         way.use.wait_s += now_s - part.queued_s
-        num_blocks = part.stop - part.start
+        num_blocks = limit = part.stop - part.start
         if way.waiting:
-            num_blocks = min(num_blocks, way.chunk_blocks)
+            limit = way.turn_blocks
         elif part.whole:
-            num_blocks = min(num_blocks, max(way.chunk_blocks, -(-part.whole // _STEPS)))
+            limit = max(way.chunk_blocks, -(-part.whole // way.steps))
         self._part, self._way, self._started_s = part, number, now_s
-        self._ends_s = now_s + num_blocks * way.block_s
-        rest = self._split(part, part.start + num_blocks)
-        if rest is not None:
-            way.waiting.append(rest)
+        if limit < num_blocks:
+            self._ends_s = now_s + limit * way.block_s
+            way.waiting.append(self._split(part, part.start + limit))
+        else:
+            self._ends_s = now_s + num_blocks * way.block_s
         self._service += 1
         self._clock.at(self._ends_s, self._served, self._service)
 
-    def _split(self, part: Part, stop: int) -> Part | None:
+    def _split(self, part: Part, stop: int) -> Part:
         """Shorten the part in service; returns what is left of it, which may wait from the service's end on."""
-        if stop >= part.stop:
-            return None
         rest = Part(part.job, part.move, stop, part.stop, self._ends_s, part.whole)
         part.stop = stop
         return rest

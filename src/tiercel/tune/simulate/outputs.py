@@ -7,6 +7,7 @@ what stands behind it there. Elsewhere nobody asks for the answer again, and its
 import numpy as np
 from numpy.typing import NDArray
 
+from tiercel.hashing import Sequence
 from tiercel.tune.traces import NO_REQUEST, NO_SESSION, Trace
 
 
@@ -17,27 +18,36 @@ class Outputs:
         self._trace = trace
         self._next = _next_turns(trace)
 
-    def tokens(self, request: int, num_generated: int) -> tuple[NDArray[np.int32], int]:
-        """Tokens of a prompt and its answer.
+    def extend(self, request: int, prompt: Sequence, num_generated: int) -> tuple[Sequence, int]:
+        """Continue a prompt by what is generated.
+
+        Args:
+            prompt: of `Trace.tokens(request)`.
 
         Returns:
-            int32[input_tokens + num_generated], and how many of them are those that `Trace.tokens` gives for the prompt: a
-            block that the prompt only begins may stand under another name where it goes on.
+            The sequence of both, and how many leading tokens it shares with the prompt: a block of the trace that the prompt
+            only begins stands under another name where it goes on.
         """
         trace = self._trace
         num_tokens = int(trace.input_tokens[request])
+        stop = num_tokens + num_generated
+        full = num_tokens // trace.tokens_per_block
         following = int(self._next[request])
-        if following != NO_REQUEST:
-            full = num_tokens // trace.tokens_per_block
-            path, goes_on = trace.path(request), trace.path(following)
-            if full <= len(goes_on) and full <= len(path) and (full == 0 or path[full - 1] == goes_on[full - 1]):
-                tokens = trace.tokens(following)[: num_tokens + num_generated]
-                return self._lengthened(tokens, request, num_tokens + num_generated), full * trace.tokens_per_block
-        return self._lengthened(trace.tokens(request), request, num_tokens + num_generated), num_tokens
+        if following == NO_REQUEST or not self._goes_on(request, following, full):
+            prompt.extend(self._own(request, num_generated))
+            return prompt, num_tokens
+        tokens = trace.tokens(following)[:stop]
+        whole = np.concatenate([tokens, self._own(request, stop - len(tokens))])
+        return Sequence(prompt.root, prompt.tokens_per_block, whole), full * trace.tokens_per_block
 
-    def _lengthened(self, tokens: NDArray[np.int32], request: int, length: int) -> NDArray[np.int32]:
-        own = np.full(length - len(tokens), self._trace.num_blocks + request, np.int32)
-        return np.concatenate([tokens, own])
+    def _goes_on(self, request: int, following: int, full: int) -> bool:
+        """Whether a request's `full` first blocks begin another one."""
+        path, goes_on = self._trace.path(request), self._trace.path(following)
+        return full <= min(len(path), len(goes_on)) and (full == 0 or bool(path[full - 1] == goes_on[full - 1]))
+
+    def _own(self, request: int, count: int) -> NDArray[np.int32]:
+        """Tokens that no other request has."""
+        return np.full(count, self._trace.num_blocks + request, np.int32)
 
 
 def _next_turns(trace: Trace) -> NDArray[np.int32]:

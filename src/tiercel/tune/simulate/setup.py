@@ -75,7 +75,7 @@ class SimulationSetup:
     deadline_s: float = 30.0
     shared: frozenset[TierName] = field(default=frozenset({TierName.DISK}))
     """Tiers whose reads and writes share one link: a device that does one at the cost of the other."""
-    transfer: TransferSettings = TransferSettings()
+    transfer: TransferSettings = field(default_factory=TransferSettings)
     """Chunks and queues of the cache: `chunk_bytes`, `gpu_chunk_bytes` and `queue_depth_max` are modelled."""
     notes: tuple[str, ...] = ()
     """What was assumed where nobody measured, a sentence each."""

@@ -198,8 +198,9 @@ class Simulation:
 
     def _keep_output(self, request: Request) -> None:
         # The last token was sampled and never computed.
-        tokens, shared = self._outputs.tokens(request.number, int(self._trace.output_tokens[request.number]) - 1)
-        if len(tokens) // self._size <= request.stored_blocks:
+        num_generated = int(self._trace.output_tokens[request.number]) - 1
+        if (request.num_tokens + num_generated) // self._size <= request.stored_blocks:
             return
-        request.stored_blocks = min(request.stored_blocks, shared // self._size)
-        self._keep(request, Sequence(self._root, self._size, tokens))
+        sequence, num_shared = self._outputs.extend(request.number, request.sequence, num_generated)
+        request.stored_blocks = min(request.stored_blocks, num_shared // self._size)
+        self._keep(request, sequence)

@@ -17,19 +17,19 @@ _CANCELLED = bytes([BlockStatus.CANCELLED])
 
 
 class _PlanJob(Job):
-    """A plan under way: of each move, how many blocks have ended, how many of those arrived, and when the first one was
-    asked for."""
+    """A plan under way: of each move its lane, how many blocks have ended, and how many of those arrived."""
 
-    __slots__ = ("arrived", "cancelled", "ended", "followed", "launched_s", "num_open", "plan")
+    __slots__ = ("arrived", "cancelled", "ended", "followed", "lanes", "launched_s", "num_open", "plan")
 
-    def __init__(self, plan: Plan, now_s: float) -> None:
+    def __init__(self, plan: Plan, lanes: list["_Lane"], now_s: float) -> None:
         self.plan = plan
+        self.lanes = lanes
         self.launched_s = now_s
         self.cancelled = False
         self.num_open = len(plan.moves)
         self.arrived = [0] * len(plan.moves)
         self.ended = [0] * len(plan.moves)
-        self.followed = {move.after for move in plan.moves}
+        self.followed = {move.after for move in plan.moves if move.after != NO_MOVE}
 
 
 class _Lane:
@@ -62,7 +62,8 @@ class Transfers:
             if tier is TierName.HOST:
                 chunk_bytes = max(chunk_bytes, setup.transfer.gpu_chunk_bytes)
             chunk_blocks = max(1, chunk_bytes // self._block_bytes)
-            read, write = (Way(links[tier], self._block_bytes, chunk_blocks) for links in (setup.reads, setup.writes))
+            read = Way(setup.reads[tier], self._block_bytes, chunk_blocks, loading=True)
+            write = Way(setup.writes[tier], self._block_bytes, chunk_blocks, loading=False)
             groups = ((read, write),) if tier in setup.shared else ((read,), (write,))
             devices = [Device(clock, ways, self._arrived) for ways in groups]
             self._devices += devices
@@ -91,14 +92,14 @@ class Transfers:
         """Queue a plan's moves."""
         if not plan.moves:
             return
-        job = self._jobs[plan.ticket] = _PlanJob(plan, self._clock.now_s)
-        for move in plan.moves:
-            lane = self._lanes[lane_of(move)]
+        lanes = [self._lanes[lane_of(move)] for move in plan.moves]
+        job = self._jobs[plan.ticket] = _PlanJob(plan, lanes, self._clock.now_s)
+        for move, lane in zip(plan.moves, lanes, strict=True):
             lane.num_moves += 1
             lane.num_blocks += move.num_blocks
         for number, move in enumerate(plan.moves):
             if move.after == NO_MOVE:
-                self._queue(job, number, move, 0, move.num_blocks)
+                self._queue(job, number, 0, move.num_blocks)
 
     def cancel(self, ticket: int) -> None:
         """End what has not started of a plan. Unknown tickets are left alone."""
@@ -110,9 +111,9 @@ class Transfers:
             for part in device.take(job):
                 self._end(job, part.move, part.start, part.stop, arrived=False)
 
-    def _queue(self, job: _PlanJob, number: int, move: Move, start: int, stop: int) -> None:
-        lane = self._lanes[lane_of(move)]
-        whole = move.num_blocks if number in job.followed else 0
+    def _queue(self, job: _PlanJob, number: int, start: int, stop: int) -> None:
+        lane = job.lanes[number]
+        whole = job.plan.moves[number].num_blocks if number in job.followed else 0
         lane.device.add(Part(job, number, start, stop, self._clock.now_s, whole), lane.number)
 
     def _arrived(self, part: Part) -> None:
@@ -122,7 +123,7 @@ class Transfers:
     def _end(self, job: _PlanJob, number: int, start: int, stop: int, *, arrived: bool) -> None:
         """Enter that blocks of a move arrived or never will, let the moves behind it follow, and report it if it is done."""
         move = job.plan.moves[number]
-        lane = self._lanes[lane_of(move)]
+        lane = job.lanes[number]
         count = stop - start
         lane.num_blocks -= count
         job.ended[number] += count
@@ -147,7 +148,7 @@ class Transfers:
                 if begin >= end:
                     continue
                 if arrived:
-                    self._queue(job, following, move, begin, end)
+                    self._queue(job, following, begin, end)
                 else:
                     self._end(job, following, begin, end, arrived=False)
 
