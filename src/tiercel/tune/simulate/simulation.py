@@ -39,6 +39,9 @@ def simulate(
 
     Returns:
         What it came to; the same for the same arguments.
+
+    Raises:
+        ValueError: requests of the trace wait for each other.
     """
     return Simulation(trace, setup, seed=seed, progress=progress).run()
 
@@ -68,10 +71,11 @@ class Simulation:
         self._awaited = trace.after[self._followers]
 
     def run(self) -> SimulationResult:
-        """Run to the end of the last request. Once."""
+        """Run to the end of the last request. Once. Raises ValueError if requests wait for each other."""
         self._schedule_arrival()
         self.clock.run()
-        assert self._num_ended == self._trace.num_requests, "a request waits for one that waits for it"
+        if stuck := self._trace.num_requests - self._num_ended:
+            raise ValueError(f"{self._trace.name}: {stuck} requests wait (`after`) for requests that wait for them")
         assert len(self.operations) == 0, "an operation never ended"
         return self._record.result(self._trace, self._setup, self.control, self.operations)
 
