@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -14,10 +14,9 @@ import numpy as np
 from tiercel import hashing
 from tiercel.cache.bounded import Errand
 from tiercel.config import CacheConfig, ModelConfig, ResolvedConfig, check_resources
-from tiercel.control import DEMOTION_START, Admission, Control, ControlSettings
+from tiercel.control import DEMOTION_START, Control, ControlSettings, control_settings
 from tiercel.errors import TierFailedError
 from tiercel.layout import BlockGeometry, SlotOrder
-from tiercel.plan import LoadPolicy
 from tiercel.telemetry.logs import Notes
 from tiercel.telemetry.metrics import CacheMetrics
 from tiercel.tiers.base import Tier, TierName
@@ -28,9 +27,6 @@ from tiercel.tiers.memory import SharedMemory, return_freed_memory
 from tiercel.transfer import Devices, GpuCopySettings, TransferSettings
 
 _logger = logging.getLogger(__name__)
-
-_DEMOTION_CHUNKS = 4
-"""Transfer chunks that may be on their way from the host tier to disk at once, for want of room."""
 
 Progress = Callable[[str, int, int], None]
 """Told (stage, done, total) while a cache is opened."""
@@ -165,7 +161,7 @@ def assemble(
             host = _open_host(resolved, notes, progress)
             opened.callback(host.close)
             tiers[TierName.HOST] = host
-        settings = _control_settings(resolved, geometry, tiers)
+        settings = control_settings(resolved, {name: tier.num_slots for name, tier in tiers.items()})
         _note_adjusted(settings, config, notes)
         control = make_control(settings)
         if disk is not None:
@@ -177,12 +173,7 @@ def assemble(
         fingerprint=fingerprint,
         control=control,
         tiers=tiers,
-        transfer_settings=TransferSettings(
-            queue_depth_max=config.transfer_queue_depth_max,
-            chunk_bytes=resolved.transfer_chunk_bytes,
-            gpu_chunk_bytes=resolved.transfer_gpu_chunk_bytes,
-            lane_workers=lane_workers,
-        ),
+        transfer_settings=TransferSettings.from_resolved(resolved, lane_workers=lane_workers),
         notes=notes,
         metrics=metrics,
         disk=disk,
@@ -210,30 +201,6 @@ def _devices(resolved: ResolvedConfig, host: HostTier | None, disk: DiskTier | N
     )
     regions = [tier.shared_memory.region for tier in (host, disk) if tier is not None]
     return Devices(regions, settings, note=partial(notes.add, kind="gpu"))
-
-
-def _control_settings(
-    resolved: ResolvedConfig, geometry: BlockGeometry, tiers: Mapping[TierName, Tier]
-) -> ControlSettings:
-    config = resolved.config
-    return ControlSettings(
-        capacities={name: tier.num_slots for name, tier in tiers.items()},
-        tokens_per_block=config.tokens_per_block,
-        block_bytes=geometry.block_bytes,
-        load_policy=LoadPolicy(config.load_policy),
-        eviction_policy=config.eviction_policy,
-        ssd_eviction_policy=config.ssd_eviction_policy,
-        evict_ratio=config.evict_ratio,
-        evict_start_threshold=config.evict_start_threshold,
-        evict_stop_threshold=config.evict_stop_threshold,
-        slru_protected_threshold=config.slru_protected_threshold,
-        hit_reward_seconds=config.hit_reward_seconds,
-        ssd_admission=Admission(config.ssd_admission),
-        ssd_write_budget_per_day=resolved.ssd_write_budget_bytes_per_day,
-        min_store_priority=config.min_store_priority,
-        ghost_sample_rate=config.ghost_sample_rate,
-        demotion_bytes_max=_DEMOTION_CHUNKS * resolved.transfer_chunk_bytes,
-    )
 
 
 def _note_adjusted(settings: ControlSettings, config: CacheConfig, notes: Notes) -> None:

@@ -18,6 +18,7 @@ from tiercel.telemetry.snapshot import (
     GpuPoolStatus,
     HistogramStatus,
     HitCurveStatus,
+    PrefillStatus,
     StatusSnapshot,
     TierCurveStatus,
     TierStatus,
@@ -91,6 +92,7 @@ class Reporter:
             tickets=self._tickets(),
             queue_depths=self._depths(),
             hit_curve=self._hit_curve(),
+            prefill=self._prefill(),
             gpu_pools=tuple(GpuPoolStatus(**use._asdict()) for use in assembly.devices.pools()),
             notes=(*assembly.notes.texts(), *self._outages()),
         )
@@ -123,6 +125,18 @@ class Reporter:
                 TierCurveStatus(tier=TIER_NAMES[tier], factors=TIER_FACTORS, shares=shares)
                 for tier, shares in control.tier_shares().items()
             ),
+        )
+
+    def _prefill(self) -> PrefillStatus | None:
+        prefill = self._assembly.control.prefill
+        if prefill.num_observations == 0:
+            return None
+        curve = prefill.curve
+        return PrefillStatus(
+            fixed_s=curve.fixed_s,
+            token_s=curve.token_s,
+            token_pair_s=curve.token_pair_s,
+            num_observations=prefill.num_observations,
         )
 
     def _outages(self) -> list[str]:

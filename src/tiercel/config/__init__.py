@@ -4,13 +4,14 @@ The only reader of files and environment for settings; whoever needs one is hand
 """
 
 from tiercel.config.cache import SETTINGS, CacheConfig
+from tiercel.config.compute import PrefillWork, read_prefill_work
 from tiercel.config.dtypes import DTYPE_BYTES
 from tiercel.config.explain import ConfigRow, Explanation, explain
 from tiercel.config.layers import FULL_ATTENTION, LayerGroup
 from tiercel.config.load import LoadedConfig, load_config, load_settings, read_config
 from tiercel.config.model import ModelConfig
 from tiercel.config.notes import NOTE_HEADINGS, Note, NoteKind
-from tiercel.config.resolved import SLOT_ALIGNMENT, ResolvedConfig, Room
+from tiercel.config.resolved import SLOT_ALIGNMENT, DeviceRoom, ResolvedConfig, Room
 from tiercel.config.resources import check_resources
 from tiercel.config.sizes import format_bytes, parse_size
 
@@ -22,12 +23,14 @@ __all__ = [
     "SLOT_ALIGNMENT",
     "CacheConfig",
     "ConfigRow",
+    "DeviceRoom",
     "Explanation",
     "LayerGroup",
     "LoadedConfig",
     "ModelConfig",
     "Note",
     "NoteKind",
+    "PrefillWork",
     "ResolvedConfig",
     "Room",
     "check_resources",
@@ -37,4 +40,5 @@ __all__ = [
     "load_settings",
     "parse_size",
     "read_config",
+    "read_prefill_work",
 ]

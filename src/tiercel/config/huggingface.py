@@ -20,10 +20,10 @@ from tiercel.errors import ConfigError
 
 Source = str | os.PathLike[str] | Mapping[str, object]
 
-_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-_HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
+LAYERS_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+HEADS_KEYS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
 _KV_HEADS = ("num_key_value_heads", "num_kv_heads", "n_head_kv")
-_HIDDEN = ("hidden_size", "n_embd", "d_model", "n_embed")
+HIDDEN_KEYS = ("hidden_size", "n_embd", "d_model", "n_embed")
 _HEAD_SIZE = ("attention_head_dim", "head_dim", "kv_channels")
 _NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
 
@@ -65,6 +65,16 @@ def read_model(source: Source, *, dtype: object = None) -> tuple[ModelFacts, str
     """
     if isinstance(source, Mapping):
         return _facts(source, dtype), str(source.get("_name_or_path") or "")
+    path, content, outer = read_content(source)
+    return _facts(outer, dtype), _weights_name(path, content)
+
+
+def read_content(source: str | os.PathLike[str]) -> tuple[Path, bytes, dict[str, object]]:
+    """Return the path of a model's config.json, its bytes and what they say. source: the file, or its folder.
+
+    Raises:
+        ConfigError: it cannot be read, or holds no JSON object.
+    """
     path = Path(source)
     path = path / "config.json" if path.is_dir() else path
     try:
@@ -78,7 +88,7 @@ def read_model(source: Source, *, dtype: object = None) -> tuple[ModelFacts, str
         raise ConfigError(f"model config {str(path)!r}: not JSON ({error}); name a Hugging Face config.json") from error
     if not isinstance(outer, dict):
         raise ConfigError(f"model config {str(path)!r}: must hold one JSON object; name a Hugging Face config.json")
-    return _facts(outer, dtype), _weights_name(path, content)
+    return path, content, outer
 
 
 def _weights_name(path: Path, content: bytes) -> str:
@@ -92,30 +102,30 @@ def _weights_name(path: Path, content: bytes) -> str:
 
 
 def _facts(outer: Mapping[str, object], dtype: object) -> ModelFacts:
-    text = _text_facts(outer)
+    text = text_facts(outer)
     if text.get("is_encoder_decoder"):
         raise problem("is_encoder_decoder", True, "must be false", "Tiercel stores the KV of decoder-only models")
     require_kv_cache(text)
     if isinstance(text.get("block_configs"), list):
         raise ConfigError("block_configs: layers of different KV shapes are for a later version; run without Tiercel")
-    num_layers = _count(text, _LAYERS)
+    num_layers = count_of(text, LAYERS_KEYS)
     use_mla = text.get("kv_lora_rank") is not None
     return ModelFacts(
         num_layers=num_layers,
-        num_kv_heads=1 if use_mla else _num_kv_heads(text),
-        head_size=_latent_size(text) if use_mla else _head_size(text),
+        num_kv_heads=1 if use_mla else kv_heads_of(text),
+        head_size=_latent_size(text) if use_mla else head_size_of(text),
         dtype=_dtype(outer, text, dtype),
         use_mla=use_mla,
         layer_groups=read_groups(text, num_layers),
     )
 
 
-def _text_facts(outer: Mapping[str, object]) -> dict[str, object]:
+def text_facts(outer: Mapping[str, object]) -> dict[str, object]:
     """The facts of the language model, found in multimodal models and completed by its class."""
     for key in _NESTED:
         nested = outer.get(key)
         if isinstance(nested, Mapping):
-            return _text_facts(nested)
+            return text_facts(nested)
     attention = outer.get("attn_config")  # MPT, DBRX
     kv_heads = attention.get("kv_n_heads") if isinstance(attention, Mapping) else None
     given = {key: value for key, value in outer.items() if value is not None}
@@ -123,20 +133,20 @@ def _text_facts(outer: Mapping[str, object]) -> dict[str, object]:
     return {**_CLASS_FACTS.get(str(outer.get("model_type")), {}), **extra, **given}
 
 
-def _num_kv_heads(text: Mapping[str, object]) -> int:
-    heads = _count(text, _HEADS)
+def kv_heads_of(text: Mapping[str, object]) -> int:
+    heads = count_of(text, HEADS_KEYS)
     if "multi_query_attention" in text or "multi_query_group_num" in text:  # ChatGLM
-        return _count(text, ("multi_query_group_num",)) if text.get("multi_query_attention") else heads
+        return count_of(text, ("multi_query_group_num",)) if text.get("multi_query_attention") else heads
     if text.get("multi_query") and not text.get("new_decoder_architecture"):  # Falcon 7B, GPT-BigCode
         return 1
-    return _count(text, _KV_HEADS) if any(key in text for key in _KV_HEADS) else heads
+    return count_of(text, _KV_HEADS) if any(key in text for key in _KV_HEADS) else heads
 
 
-def _head_size(text: Mapping[str, object]) -> int:
+def head_size_of(text: Mapping[str, object]) -> int:
     if any(key in text for key in _HEAD_SIZE):
-        size = _count(text, _HEAD_SIZE)
+        size = count_of(text, _HEAD_SIZE)
     else:
-        hidden, heads = _count(text, _HIDDEN), _count(text, _HEADS)
+        hidden, heads = count_of(text, HIDDEN_KEYS), count_of(text, HEADS_KEYS)
         if hidden % heads:
             raise problem("head_dim", None, f"is missing, and hidden size {hidden} is no multiple of {heads} heads",
                           "add head_dim to the config.json")  # fmt: skip
@@ -149,7 +159,7 @@ def _head_size(text: Mapping[str, object]) -> int:
 
 
 def _latent_size(text: Mapping[str, object]) -> int:
-    return _count(text, ("kv_lora_rank",)) + _count(text, ("qk_rope_head_dim",))
+    return count_of(text, ("kv_lora_rank",)) + count_of(text, ("qk_rope_head_dim",))
 
 
 def _dtype(outer: Mapping[str, object], text: Mapping[str, object], chosen: object) -> str:
@@ -164,7 +174,7 @@ def _dtype(outer: Mapping[str, object], text: Mapping[str, object], chosen: obje
     )
 
 
-def _count(text: Mapping[str, object], names: tuple[str, ...]) -> int:
+def count_of(text: Mapping[str, object], names: tuple[str, ...]) -> int:
     """Return the first of these keys that the facts hold, a positive integer."""
     for key in names:
         value = text.get(key)

@@ -21,6 +21,7 @@ from tiercel.control.keyed import KeyedControl
 from tiercel.control.operation import PENDING, Lookup, Operation
 from tiercel.control.priorities import STEPS_MAX as PRIORITY_STEPS_MAX
 from tiercel.control.priorities import Priority, check_priority
+from tiercel.control.resolving import control_settings
 from tiercel.control.settings import DEMOTION_START, Admission, ControlSettings
 from tiercel.control.storing import STORE_MOVES_MAX
 
@@ -41,4 +42,5 @@ __all__ = [
     "Operation",
     "Priority",
     "check_priority",
+    "control_settings",
 ]

@@ -125,6 +125,16 @@ class HitCurveStatus(msgspec.Struct, frozen=True, kw_only=True):
             )
 
 
+class PrefillStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine's prefill takes, as learnt from its timings: fixed + linear in the tokens + linear in pairs of a token
+    and one before it. `costs.PrefillCurve` has the formula."""
+
+    fixed_s: float
+    token_s: float
+    token_pair_s: float
+    num_observations: Count
+
+
 class GpuPoolStatus(msgspec.Struct, frozen=True, kw_only=True):
     """GPU memory that copies take beside the blocks: lent to them and held of the device, now and at most."""
 
@@ -224,6 +234,7 @@ class StatusSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         tickets: tickets by state.
         queue_depths: moves waiting, by queue.
         hit_curve: None without a ghost index.
+        prefill: None before the engine has reported a prefill.
         gpu_pools: one for each GPU that an engine's memory lies on.
         notes: every silent fallback, in words.
     """
@@ -239,5 +250,6 @@ class StatusSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     tickets: dict[str, Count] = {}
     queue_depths: dict[str, Count] = {}
     hit_curve: HitCurveStatus | None = None
+    prefill: PrefillStatus | None = None
     gpu_pools: tuple[GpuPoolStatus, ...] = ()
     notes: tuple[str, ...] = ()

@@ -4,6 +4,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 
+from tiercel.config import ResolvedConfig
 from tiercel.plan import Move
 from tiercel.tiers.base import TierName
 from tiercel.transfer.job import Chunk, Job
@@ -30,6 +31,16 @@ class TransferSettings:
     lane_workers: int = 2
     yield_s: float = 0.05
     close_timeout_s: float = 30.0
+
+    @classmethod
+    def from_resolved(cls, resolved: ResolvedConfig, *, lane_workers: int = 2) -> "TransferSettings":
+        """The bounds that a configuration asks for."""
+        return cls(
+            queue_depth_max=resolved.config.transfer_queue_depth_max,
+            chunk_bytes=resolved.transfer_chunk_bytes,
+            gpu_chunk_bytes=resolved.transfer_gpu_chunk_bytes,
+            lane_workers=lane_workers,
+        )
 
 
 @dataclass(frozen=True, slots=True)

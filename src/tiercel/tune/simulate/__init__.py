@@ -1,15 +1,30 @@
 """The real control half over modelled tiers and a modelled engine, on a virtual clock."""
 
+from tiercel.tune.simulate.making import EngineFacts, make_setup
+from tiercel.tune.simulate.prefill import (
+    PrefillSource,
+    prefill_of_cache,
+    prefill_of_file,
+    prefill_of_model,
+    prefill_of_points,
+)
 from tiercel.tune.simulate.result import SimulationResult, TierTraffic
 from tiercel.tune.simulate.setup import EngineModel, Link, SimulationSetup
 from tiercel.tune.simulate.simulation import Simulation, simulate
 
 __all__ = [
+    "EngineFacts",
     "EngineModel",
     "Link",
+    "PrefillSource",
     "Simulation",
     "SimulationResult",
     "SimulationSetup",
     "TierTraffic",
+    "make_setup",
+    "prefill_of_cache",
+    "prefill_of_file",
+    "prefill_of_model",
+    "prefill_of_points",
     "simulate",
 ]

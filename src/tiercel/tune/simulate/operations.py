@@ -214,7 +214,7 @@ class Operations:
     def _expire(self, _: None) -> None:
         due, now_s = self._deadlines, self._clock.now_s
         while due and (due[0][1] not in self._running or due[0][0] <= now_s):
-            _, ticket = due.popleft()
+            ticket = due.popleft()[1]
             running = self._running.get(ticket)
             if running is not None:
                 self._give_up(ticket, running)
