@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tiercel.charts import Scale
 from tiercel.demo.machine import MachineSpeed
 from tiercel.demo.messages import (
     Answer,
@@ -29,7 +30,6 @@ from tiercel.demo.messages import (
 from tiercel.demo.options import DemoOptions
 from tiercel.demo.process import WorkerProcess
 from tiercel.demo.report import render_report
-from tiercel.demo.report.svg import Scale
 from tiercel.demo.results import DemoResult, RunTotals, Served, Source, quantile
 from tiercel.demo.verify import Oracle
 from tiercel.demo.workload import Workload, make_workload

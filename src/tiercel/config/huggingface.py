@@ -134,6 +134,7 @@ def text_facts(outer: Mapping[str, object]) -> dict[str, object]:
 
 
 def kv_heads_of(text: Mapping[str, object]) -> int:
+    """Return the KV heads of one layer."""
     heads = count_of(text, HEADS_KEYS)
     if "multi_query_attention" in text or "multi_query_group_num" in text:  # ChatGLM
         return count_of(text, ("multi_query_group_num",)) if text.get("multi_query_attention") else heads
@@ -143,6 +144,7 @@ def kv_heads_of(text: Mapping[str, object]) -> int:
 
 
 def head_size_of(text: Mapping[str, object]) -> int:
+    """Return the elements of one head."""
     if any(key in text for key in _HEAD_SIZE):
         size = count_of(text, _HEAD_SIZE)
     else:

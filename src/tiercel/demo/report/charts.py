@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from tiercel.demo.report.svg import Scale, drawing, element, path, text, tooltip
+from tiercel.charts import Scale, drawing, element, path, text, tooltip
 from tiercel.demo.results import LABELS, DemoResult, Served, Source, quantile
 from tiercel.demo.table import milliseconds
 

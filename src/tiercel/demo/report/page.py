@@ -3,8 +3,8 @@
 from html import escape
 from pathlib import Path
 
+from tiercel.charts import render_figure, render_legend, render_page, render_table, render_tile
 from tiercel.demo.report.charts import hits_over_time, occupancy_over_time, ttft_strips
-from tiercel.demo.report.style import STYLE
 from tiercel.demo.report.timeline import choose_request, compare_request, request_timeline
 from tiercel.demo.results import LABELS, DemoResult, Source, quantile
 from tiercel.demo.table import (
@@ -32,25 +32,25 @@ def render_report(result: DemoResult) -> str:
             f"{result.workload.documents[one.turn.document].name}: {one.answer.num_prompt_tokens:,} prompt tokens, "
             f"KV mostly from: {LABELS[one.source]}."
         )
-        request = _figure("One request", told, compare_request(one) + request_timeline(one), _SPAN_LEGEND)
+        request = render_figure("One request", told, compare_request(one) + request_timeline(one), _SPAN_LEGEND)
     body = "".join(
         [
             _header(result),
-            _figure(
+            render_figure(
                 "Time to first token",
                 "Every request is a dot, on a logarithmic axis; the bar is the median. The row below each is the same "
                 "requests without Tiercel.",
                 ttft_strips(result),
                 "",
             ),
-            _table(_TTFT_HEAD, _ttft_rows(result)),
-            _figure(
+            render_table(_TTFT_HEAD, _ttft_rows(result)),
+            render_figure(
                 "Where the prompts' KV came from",
                 "A column is a request; the line is the share of all prompt tokens so far that needed no prefill.",
                 hits_over_time(result),
                 _SOURCE_LEGEND,
             ),
-            _figure(
+            render_figure(
                 "How full each tier was",
                 "Share of capacity after each request. The kill empties the engine and the host tier; the disk stays.",
                 occupancy_over_time(result),
@@ -59,17 +59,13 @@ def render_report(result: DemoResult) -> str:
             request,
             "<h2>Bytes moved</h2><p>Bandwidth while a tier was at work, beside what this machine can do: a copy by "
             "one core for the host tier, sequential I/O for the disk.</p>",
-            _table(_TRAFFIC_HEAD, traffic_rows(result)),
+            render_table(_TRAFFIC_HEAD, traffic_rows(result)),
             "<h2>What was run</h2><ul>",
             *(f"<li>{escape(line)}</li>" for line in summary_lines(result)),
             "</ul>",
         ]
     )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Tiercel demo</title>'
-        f"<style>{STYLE}</style></head><body><main>{body}</main></body></html>\n"
-    )
+    return render_page("Tiercel demo", body)
 
 
 _TTFT_HEAD = ("KV mostly from", "requests", "p50 ms", "p90 ms", "p99 ms", "same without, p50 ms", "speed-up")
@@ -84,13 +80,10 @@ _TRAFFIC_HEAD = (
 )
 
 
-def _legend(entries: tuple[tuple[str, str], ...]) -> str:
-    keys = "".join(f'<span><i class="key {style}"></i>{escape(name)}</span>' for style, name in entries)
-    return f'<div class="legend">{keys}</div>'
-
-
-_SOURCE_LEGEND = _legend((("disk", "disk"), ("host", "host"), ("engine", "engine's own"), ("computed", "computed")))
-_SPAN_LEGEND = _legend(
+_SOURCE_LEGEND = render_legend(
+    (("disk", "disk"), ("host", "host"), ("engine", "engine's own"), ("computed", "computed"))
+)
+_SPAN_LEGEND = render_legend(
     (("span-load", "load"), ("span-prefill", "prefill"), ("span-decode", "decode"), ("span-store", "store"))
 )
 
@@ -99,9 +92,9 @@ def _header(result: DemoResult) -> str:
     tokens = result.tokens_by_source()
     spared = 1 - tokens["computed"] / sum(tokens.values())
     tiles = [
-        _tile(f"{spared:.0%}", "of prompt tokens needed no prefill"),
+        render_tile(f"{spared:.0%}", "of prompt tokens needed no prefill"),
         *(
-            _tile(speed_ups(result.of(source)), f"sooner to the first token: {LABELS[source]}, median")
+            render_tile(speed_ups(result.of(source)), f"sooner to the first token: {LABELS[source]}, median")
             for source in (Source.HOST, Source.DISK, Source.DISK_AFTER_KILL)
             if result.of(source)
         ),
@@ -114,20 +107,6 @@ def _header(result: DemoResult) -> str:
         "then the process was killed with SIGKILL, and the next one went on from disk.</p></header>"
         f'<div class="tiles">{"".join(tiles)}</div>{verdict}'
     )
-
-
-def _tile(number: str, meaning: str) -> str:
-    return f'<div class="tile"><b>{escape(number)}</b><span>{escape(meaning)}</span></div>'
-
-
-def _figure(title: str, told: str, picture: str, legend: str) -> str:
-    return f"<figure><h2>{escape(title)}</h2><figcaption>{escape(told)}</figcaption>{legend}{picture}</figure>"
-
-
-def _table(head: tuple[str, ...], rows: list[list[str]]) -> str:
-    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _ttft_rows(result: DemoResult) -> list[list[str]]:

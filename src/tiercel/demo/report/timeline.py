@@ -1,8 +1,8 @@
 """The report's picture of one request: what happened between its arrival and its last token."""
 
+from tiercel.charts import Scale, drawing, element, text, tooltip
 from tiercel.demo.messages import Answer, SpanRecord
 from tiercel.demo.report.charts import WIDTH, seconds_text
-from tiercel.demo.report.svg import Scale, drawing, element, text, tooltip
 from tiercel.demo.results import DemoResult, Served, Source
 from tiercel.demo.table import milliseconds
 
