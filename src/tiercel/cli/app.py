@@ -29,6 +29,10 @@ app.command(
 app.command("tiercel.cli.demo:demo", help="Show what the cache is for, on a real engine and across a SIGKILL.")
 app.command(version.print_version, name="version")
 app.command("tiercel.cli.curve:curve", help="Show what caches of every size would hit on a trace, by policy.")
+app.command(
+    "tiercel.cli.simulate:simulate",
+    help="Replay a trace through a cache that is not there, and tell what it would bring.",
+)
 config.command("tiercel.cli.config:explain", help="Show every setting with its value, its source and its meaning.")
 config.command("tiercel.cli.config:schema", help="Print the JSON Schema of settings files.")
 app.command(config)

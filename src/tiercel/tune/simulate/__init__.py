@@ -1,5 +1,6 @@
 """The real control half over modelled tiers and a modelled engine, on a virtual clock."""
 
+from tiercel.tune.simulate.endurance import parse_endurance
 from tiercel.tune.simulate.making import EngineFacts, make_setup
 from tiercel.tune.simulate.prefill import (
     PrefillSource,
@@ -8,9 +9,11 @@ from tiercel.tune.simulate.prefill import (
     prefill_of_model,
     prefill_of_points,
 )
+from tiercel.tune.simulate.report import render_report, write_report
 from tiercel.tune.simulate.result import SimulationResult, TierTraffic
 from tiercel.tune.simulate.setup import EngineModel, Link, SimulationSetup
 from tiercel.tune.simulate.simulation import Simulation, simulate
+from tiercel.tune.simulate.summary import Summary, requests_csv, summarize, summary_csv
 
 __all__ = [
     "EngineFacts",
@@ -20,11 +23,18 @@ __all__ = [
     "Simulation",
     "SimulationResult",
     "SimulationSetup",
+    "Summary",
     "TierTraffic",
     "make_setup",
+    "parse_endurance",
     "prefill_of_cache",
     "prefill_of_file",
     "prefill_of_model",
     "prefill_of_points",
+    "render_report",
+    "requests_csv",
     "simulate",
+    "summarize",
+    "summary_csv",
+    "write_report",
 ]

@@ -1,0 +1,115 @@
+"""`tiercel simulate`: from files to tables, and errors that say what to do."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+import tiercel.tune.traces
+from tests.tune.simulate._mooncake import read_mooncake, write_mooncake
+from tests.tune.simulate.test_making import LLAMA, directory, machine
+from tiercel.cli import main
+from tiercel.tune.machine import write_machine
+
+
+@pytest.fixture
+def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A command line that works."""
+    monkeypatch.setattr(tiercel.tune.traces, "read_trace", read_mooncake, raising=False)
+    write_mooncake(tmp_path / "trace.jsonl")
+    (tmp_path / "model.json").write_text(json.dumps(LLAMA))
+    write_machine(machine(directories=(directory("/cache"),)), tmp_path / "machine.json")
+    (tmp_path / "tiercel.yaml").write_text(
+        "num_cpu_blocks: 1GiB\nenable_ssd: true\nssd_cache_dir: /cache\nnum_ssd_blocks: 4GiB\ntokens_per_block: 64\n"
+    )
+    files = {"config": "tiercel.yaml", "model": "model.json", "machine": "machine.json"}
+    named = [word for key, name in files.items() for word in (f"--{key}", str(tmp_path / name))]
+    return ["simulate", str(tmp_path / "trace.jsonl"), *named]
+
+
+RATE = ["--gpu-rate", "989e12"]
+
+
+def test_tables_tell_all_three_hit_rates_and_every_assumption(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, *RATE, "--endurance", "1400TBW"]) == 0
+    told = capsys.readouterr().out
+    for expected in (
+        "12 requests",
+        "block-weighted",
+        "token-weighted",
+        "per request",
+        "time to first token",
+        "GPU-seconds saved",
+        "1,400 TB of endurance last",
+        "assumed: prefill by arithmetic, not measured",
+        "assumed: tokens are taken to be generated in no time",
+    ):
+        assert expected in told, expected
+
+
+def test_json_and_csv_hold_the_same_numbers(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, *RATE, "--gpu-kv", "256MiB", "--decode-ms", "20", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert main([*words, *RATE, "--gpu-kv", "256MiB", "--decode-ms", "20", "--csv"]) == 0
+    rows = {(row["metric"], row["of"]): row["value"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))}
+    assert summary["hits"]["block_weighted"] > 0.4
+    assert float(rows["hit rate, block-weighted", "all"]) == summary["hits"]["block_weighted"]
+    assert float(rows["time to first token", "p99"]) == summary["ttft"]["p99_s"]
+
+
+def test_report_and_requests_are_written(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report, requests = tmp_path / "report.html", tmp_path / "requests.csv"
+    assert main([*words, *RATE, "--report", str(report), "--requests", str(requests)]) == 0
+    assert report.read_text().startswith("<!doctype html>")
+    assert len(requests.read_text().splitlines()) == 13
+
+
+def test_measured_prefills_are_taken_from_a_file(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "prefill.json").write_text(json.dumps({"points": [[0, 1000, 0.1], [0, 4000, 0.5]]}))
+    assert main([*words, "--prefill", str(tmp_path / "prefill.json")]) == 0
+    assert "prefill fitted to 2 measured points" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ([], "prefill, prefill-from, gpu-rate: none given; give one"),
+        ([*RATE, "--prefill", "p.json"], "prefill and gpu_rate given"),
+        (["--gpu-rate", "-1"], "gpu-rate = -1.0: must be"),
+        ([*RATE, "--efficiency", "2"], "efficiency = 2.0: must be above 0 and at most 1"),
+        ([*RATE, "--endurance", "much"], "endurance = 'much': must be"),
+        ([*RATE, "--speedup", "0"], "speedup = 0.0: must be a positive number"),
+        ([*RATE, "--replicas", "0"], "replicas = 0: must be at least 1"),
+        ([*RATE, "--json", "--csv"], "json, csv: both"),
+        ([*RATE, "--gpu-kv", "many"], "gpu-kv = 'many'"),
+    ],
+)
+def test_bad_input_names_key_value_and_remedy(
+    words: list[str], more: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, *more]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_missing_machine_file_is_named(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    words[words.index("--machine") + 1] = "/nowhere/machine.json"
+    assert main([*words, *RATE]) == 1
+    assert "/nowhere/machine.json" in capsys.readouterr().err
+
+
+def test_an_interruption_ends_cleanly(words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tiercel.tune.simulate.clock.Clock.run", interrupt)
+    report = tmp_path / "report.html"
+    with pytest.raises(SystemExit) as ended:  # the parser ends the process, as main would
+        main([*words, *RATE, "--report", str(report)])
+    assert ended.value.code == 130
+    assert not report.exists()
