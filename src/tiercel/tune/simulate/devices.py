@@ -23,7 +23,8 @@ for one chunk, whatever this says."""
 
 @dataclass(slots=True, eq=False)
 class Part:
-    """Blocks [start, stop) of a move. whole: blocks of the move if another one waits for it, else 0."""
+    """Blocks [start, stop) of a move. whole: blocks of the move if another one waits for it, else 0. arrives_s: known once it
+    is served."""
 
     job: "Job"
     move: int
@@ -31,6 +32,7 @@ class Part:
     stop: int
     queued_s: float
     whole: int = 0
+    arrives_s: float = 0.0
 
 
 class Job:
@@ -41,7 +43,7 @@ class Job:
 
 @dataclass(slots=True)
 class Use:
-    """What a link was used for. Blocks, and seconds in which it moved them and in which parts waited for it."""
+    """What a link was used for: blocks that it brought, seconds in which it moved bytes and in which parts waited for it."""
 
     blocks: int = 0
     busy_s: float = 0.0
@@ -72,14 +74,15 @@ class Device:
         self.ways = ways
         self._on_arrival = on_arrival
         self._part: Part | None = None
+        """Served last; until `_ends_s` it is in service."""
         self._way = 0
         self._started_s = self._ends_s = 0.0
-        self._service = 0
-        """Number of the service in progress: an event of an earlier one, which was cut short, means nothing."""
+        self._wakes_s = -1.0
+        """When it looks next for what waits."""
 
     def add(self, part: Part, way: int) -> None:
         """Queue a part."""
-        if self._part is None:
+        if self._ends_s <= self._clock.now_s:
             self.ways[way].waiting.append(part)
             self._serve()
             return
@@ -88,11 +91,12 @@ class Device:
             if rest is not None:
                 self.ways[self._way].waiting.append(rest)
         self.ways[way].waiting.append(part)
+        self._wake()
 
     def take(self, job: Job) -> list[Part]:
         """Remove what has not been served of a job; a chunk in progress goes on."""
         taken: list[Part] = []
-        if self._part is not None and self._part.job is job:
+        if self._part is not None and self._part.job is job and self._ends_s > self._clock.now_s:
             rest = self._cut()
             if rest is not None:
                 taken.append(rest)
@@ -104,11 +108,11 @@ class Device:
         return taken
 
     def _serve(self) -> None:
+        """Begin to serve what waits, if anything does. Called when nothing is served."""
         number, way = 0, self.ways[0]
         if not way.waiting:
             number, way = len(self.ways) - 1, self.ways[-1]
             if not way.waiting:
-                self._part = None
                 return
         part, now_s = way.waiting.popleft(), self._clock.now_s
         way.use.wait_s += now_s - part.queued_s
@@ -123,8 +127,22 @@ class Device:
             way.waiting.append(self._split(part, part.start + limit))
         else:
             self._ends_s = now_s + num_blocks * way.block_s
-        self._service += 1
-        self._clock.at(self._ends_s, self._served, self._service)
+        way.use.busy_s += self._ends_s - now_s
+        part.arrives_s = self._ends_s + way.latency_s
+        self._clock.at(part.arrives_s, self._arrived, part)
+        if way.waiting or self.ways[-1].waiting:
+            self._wake()
+
+    def _wake(self) -> None:
+        """Look for what waits when the service in progress ends."""
+        if self._wakes_s != self._ends_s:
+            self._wakes_s = self._ends_s
+            self._clock.at(self._ends_s, self._woken)
+
+    def _woken(self, _: None) -> None:
+        if self._ends_s <= self._clock.now_s:
+            self._wakes_s = -1.0
+            self._serve()
 
     def _split(self, part: Part, stop: int) -> Part:
         """Shorten the part in service; returns what is left of it, which may wait from the service's end on."""
@@ -136,32 +154,20 @@ class Device:
         """End the service in progress with its chunk. Returns what is left, None if there is nothing."""
         part, way, now_s = self._part, self.ways[self._way], self._clock.now_s
         assert part is not None, "there is a service to cut"
-        if part.stop - part.start <= way.chunk_blocks or self._ends_s <= now_s:
+        if part.stop - part.start <= way.chunk_blocks:
             return None
         chunks = int((now_s - self._started_s) / (way.block_s * way.chunk_blocks)) + 1
         stop = part.start + chunks * way.chunk_blocks
         if stop >= part.stop:
             return None
-        self._ends_s = self._started_s + (stop - part.start) * way.block_s
-        if self._ends_s < now_s:  # by a rounding of the division: the chunk ends now
-            self._ends_s = now_s
-        rest = self._split(part, stop)
-        self._service += 1
-        self._clock.at(self._ends_s, self._served, self._service)
-        return rest
+        ends_s = max(now_s, self._started_s + (stop - part.start) * way.block_s)
+        way.use.busy_s -= self._ends_s - ends_s
+        self._ends_s = ends_s
+        part.arrives_s = ends_s + way.latency_s
+        self._clock.at(part.arrives_s, self._arrived, part)
+        return self._split(part, stop)
 
-    def _served(self, service: int) -> None:
-        if service != self._service:
-            return
-        part, way = self._part, self.ways[self._way]
-        assert part is not None, "a service that ends has a part"
-        way.use.blocks += part.stop - part.start
-        way.use.busy_s += self._ends_s - self._started_s
-        if way.latency_s:
-            self._clock.at(self._ends_s + way.latency_s, self._on_arrival, part)
-            self._serve()
-        else:
-            self._part = None
-            self._on_arrival(part)
-            if self._part is None:
-                self._serve()
+    def _arrived(self, part: Part) -> None:
+        if part.arrives_s != self._clock.now_s:
+            return  # its service was cut short, and it has arrived before
+        self._on_arrival(part)

@@ -42,7 +42,7 @@ class Request:
         engine_blocks: leading blocks that the engine had at the lookup.
         loaded: blocks that were loaded, by the tier they came from.
         stored_blocks: leading blocks that need no store, as they were loaded.
-        expected_s: what its prefill is taken to cost, for those that choose a replica.
+        expected_ns: what its prefill is taken to cost, for those that choose a replica.
         held: its hold on blocks in GPU memory.
     """
 
@@ -55,7 +55,7 @@ class Request:
     engine_blocks: int = 0
     loaded: dict[TierName, int] = field(default_factory=dict)
     stored_blocks: int = 0
-    expected_s: float = 0.0
+    expected_ns: int = 0
     held: Match | None = None
 
     def hold(self, match: Match | None) -> None:
@@ -72,16 +72,16 @@ class Replica:
         self.cache = PrefixCache(model.gpu_blocks, tokens_per_block) if model.gpu_blocks else None
         self.is_computing = False
         self._busy_until_s = 0.0
-        self._expected: dict[int, float] = {}
+        self._expected_ns = 0  # whole numbers, so that what was added and taken away leaves nothing behind
         self._ready: list[tuple[int, int, Request]] = []
 
     def free_at_s(self, now_s: float) -> float:
         """When it would be done with what it was given."""
-        return max(now_s, self._busy_until_s) + sum(self._expected.values())
+        return max(now_s, self._busy_until_s) + self._expected_ns * 1e-9
 
     def expect(self, request: Request) -> None:
         """Count on a request that was given to this replica."""
-        self._expected[request.order] = request.expected_s
+        self._expected_ns += request.expected_ns
 
     def add(self, request: Request) -> None:
         """Let a request that has what it loads wait for the engine."""
@@ -97,4 +97,4 @@ class Replica:
         """Compute a request."""
         self.is_computing = True
         self._busy_until_s = until_s
-        self._expected.pop(request.order, None)
+        self._expected_ns -= request.expected_ns

@@ -68,7 +68,8 @@ class Simulation:
         self._num_arrived = self._num_ended = 0
         # Those that wait for a request stand side by side in this order.
         self._followers = np.argsort(trace.after, kind="stable").astype(np.int32)
-        self._awaited = trace.after[self._followers]
+        numbers = np.arange(trace.num_requests + 1)
+        self._followers_begin = np.searchsorted(trace.after[self._followers], numbers)
 
     def run(self) -> SimulationResult:
         """Run to the end of the last request. Once. Raises ValueError if requests wait for each other."""
@@ -113,7 +114,7 @@ class Simulation:
         )
         self._record.matched_blocks[number] = max(request.engine_blocks, lookup.matched_blocks)
         cached = (request.engine_blocks + lookup.num_blocks) * self._size
-        request.expected_s = self._engine.prefill.seconds(cached, num_tokens - cached)
+        request.expected_ns = int(1e9 * self._engine.prefill.seconds(cached, num_tokens - cached))
         request.replica.expect(request)
         if lookup.num_blocks == 0:
             lookup.release()
@@ -192,7 +193,7 @@ class Simulation:
         if self._engine.stores_output and self._trace.output_tokens[number] > 1:
             self._keep_output(request)
         request.hold(None)
-        first, last = np.searchsorted(self._awaited, (number, number + 1)).tolist()
+        first, last = self._followers_begin[number : number + 2].tolist()
         for follower in self._followers[first:last].tolist():
             delay_s = float(self._trace.delays_s[follower]) / self._setup.speedup
             self.clock.at(now_s + delay_s, self._arrive, follower)

@@ -129,6 +129,7 @@ class Transfers:
         job.ended[number] += count
         if arrived:
             job.arrived[number] += count
+            lane.way.use.blocks += count
         if number in job.followed:
             self._follow(job, number, start, stop, arrived and not job.cancelled)
         if job.ended[number] < move.num_blocks:
