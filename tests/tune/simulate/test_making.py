@@ -171,7 +171,7 @@ def test_what_was_not_given_is_said_to_be_assumed() -> None:
 
 
 def test_a_disk_tier_needs_a_directory_that_was_measured() -> None:
-    with pytest.raises(ConfigError, match="run tiercel probe with /cache"):
+    with pytest.raises(ConfigError, match="run tiercel probe --directory /cache"):
         make_setup(config(), MODEL, machine(directories=()), ENGINE)
 
 

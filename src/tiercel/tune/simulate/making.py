@@ -107,7 +107,7 @@ def _directories(config: CacheConfig, machine: Machine, notes: list[str]) -> tup
     """What was measured of each directory of the disk tier; of another one where that was not measured."""
     if not machine.directories:
         raise ConfigError(
-            f"enable_ssd = True: the machine's file has no directory measured; run tiercel probe with "
+            f"enable_ssd = True: the machine's file has no directory measured; run tiercel probe --directory "
             f"{', '.join(map(str, config.ssd_cache_dirs))}, or set enable_ssd to false"
         )
     measured = {directory.path: directory for directory in machine.directories}
