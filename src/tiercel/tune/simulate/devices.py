@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from tiercel.tune.simulate.clock import Clock
 from tiercel.tune.simulate.setup import Link
 
-_LOAD_STEPS, _STORE_STEPS = 16, 4
-"""Parts that a move which another one waits for is served in while nothing else waits: the other one's last bytes may come
-late by that share of the move. What a store passes on goes to a slower link, which hardly notices."""
+_STEPS = 16
+"""Parts that a load's move which another one follows is served in while nothing else waits: the last bytes may come late by
+that share of the move. What a store passes on goes to a slower link, which hardly notices: it is served at once."""
 
 _STORE_TURN_CHUNKS = 8
 """Chunks of a store that are served before the next store's turn: nobody waits for one of them. A load that arrives waits
@@ -23,7 +23,7 @@ for one chunk, whatever this says."""
 
 @dataclass(slots=True, eq=False)
 class Part:
-    """Blocks [start, stop) of a move. whole: blocks of the move if another one waits for it, else 0. arrives_s: known once it
+    """Blocks [start, stop) of a move. whole: blocks of the move if it is a load's and another one follows it, else 0. arrives_s: known once it
     is served."""
 
     job: "Job"
@@ -53,10 +53,9 @@ class Use:
 class Way:
     """One direction of a device."""
 
-    __slots__ = ("block_s", "chunk_blocks", "latency_s", "steps", "turn_blocks", "use", "waiting")
+    __slots__ = ("block_s", "chunk_blocks", "latency_s", "turn_blocks", "use", "waiting")
 
     def __init__(self, link: Link, block_bytes: int, chunk_blocks: int, *, loading: bool) -> None:
-        self.steps = _LOAD_STEPS if loading else _STORE_STEPS
         self.turn_blocks = chunk_blocks if loading else chunk_blocks * _STORE_TURN_CHUNKS
         self.block_s = block_bytes / link.bytes_per_s
         self.latency_s = link.latency_s
@@ -90,7 +89,12 @@ class Device:
             rest = self._cut()
             if rest is not None:
                 self.ways[self._way].waiting.append(rest)
-        self.ways[way].waiting.append(part)
+        waiting = self.ways[way].waiting
+        last = waiting[-1] if waiting else None
+        if last is not None and last.job is part.job and last.move == part.move and last.stop == part.start:
+            last.stop = part.stop
+        else:
+            waiting.append(part)
         self._wake()
 
     def take(self, job: Job) -> list[Part]:
@@ -120,7 +124,7 @@ class Device:
         if way.waiting:
             limit = way.turn_blocks
         elif part.whole:
-            limit = max(way.chunk_blocks, -(-part.whole // way.steps))
+            limit = max(way.chunk_blocks, -(-part.whole // _STEPS))
         self._part, self._way, self._started_s = part, number, now_s
         if limit < num_blocks:
             self._ends_s = now_s + limit * way.block_s

@@ -35,12 +35,13 @@ class _PlanJob(Job):
 class _Lane:
     """Moves and blocks that wait or run in one lane, and the way that serves them."""
 
-    __slots__ = ("device", "num_blocks", "num_moves", "number", "way")
+    __slots__ = ("device", "loading", "num_blocks", "num_moves", "number", "way")
 
-    def __init__(self, device: Device, number: int) -> None:
+    def __init__(self, device: Device, number: int, *, loading: bool) -> None:
         self.device = device
         self.number = number
         self.way = device.ways[number]
+        self.loading = loading
         self.num_moves = 0
         self.num_blocks = 0
 
@@ -67,8 +68,8 @@ class Transfers:
             groups = ((read, write),) if tier in setup.shared else ((read,), (write,))
             devices = [Device(clock, ways, self._arrived) for ways in groups]
             self._devices += devices
-            self._lanes[LaneName(tier, True)] = _Lane(devices[0], 0)
-            self._lanes[LaneName(tier, False)] = _Lane(devices[-1], len(groups[-1]) - 1)
+            self._lanes[LaneName(tier, True)] = _Lane(devices[0], 0, loading=True)
+            self._lanes[LaneName(tier, False)] = _Lane(devices[-1], len(groups[-1]) - 1, loading=False)
         self._loading = [(name.tier, lane) for name, lane in self._lanes.items() if name.loading]
 
     def has_room(self, lane: LaneName, num_moves: int = 1) -> bool:
@@ -113,7 +114,8 @@ class Transfers:
 
     def _queue(self, job: _PlanJob, number: int, start: int, stop: int) -> None:
         lane = job.lanes[number]
-        whole = job.plan.moves[number].num_blocks if number in job.followed else 0
+        follows = lane.loading and number in job.followed
+        whole = job.plan.moves[number].num_blocks if follows else 0
         lane.device.add(Part(job, number, start, stop, self._clock.now_s, whole), lane.number)
 
     def _arrived(self, part: Part) -> None:
