@@ -1,6 +1,7 @@
 """What holds for every run: over random traces, nothing is lost, counted twice or out of order."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,7 +153,7 @@ def test_one_tier_without_waiting_hits_what_the_lru_stack_says(seed: int) -> Non
         input_tokens=(np.where(trace.leaves >= 0, trace.depths[trace.leaves], -1) + 1).astype(np.int64) * SIZE + 1,
         output_tokens=np.ones(trace.num_requests, np.int64),
         after=np.full(trace.num_requests, NO_REQUEST, np.int32),
-        arrivals_s=np.arange(trace.num_requests) * 1000.0,
+        arrivals_s=1000.0 * np.arange(trace.num_requests, dtype=np.float64),
     )
     capacity = 40
     stack: list[int] = []
@@ -181,6 +182,6 @@ def test_two_requests_that_wait_for_each_other_are_refused() -> None:
         ({"reads": {}}, "reads has no link for host"),
     ],
 )
-def test_a_setup_that_no_run_can_begin_with_names_what_is_wrong(changes: dict[str, object], named: str) -> None:
+def test_a_setup_that_no_run_can_begin_with_names_what_is_wrong(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         make_setup(host=4, **changes)

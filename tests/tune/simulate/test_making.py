@@ -6,12 +6,20 @@ from typing import Any
 
 import pytest
 
+from tiercel import Cache
 from tiercel.cache.assembly import assemble
 from tiercel.config import CacheConfig, ModelConfig, read_prefill_work
 from tiercel.errors import ConfigError
 from tiercel.tiers.base import TierName
 from tiercel.tune.machine import DirectoryFigures, DiskFigure, Figure, GpuCopyFigure, GpuFigures, Machine
-from tiercel.tune.simulate import EngineFacts, make_setup, prefill_of_file, prefill_of_model, prefill_of_points
+from tiercel.tune.simulate import (
+    EngineFacts,
+    make_setup,
+    prefill_of_cache,
+    prefill_of_file,
+    prefill_of_model,
+    prefill_of_points,
+)
 from tiercel.tune.simulate.prefill import PrefillSource
 
 HOST, DISK = TierName.HOST, TierName.DISK
@@ -78,7 +86,7 @@ def machine(**changes: Any) -> Machine:
             copy_figure("h2d", 4096, 4, 10e9),
         ),
     )
-    facts = {
+    facts: dict[str, Any] = {
         "measured_at": 0.0,
         "tiercel": "0",
         "cpu": "cpu",
@@ -95,7 +103,12 @@ def machine(**changes: Any) -> Machine:
 
 
 def config(**changes: Any) -> CacheConfig:
-    settings = {"num_cpu_blocks": "64GiB", "enable_ssd": True, "ssd_cache_dir": "/cache", "num_ssd_blocks": "256GiB"}
+    settings: dict[str, Any] = {
+        "num_cpu_blocks": "64GiB",
+        "enable_ssd": True,
+        "ssd_cache_dir": "/cache",
+        "num_ssd_blocks": "256GiB",
+    }
     return CacheConfig(**(settings | changes))
 
 
@@ -116,7 +129,7 @@ def test_a_share_is_one_of_the_measured_machines_memory() -> None:
 
 
 def test_the_control_half_is_set_up_as_in_a_real_cache(tmp_path: Path) -> None:
-    settings = {
+    settings: dict[str, Any] = {
         "num_cpu_blocks": 8,
         "ssd_cache_dir": str(tmp_path),
         "num_ssd_blocks": 16,
@@ -185,6 +198,20 @@ def test_a_curve_fitted_to_points_gives_them_back() -> None:
     for cached, new, seconds in truth:
         assert found.curve.seconds(cached, new) == pytest.approx(seconds, rel=0.02)
     assert "6 measured points" in found.told
+
+
+def test_a_running_cache_tells_what_it_learnt_of_its_engine(tmp_path: Path) -> None:
+    small = ModelConfig(model_id="m", num_layers=2, num_kv_heads=2, head_size=16, dtype="float16")
+    socket = tmp_path / "status.sock"
+    chosen = CacheConfig(num_cpu_blocks=8, status_socket=str(socket))
+    with Cache.open(small, chosen) as cache:
+        with pytest.raises(ConfigError, match="has reported no prefill yet"):
+            prefill_of_cache(socket)
+        for tokens in (100, 1000, 4000):
+            cache.observe_prefill(cached_tokens=0, computed_tokens=tokens, seconds=tokens * 1e-4)
+        found = prefill_of_cache(socket)
+    assert found.curve.seconds(0, 2000) == pytest.approx(0.2, rel=0.05)
+    assert "3 timings" in found.told
 
 
 def test_a_model_of_known_size_takes_two_operations_a_weight() -> None:

@@ -23,8 +23,12 @@ for one chunk, whatever this says."""
 
 @dataclass(slots=True, eq=False)
 class Part:
-    """Blocks [start, stop) of a move. whole: blocks of the move if it is a load's and another one follows it, else 0. arrives_s: known once it
-    is served."""
+    """Blocks [start, stop) of a move.
+
+    Attributes:
+        whole: blocks of the move if it is a load's and another one follows it, else 0.
+        arrives_s: known once it is served.
+    """
 
     job: "Job"
     move: int
