@@ -29,7 +29,7 @@ BOUND_S = 5.0
 BOUND_REQUESTS = 12_000
 TOKEN_BYTES = 131_072
 """Of the KV of Llama 3 8B in 16 bits."""
-SIZES = (512, 64, 16)
+SIZES = (512, 64)
 NUM_MADE = 20_000
 
 

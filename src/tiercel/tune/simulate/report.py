@@ -28,6 +28,7 @@ from tiercel.tune.simulate.words import hit_rows, quantity, seconds, share, tier
 _WIDTH = 880
 _LEFT, _RIGHT, _TOP = 60, 70, 14
 _NUM_BINS = 60
+_UNITS = (("d", 86_400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))
 _SOURCES = ("disk", "host", "engine", "computed")
 """Where blocks come from; also names of classes in the style sheet."""
 
@@ -207,6 +208,8 @@ def _share_lines(y: Scale) -> str:
 
 
 def _time_axis(x: Scale, bottom: float) -> str:
-    marks = [text(x(tick), bottom + 17, "0" if tick == 0 else seconds(tick), anchor="middle") for tick in x.ticks(8)]
+    unit, scale = next(((unit, scale) for unit, scale in _UNITS if x.high >= 2 * scale), _UNITS[-1])
+    ticks = Scale(0, x.high / scale, x.start, x.stop).ticks(8)
+    marks = [text(x(tick * scale), bottom + 17, f"{tick:g} {unit}" if tick else "0", anchor="middle") for tick in ticks]
     marks.append(text((x.start + x.stop) / 2, bottom + 34, "time of arrival", anchor="middle"))
     return "".join(marks)
