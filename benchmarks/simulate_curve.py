@@ -2,7 +2,8 @@
 
 Two generated traces: one of the size of WEKA's agent sessions (46 thousand requests, 0.4 million different blocks, 11 million
 references), which DESIGN section 11 bounds at 3 seconds on one core for the exact LRU curve; and one of a million requests.
-Times are the calling thread's processor time, the most in the spread that of the clock. Memory is what a process needs at most beyond the trace itself.
+Times are the calling thread's processor time, the most in the spread that of the clock. Memory is what a process needs at
+most beyond the trace itself.
 """
 
 import subprocess
