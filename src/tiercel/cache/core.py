@@ -114,15 +114,15 @@ class CacheCore:
         Args:
             num_changes: room for this many until they are taken, 18 bytes each.
         """
-        self._assembly.control.watch_blocks(num_changes)
+        self._assembly.control.blocks.watch(num_changes)
 
     def block_changes(self) -> tuple[BlockChange, ...] | None:
         """Return what was noted since the last call, in order; None if there was more than room for: ask `block_keys` then."""
-        return self._assembly.control.block_changes()
+        return self._assembly.control.blocks.changes()
 
     def block_keys(self, tier: TierName) -> NDArray[np.uint8]:
         """Return the keys of a tier's blocks that can be read: uint8[num_blocks, 16]. Walks the whole tier."""
-        return self._assembly.control.block_keys(tier)
+        return self._assembly.control.blocks.keys(tier)
 
     def close(self) -> None:
         """Cancel open tickets, write the disk tier's checkpoint and release everything. Idempotent; bounded.

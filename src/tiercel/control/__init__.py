@@ -13,8 +13,8 @@ Callers serialise begin_*, complete, finish, evict and reset, since tiers must s
 they were decided; lookup may run at any time, from any thread.
 """
 
-from tiercel.control.changes import BlockChange, ChangeKind
 from tiercel.control.building import LOAD_MOVES_MAX
+from tiercel.control.changes import BlockChange, ChangeKind
 from tiercel.control.control import Control
 from tiercel.control.ghost import HitCurve
 from tiercel.control.keyed import KeyedControl

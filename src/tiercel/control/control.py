@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from tiercel.control.admission import BUDGET, DiskAdmission
 from tiercel.control.building import Attached, PlanBuilder
-from tiercel.control.changes import BlockChange, take_changes
+from tiercel.control.changes import BlockWatch
 from tiercel.control.choosing import LoadChoice, QueuedBytes
 from tiercel.control.ghost import HitCurve, make_ghost, read_curve, read_tier_shares
 from tiercel.control.indexing import count_present, make_index
@@ -38,6 +38,7 @@ class Control:
         self.tiers = tuple(sorted(settings.capacities))
         self._numbers = {tier: number for number, tier in enumerate(self.tiers)}
         self.index = make_index(settings)
+        self.blocks = BlockWatch(self.index, self.tiers)
         self._ghost = make_ghost(settings)
         self._choice = LoadChoice(settings)
         self._admission = DiskAdmission(settings)
@@ -266,18 +267,6 @@ class Control:
     def export_blocks(self, tier: TierName) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Slots]:
         """Parent keys, keys and slots of a tier's ready blocks, least recently used first."""
         return self.index.export_blocks(self._numbers[tier])
-
-    def watch_blocks(self, num_changes: int) -> None:
-        """Note what becomes readable and what leaves; see `Cache.watch_blocks`."""
-        self.index.watch(num_changes)
-
-    def block_changes(self) -> tuple[BlockChange, ...] | None:
-        """What was noted since the last call; see `Cache.block_changes`."""
-        return take_changes(self.index, self.tiers)
-
-    def block_keys(self, tier: TierName) -> NDArray[np.uint8]:
-        """Keys of a tier's blocks that can be read: uint8[num_blocks, 16]; none of a tier that is not there."""
-        return self.export_blocks(tier)[1] if tier in self._numbers else np.empty((0, KEY_BYTES), np.uint8)
 
     def stats(self, tier: TierName) -> IndexStats:
         """Occupancy of one tier."""
