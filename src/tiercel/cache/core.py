@@ -6,6 +6,7 @@
 import asyncio
 import atexit
 import os
+import time
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Self
@@ -30,6 +31,8 @@ from tiercel.telemetry.snapshot import StatusSnapshot
 from tiercel.tiers.base import TierName
 
 _RESET_TIMEOUT_S = 30.0
+_SETTLING_S = 0.0002
+"""How often `settle` looks."""
 _NAMESPACES_KEPT = 4096
 """Namespaces whose root key is not computed again for each sequence."""
 
@@ -87,6 +90,21 @@ class CacheCore:
     def note(self, text: str, *, kind: str) -> None:
         """Tell of something that is slower or less than it could be: logged once, counted under its kind, shown in the status."""
         self._assembly.notes.add(text, kind=kind)
+
+    def settle(self, timeout_s: float) -> bool:
+        """Wait until nothing is under way: tickets have ended, and so has what the cache does by itself, such as demotions.
+
+        For replays and tests, which need the index as it is when all has happened; serving never waits for it.
+
+        Returns:
+            Whether that was so before the time was over, at some moment: other threads may have begun something since.
+        """
+        stop_at = time.monotonic() + timeout_s
+        while not self._dispatcher.is_settled(lambda: self._upkeep.idle):
+            if time.monotonic() >= stop_at:
+                return False
+            time.sleep(_SETTLING_S)
+        return True
 
     def reset(self) -> None:
         """Forget every block in every tier, durably, because the weights changed. Open tickets are cancelled; what other threads

@@ -59,6 +59,11 @@ class Dispatcher:
         """Operations that have not ended."""
         return len(self._table)
 
+    def is_settled(self, upkeep_idle: Callable[[], bool]) -> bool:
+        """Whether no operation is open and nothing woke the upkeep, at one moment."""
+        with self._table.lock:
+            return not len(self._table) and upkeep_idle()
+
     def check_open(self) -> None:
         """Raise CacheClosedError if the cache cannot be used any more, or not in this process. Takes no lock."""
         if self._refusal is not None:

@@ -21,6 +21,7 @@ class Upkeep:
         self._tasks = tasks
         self._wanted = threading.Event()
         self._closing = False
+        self._at_work = False
         self._thread = threading.Thread(target=self._work, name="tiercel-upkeep", daemon=True)
 
     def start(self) -> None:
@@ -32,9 +33,16 @@ class Upkeep:
         if not self._wanted.is_set():
             self._wanted.set()
 
+    @property
+    def idle(self) -> bool:
+        """Whether no round is wanted or in progress."""
+        return not self._wanted.is_set() and not self._at_work
+
     def _work(self) -> None:
         while True:
+            self._at_work = False
             self._wanted.wait()
+            self._at_work = True  # before the wish is cleared: who looks in between must not find it idle
             self._wanted.clear()
             if self._closing:
                 return

@@ -1,0 +1,82 @@
+"""What is replayed with what: a model's geometry, a cache's settings, an engine's speed, and the pace."""
+
+import enum
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from shutil import rmtree
+
+from tiercel import CacheConfig, ModelConfig
+from tiercel.tune.simulate import EngineModel
+
+FOLDER = "tiercel-replay"
+"""Folder in each cache directory in which replays keep their blocks, so that those of a real engine are left alone."""
+
+
+class Pace(enum.Enum):
+    """When requests are served."""
+
+    REALTIME = "realtime"
+    """As they arrive; prefill and decode take their time. What one request stores may still be on its way when the next one is
+    looked up, as in production: this is the pace for times."""
+    LOCKSTEP = "lockstep"
+    """One after the other, each when all transfers of the one before have ended; nobody waits for arrivals, prefill or decode.
+    What happens in the index then does not depend on how long anything took: this is the pace for hits, block for block."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplaySetup:
+    """Everything a replay depends on, beside its trace and the machine.
+
+    Attributes:
+        model: whose blocks' size and fingerprint are used.
+        config: the cache's settings. Its directories are used through a folder of the replay's own in each, removed at the
+            end; it serves no status where `status_socket` or `metrics_port` say, and records nothing.
+        engine: prefill and decode take this long.
+        speedup: arrivals of the trace come this many times faster.
+        deadline_s: a load that takes longer is given up and recomputed.
+    """
+
+    model: ModelConfig
+    config: CacheConfig
+    engine: EngineModel
+    pace: Pace = Pace.REALTIME
+    speedup: float = 1.0
+    deadline_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not self.speedup > 0:
+            raise ValueError(f"speedup = {self.speedup}: must be more than 0")
+
+    @property
+    def cache_model(self) -> ModelConfig:
+        """The model under a name of its own: made-up blocks are never taken for a real engine's."""
+        return replace(self.model, model_id=f"replay of {self.model.model_id}")
+
+    @property
+    def cache_config(self) -> CacheConfig:
+        """The settings with which the cache is opened."""
+        directories = [str(path / FOLDER) for path in self.config.ssd_cache_dirs] if self.config.enable_ssd else []
+        return replace(
+            self.config,
+            ssd_cache_dir=directories or self.config.ssd_cache_dir,
+            status_socket=None,
+            metrics_port=None,
+            record_path=None,
+        )
+
+
+@contextmanager
+def removed_at_end(config: CacheConfig) -> Iterator[None]:
+    """Remove the directories of a cache that this process has opened, and closed by then. Raises OSError."""
+    try:
+        yield
+    finally:
+        for directory in config.ssd_cache_dirs if config.enable_ssd else ():
+            _remove(directory)
+
+
+def _remove(directory: Path) -> None:
+    if directory.exists():
+        rmtree(directory)

@@ -1,0 +1,52 @@
+"""Small traces and setups that replay in a fraction of a second."""
+
+import random
+from pathlib import Path
+
+from tiercel import CacheConfig, ModelConfig
+from tiercel.costs import PrefillCurve
+from tiercel.tune.replay import Pace, ReplaySetup
+from tiercel.tune.simulate import EngineModel
+from tiercel.tune.traces import Trace, TraceBuilder
+
+TOKENS_PER_BLOCK = 4
+MODEL = ModelConfig(model_id="small", num_layers=2, num_kv_heads=3, head_size=5, dtype="bfloat16")
+"""480 bytes a block."""
+
+
+def random_trace(seed: int, *, num_requests: int = 60, num_documents: int = 8, span_s: float = 0.0) -> Trace:
+    """Requests that begin with a part of one of some documents and go on by themselves, often ending within a block."""
+    chance = random.Random(seed)
+    builder = TraceBuilder(f"random {seed}", tokens_per_block=TOKENS_PER_BLOCK)
+    documents = [[100 * number + at for at in range(chance.randrange(1, 12))] for number in range(num_documents)]
+    for number in range(num_requests):
+        document = chance.choice(documents)
+        blocks = document[: chance.randrange(0, len(document) + 1)]
+        blocks += [10_000 + 100 * number + at for at in range(chance.randrange(0, 4))]
+        input_tokens = max(0, len(blocks) * TOKENS_PER_BLOCK - chance.randrange(0, TOKENS_PER_BLOCK))
+        builder.add(
+            blocks,
+            arrival_s=span_s * number / num_requests,
+            input_tokens=input_tokens,
+            output_tokens=chance.randrange(0, 12),
+        )
+    return builder.build()
+
+
+def settings(directory: Path, *, host: int = 24, disk: int = 0, **others: object) -> CacheConfig:
+    """Settings of a small cache; capacities in blocks, 0 for no such tier."""
+    return CacheConfig(
+        tokens_per_block=TOKENS_PER_BLOCK,
+        enable_cpu=host > 0,
+        num_cpu_blocks=max(1, host),
+        enable_ssd=disk > 0,
+        num_ssd_blocks=max(1, disk),
+        ssd_cache_dir=str(directory),
+        **others,  # type: ignore[arg-type]
+    )
+
+
+def setup(config: CacheConfig, *, pace: Pace = Pace.LOCKSTEP, speedup: float = 1.0, **engine: object) -> ReplaySetup:
+    """A setup whose engine takes no time, unless told otherwise."""
+    model = EngineModel(prefill=PrefillCurve(), **engine)  # type: ignore[arg-type]
+    return ReplaySetup(model=MODEL, config=config, engine=model, pace=pace, speedup=speedup)
