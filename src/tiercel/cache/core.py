@@ -106,6 +106,11 @@ class CacheCore:
             time.sleep(_SETTLING_S)
         return True
 
+    def relieve_when_idle(self) -> None:
+        """Make room ahead of need only when no ticket is open, from now on. What leaves a tier then does not depend on how long
+        transfers take: for replays that are compared, block for block, with a simulation. Serving is slower for it."""
+        self._dispatcher.relieve_when_idle()
+
     def reset(self) -> None:
         """Forget every block in every tier, durably, because the weights changed. Open tickets are cancelled; what other threads
         launch before it returns raises ThrottledError.

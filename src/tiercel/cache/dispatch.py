@@ -46,6 +46,7 @@ class Dispatcher:
         self._numbers = itertools.count(1)
         self._refusal: str | None = None
         self._resetting = False
+        self._relieves_when_idle = False
         self._reset_lock = threading.Lock()
         self._load_lanes = [LaneName(tier, True) for tier in sorted(tiers)]
         self._store_lanes = [LaneName(tier, False) for tier in sorted(tiers)]
@@ -63,6 +64,10 @@ class Dispatcher:
         """Whether no operation is open and nothing woke the upkeep, at one moment."""
         with self._table.lock:
             return not len(self._table) and upkeep_idle()
+
+    def relieve_when_idle(self) -> None:
+        """Let `relieve` do nothing while an operation is open."""
+        self._relieves_when_idle = True
 
     def check_open(self) -> None:
         """Raise CacheClosedError if the cache cannot be used any more, or not in this process. Takes no lock."""
@@ -177,6 +182,8 @@ class Dispatcher:
         with self._table.lock:
             if self._refusal is not None or self._resetting:
                 return
+            if self._relieves_when_idle and len(self._table):
+                return  # the last one to end wakes the upkeep again
             self._table.apply_frees(relief.evict(now_s))
             while self.transfer.has_room(self._store_lanes[-1], STORE_MOVES_MAX):
                 operation = relief.begin_demotion(next(self._numbers), now_s, timeout_s)

@@ -27,6 +27,8 @@ app.command(
     "tiercel.cli.doctor:doctor", help="Say what is wrong or slow here, and what to do about it. Changes nothing."
 )
 app.command("tiercel.cli.demo:demo", help="Show what the cache is for, on a real engine and across a SIGKILL.")
+app.command("tiercel.cli.replay:replay", help="Replay a trace through the real cache on this machine, byte for byte.")
+app.command("tiercel.cli.replay:prove", help="Hold a simulation against the real cache: hits, bytes and times.")
 app.command(version.print_version, name="version")
 app.command("tiercel.cli.curve:curve", help="Show what caches of every size would hit on a trace, by policy.")
 app.command(

@@ -1,7 +1,21 @@
 """Traces replayed through the real cache, with real bytes on this machine's tiers, and held against the simulation of them."""
 
-from tiercel.tune.replay.accounts import ReplayReport
-from tiercel.tune.replay.run import replay
-from tiercel.tune.replay.setup import FOLDER, Pace, ReplaySetup
+from tiercel.tune.replay.lockstep import simulate_in_lockstep
+from tiercel.tune.replay.proof import TOLERANCE, Compared, HitsCompared, Proof, prove
+from tiercel.tune.replay.run import ReplayReport, replay
+from tiercel.tune.replay.setup import FOLDER, Pace, ReplaySetup, first_requests
 
-__all__ = ["FOLDER", "Pace", "ReplayReport", "ReplaySetup", "replay"]
+__all__ = [
+    "FOLDER",
+    "TOLERANCE",
+    "Compared",
+    "HitsCompared",
+    "Pace",
+    "Proof",
+    "ReplayReport",
+    "ReplaySetup",
+    "first_requests",
+    "prove",
+    "replay",
+    "simulate_in_lockstep",
+]

@@ -24,6 +24,7 @@ class EngineBuffers:
 
     def __init__(self, geometry: BlockGeometry, num_blocks: int, *, copy_threads: int) -> None:
         """Take the memory. Raises MemoryError if the machine has not as much."""
+        self.block_bytes = geometry.block_bytes
         self._pattern = BlockPattern(geometry.block_bytes)
         self._words = np.zeros((num_blocks, self._pattern.stride_bytes // 8), np.uint64)
         payload = self._words.view(np.uint8)[:, : geometry.block_bytes].view(f"u{geometry.element_bytes}")

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import rmtree
 
-from tiercel import CacheConfig, ModelConfig
+from tiercel import BlockGeometry, CacheConfig, ModelConfig
+from tiercel.hashing import fingerprint, root_key
 from tiercel.tune.simulate import EngineModel
+from tiercel.tune.traces import Trace
 
 FOLDER = "tiercel-replay"
 """Folder in each cache directory in which replays keep their blocks, so that those of a real engine are left alone."""
@@ -21,8 +23,9 @@ class Pace(enum.Enum):
     """As they arrive; prefill and decode take their time. What one request stores may still be on its way when the next one is
     looked up, as in production: this is the pace for times."""
     LOCKSTEP = "lockstep"
-    """One after the other, each when all transfers of the one before have ended; nobody waits for arrivals, prefill or decode.
-    What happens in the index then does not depend on how long anything took: this is the pace for hits, block for block."""
+    """One after the other, each step when all transfers of the one before have ended; nobody waits for arrivals, prefill or
+    decode, and settings that depend on the time are left out (`ReplaySetup.notes`). What happens in the index then does not
+    depend on how long anything took: this is the pace for hits, block for block."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +38,6 @@ class ReplaySetup:
             end; it serves no status where `status_socket` or `metrics_port` say, and records nothing.
         engine: prefill and decode take this long.
         speedup: arrivals of the trace come this many times faster.
-        deadline_s: a load that takes longer is given up and recomputed.
     """
 
     model: ModelConfig
@@ -43,7 +45,6 @@ class ReplaySetup:
     engine: EngineModel
     pace: Pace = Pace.REALTIME
     speedup: float = 1.0
-    deadline_s: float = 30.0
 
     def __post_init__(self) -> None:
         if not self.speedup > 0:
@@ -55,16 +56,50 @@ class ReplaySetup:
         return replace(self.model, model_id=f"replay of {self.model.model_id}")
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Which settings a replay in lockstep leaves out, since they depend on the time; a sentence each."""
+        if self.pace is not Pace.LOCKSTEP:
+            return ()
+        told = {
+            "load_policy = auto weighs how long loads take: in lockstep everything is loaded": (
+                self.config.load_policy == "auto"
+            ),
+            "hit_reward_seconds depends on the time: in lockstep it is 0": self.config.hit_reward_seconds > 0,
+            "ssd_write_budget_per_day depends on the time: in lockstep there is none": (
+                self.config.ssd_write_budget_per_day is not None
+            ),
+        }
+        return tuple(note for note, applies in told.items() if applies)
+
+    @property
+    def root_key(self) -> bytes:
+        """Key before each prompt's first block."""
+        geometry = BlockGeometry.from_model(self.cache_model, tokens_per_block=self.config.tokens_per_block)
+        return root_key(fingerprint(geometry.fingerprint_parts()), "")
+
+    @property
     def cache_config(self) -> CacheConfig:
         """The settings with which the cache is opened."""
         directories = [str(path / FOLDER) for path in self.config.ssd_cache_dirs] if self.config.enable_ssd else []
+        config = self.config
+        if self.pace is Pace.LOCKSTEP:
+            policy = "always" if config.load_policy == "auto" else config.load_policy
+            config = replace(config, load_policy=policy, hit_reward_seconds=0.0, ssd_write_budget_per_day=None)
         return replace(
-            self.config,
+            config,
             ssd_cache_dir=directories or self.config.ssd_cache_dir,
             status_socket=None,
             metrics_port=None,
             record_path=None,
         )
+
+
+def first_requests(trace: Trace, count: int) -> Trace:
+    """Return the first requests of a trace. Raises ValueError for less than one."""
+    if count < 1:
+        raise ValueError(f"requests = {count}: must be at least 1")
+    names = ("leaves", "arrivals_s", "input_tokens", "output_tokens", "sessions", "after", "delays_s")
+    return replace(trace, **{name: getattr(trace, name)[:count] for name in names})
 
 
 @contextmanager

@@ -77,7 +77,7 @@ def make_setup(
         control=control_settings(resolved, capacities),
         reads={tier: read for tier, (read, _) in links.items()},
         writes={tier: write for tier, (_, write) in links.items()},
-        engine=_engine(engine, resolved, notes),
+        engine=make_engine(engine, resolved.block_bytes, notes),
         speedup=speedup,
         deadline_s=config.transfer_timeout_s,
         transfer=TransferSettings.from_resolved(resolved),
@@ -85,13 +85,24 @@ def make_setup(
     )
 
 
-def _engine(facts: EngineFacts, resolved: ResolvedConfig, notes: list[str]) -> EngineModel:
+def make_engine(facts: EngineFacts, block_bytes: int, notes: list[str] | None = None) -> EngineModel:
+    """Return an engine's model.
+
+    Args:
+        block_bytes: of the cache.
+        notes: what was assumed is added to it.
+
+    Raises:
+        ConfigError: the size of its memory is none.
+        ValueError: a value is out of range.
+    """
+    notes = [] if notes is None else notes
     num_blocks = 0
     if facts.kv_bytes is None:
         notes.append("the engine's own prefix cache is taken to hold nothing: its memory was not given")
     else:
         kv_bytes = parse_size("gpu-kv", facts.kv_bytes) if isinstance(facts.kv_bytes, str) else facts.kv_bytes
-        num_blocks = kv_bytes // resolved.block_bytes
+        num_blocks = kv_bytes // block_bytes
     if facts.decode_token_s is None:
         notes.append("tokens are taken to be generated in no time: the time of one was not given")
     return EngineModel(

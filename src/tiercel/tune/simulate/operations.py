@@ -6,17 +6,20 @@ ticket may be resolved before its operation ends, at its deadline: pins and slot
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tiercel.control import LOAD_MOVES_MAX, STORE_MOVES_MAX, Control, Lookup, Operation
 from tiercel.hashing import Sequence as TokenSequence
+from tiercel.hashing import fingerprint, root_key
 from tiercel.plan import Completion, OperationKind
 from tiercel.tiers.base import BlockStatus, TierName
 from tiercel.transfer import LaneName
+from tiercel.tune.simulate.caches import OnLoaded
 from tiercel.tune.simulate.clock import Clock
+from tiercel.tune.simulate.result import TierTraffic
 from tiercel.tune.simulate.setup import SimulationSetup
 from tiercel.tune.simulate.transfers import Transfers
 
@@ -26,16 +29,13 @@ _DISK = TierName.DISK
 DEADLINE = "deadline"
 """Name under which a ticket is counted that its deadline ended."""
 
-OnEnd = Callable[[Operation], None]
-"""Told of an operation when its ticket is resolved: what is not known to have arrived by then did not."""
-
 
 @dataclass(slots=True, eq=False)
 class _Running:
     operation: Operation
     open_moves: int
     owners: set[int]
-    on_end: OnEnd | None
+    on_loaded: OnLoaded | None
     followers: list["_Running"] = field(default_factory=list)
 
     @property
@@ -44,16 +44,21 @@ class _Running:
 
 
 class Operations:
-    """Drives a control half over modelled links.
+    """A `ServedCache`: drives a control half over modelled links.
 
     Attributes:
         refused: how often something was refused or given up, by the name under which the cache counts it.
     """
 
-    def __init__(self, control: Control, setup: SimulationSetup, clock: Clock) -> None:
+    def __init__(self, control: Control, setup: SimulationSetup, clock: Clock, *, seed: int = 0) -> None:
+        """seed: of the blocks' keys."""
         self._control = control
-        self._clock = clock
+        self.clock = self._clock = clock
+        self.tokens_per_block = setup.control.tokens_per_block
+        self.tiers = control.tiers
+        self._root = root_key(fingerprint({"simulation": seed}), "")
         self._deadline_s = setup.deadline_s
+        self._relieves_when_idle = setup.relieves_when_idle
         self.refused: Counter[str] = Counter()
         self.transfers = Transfers(setup, clock, self._complete)
         self._running: dict[int, _Running] = {}
@@ -68,8 +73,30 @@ class Operations:
     def __len__(self) -> int:
         return len(self._running)
 
+    def traffic(self) -> dict[TierName, TierTraffic]:
+        """What crossed each tier's links so far."""
+        traffic = {}
+        for tier in self.tiers:
+            read, written = (self.transfers.use(LaneName(tier, loading)) for loading in (True, False))
+            traffic[tier] = TierTraffic(
+                blocks_read=read.blocks,
+                blocks_written=written.blocks,
+                evicted=self._control.stats(tier).num_evicted,
+                busy_s=read.busy_s + written.busy_s,
+                wait_s=read.wait_s + written.wait_s,
+            )
+        return traffic
+
+    def sequence(self, tokens: NDArray[np.int32]) -> TokenSequence:
+        return TokenSequence(self._root, self.tokens_per_block, tokens)
+
+    def expect_store(self, sequence: TokenSequence, blocks: range) -> None:
+        """Nothing: there are no bytes to make."""
+
+    def observe_prefill(self, cached_tokens: int, computed_tokens: int, seconds: float) -> None:
+        self._control.prefill.observe(cached_tokens, computed_tokens, seconds)
+
     def lookup(self, sequence: TokenSequence, *, limit_tokens: int, engine_tokens: int) -> Lookup:
-        """As `Cache.lookup`."""
         return self._control.lookup(
             sequence,
             now_s=self._clock.now_s,
@@ -78,8 +105,7 @@ class Operations:
             queued_bytes=self.transfers.queued_bytes,
         )
 
-    def load(self, lookup: Lookup, on_end: OnEnd) -> bool:
-        """Launch a load. False, and the lookup is released, if a queue is full."""
+    def load(self, lookup: Lookup, on_loaded: OnLoaded) -> bool:
         tiers = [segment.tier for segment in lookup.segments]
         fastest, *slower = self._load_lanes
         rooms = [(fastest, len(tiers)), *((lane, LOAD_MOVES_MAX * tiers.count(lane.tier)) for lane in slower)]
@@ -89,13 +115,12 @@ class Operations:
                 return False
         sequence, stop = lookup.sequence, lookup.first_block + lookup.num_blocks
         now_s = self._clock.now_s
-        self._start(self._control.begin_load(self._next(), lookup, deadline_s=self._deadline_s, now_s=now_s), on_end)
+        self._start(self._control.begin_load(self._next(), lookup, deadline_s=self._deadline_s, now_s=now_s), on_loaded)
         if self._control.promotes_hits:
             self._promote(sequence, stop)
         return True
 
     def store(self, sequence: TokenSequence, blocks: range) -> None:
-        """Launch a store of blocks of a sequence, as far as queues have room."""
         first, *others = self._target_lanes
         if not self._has_room(first, 1):
             return
@@ -132,10 +157,10 @@ class Operations:
         if operation is not None:
             self._start(operation, None)
 
-    def _start(self, operation: Operation, on_end: OnEnd | None) -> None:
+    def _start(self, operation: Operation, on_loaded: OnLoaded | None) -> None:
         plan = operation.plan
         owners = {owner: self._running[owner] for _, _, owner in operation.attached if owner in self._running}
-        running = _Running(operation, len(plan.moves), set(owners), on_end)
+        running = _Running(operation, len(plan.moves), set(owners), on_loaded)
         for owner in owners.values():
             owner.followers.append(running)
         self._running[plan.ticket] = running
@@ -179,9 +204,9 @@ class Operations:
         self._resolve(running)
 
     def _resolve(self, running: _Running) -> None:
-        on_end, running.on_end = running.on_end, None
-        if on_end is not None:
-            on_end(running.operation)
+        on_loaded, running.on_loaded = running.on_loaded, None
+        if on_loaded is not None:
+            on_loaded(_arrived_blocks(running.operation))
 
     def _press(self) -> None:
         if not self._pressed:
@@ -191,6 +216,8 @@ class Operations:
     def _relieve(self, _: None) -> None:
         """Bring tiers that are fuller than their high watermark down to the low one."""
         self._pressed = False
+        if self._relieves_when_idle and self._running:
+            return  # the last one to end calls again
         relief, now_s = self._control.relief, self._clock.now_s
         relief.evict(now_s)
         while self.transfers.has_room(self._store_lanes[-1], STORE_MOVES_MAX):
@@ -234,17 +261,7 @@ class Operations:
             self._end(running)
 
 
-def arrived_blocks(operation: Operation) -> int:
-    """Leading blocks of a load that have arrived."""
+def _arrived_blocks(operation: Operation) -> int:
+    """Leading blocks of a load that have arrived; what is not known to have arrived did not."""
     lost = np.flatnonzero(operation.statuses)
     return int(lost[0]) if len(lost) else len(operation.statuses)
-
-
-def blocks_by_tier(operation: Operation, num_blocks: int) -> Sequence[tuple[TierName, int]]:
-    """Where the first `num_blocks` blocks of a load came from."""
-    stop = operation.plan.first_block + num_blocks
-    return [
-        (segment.tier, min(segment.num_blocks, stop - segment.first_block))
-        for segment in operation.segments
-        if segment.first_block < stop
-    ]

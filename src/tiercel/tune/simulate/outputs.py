@@ -38,7 +38,9 @@ class Outputs:
             return prompt, num_tokens
         tokens = trace.tokens(following)[:stop]
         whole = np.concatenate([tokens, self._own(request, stop - len(tokens))])
-        return Sequence(prompt.root, prompt.tokens_per_block, whole), full * trace.tokens_per_block
+        return Sequence(
+            prompt.root, prompt.tokens_per_block, whole, origin=prompt.origin
+        ), full * trace.tokens_per_block
 
     def _goes_on(self, request: int, following: int, full: int) -> bool:
         """Whether a request's `full` first blocks begin another one."""

@@ -4,12 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tiercel.control import Control
 from tiercel.tiers.base import TierName
-from tiercel.transfer import LaneName
-from tiercel.tune.simulate.operations import Operations
 from tiercel.tune.simulate.result import SimulationResult, TierTraffic
-from tiercel.tune.simulate.setup import SimulationSetup
 from tiercel.tune.traces import Trace
 
 
@@ -29,15 +25,22 @@ class Recorder:
         self.prefill_saved_s = 0.0
 
     def result(
-        self, trace: Trace, setup: SimulationSetup, control: Control, operations: Operations
+        self,
+        trace: Trace,
+        *,
+        tokens_per_block: int,
+        block_bytes: int,
+        tiers: Mapping[TierName, TierTraffic],
+        refused: Mapping[str, int],
+        notes: tuple[str, ...],
     ) -> SimulationResult:
-        """The result of a run that has ended."""
+        """The result of a run that has ended; arguments as its attributes."""
         return SimulationResult(
             trace=trace.name,
-            tokens_per_block=setup.control.tokens_per_block,
-            block_bytes=setup.control.block_bytes,
+            tokens_per_block=tokens_per_block,
+            block_bytes=block_bytes,
             input_tokens=trace.input_tokens,
-            full_blocks=trace.input_tokens // setup.control.tokens_per_block,
+            full_blocks=trace.input_tokens // tokens_per_block,
             gpu_blocks=self.gpu_blocks,
             matched_blocks=self.matched_blocks,
             hit_blocks=self.hit_blocks,
@@ -45,24 +48,10 @@ class Recorder:
             started_s=self.started_s,
             first_token_s=self.first_token_s,
             ended_s=self.ended_s,
-            tiers=_traffic(control, operations),
+            tiers=tiers,
             prefill_busy_s=self.prefill_busy_s,
             prefill_saved_s=self.prefill_saved_s,
             ready_s=self.ready_s,
-            refused=dict(sorted(operations.refused.items())),
-            notes=(*trace.notes, *setup.notes),
+            refused=dict(sorted(refused.items())),
+            notes=(*trace.notes, *notes),
         )
-
-
-def _traffic(control: Control, operations: Operations) -> Mapping[TierName, TierTraffic]:
-    traffic = {}
-    for tier in control.tiers:
-        read, written = (operations.transfers.use(LaneName(tier, loading)) for loading in (True, False))
-        traffic[tier] = TierTraffic(
-            blocks_read=read.blocks,
-            blocks_written=written.blocks,
-            evicted=control.stats(tier).num_evicted,
-            busy_s=read.busy_s + written.busy_s,
-            wait_s=read.wait_s + written.wait_s,
-        )
-    return traffic

@@ -77,6 +77,8 @@ class SimulationSetup:
     """Tiers whose reads and writes share one link: a device that does one at the cost of the other."""
     transfer: TransferSettings = field(default_factory=TransferSettings)
     """Chunks and queues of the cache: `chunk_bytes`, `gpu_chunk_bytes` and `queue_depth_max` are modelled."""
+    relieves_when_idle: bool = False
+    """Whether room ahead of need is made only when nothing else is under way, as in a replay in lockstep."""
     notes: tuple[str, ...] = ()
     """What was assumed where nobody measured, a sentence each."""
 

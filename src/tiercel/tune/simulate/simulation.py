@@ -1,10 +1,11 @@
-"""A trace through the real control half, modelled links and modelled engines, on a virtual clock.
+"""A trace through modelled engines: in `simulate` over the real control half and modelled links, on a virtual clock.
 
     arrive -> replica's own prefixes -> lookup -> load -> wait for the engine -> prefill -> first token, store
       -> decode -> end, store what was generated -> those that waited for this request arrive
 
 Everything that decides is the cache's own code: hashing, index, policies, costs and plans (`tiercel.control`), driven in the
-order in which `tiercel.cache` drives it. Nothing is random: equal inputs give equal results, to the last bit.
+order in which `tiercel.cache` drives it. Nothing is random: equal inputs give equal results, to the last bit. `Serving` is what
+engines do with requests; over the real cache (`tiercel.tune.replay`) they do the same.
 """
 
 from collections.abc import Callable
@@ -12,15 +13,17 @@ from functools import partial
 
 import numpy as np
 
-from tiercel.control import Control, Operation
-from tiercel.hashing import Sequence, fingerprint, root_key
+from tiercel.control import Control
+from tiercel.hashing import Sequence
+from tiercel.plan import Segment
+from tiercel.tune.simulate.caches import ServedCache
 from tiercel.tune.simulate.clock import Clock
 from tiercel.tune.simulate.engine import Replica, Request
-from tiercel.tune.simulate.operations import Operations, arrived_blocks, blocks_by_tier
+from tiercel.tune.simulate.operations import Operations
 from tiercel.tune.simulate.outputs import Outputs
 from tiercel.tune.simulate.recorder import Recorder
 from tiercel.tune.simulate.result import SimulationResult
-from tiercel.tune.simulate.setup import SimulationSetup
+from tiercel.tune.simulate.setup import EngineModel, SimulationSetup
 from tiercel.tune.traces import NO_REQUEST, Trace
 
 Progress = Callable[[int, int], None]
@@ -47,23 +50,56 @@ def simulate(
 
 
 class Simulation:
-    """One run. `simulate` is all that most callers need."""
+    """One run over modelled links. `simulate` is all that most callers need."""
 
     def __init__(
         self, trace: Trace, setup: SimulationSetup, *, seed: int = 0, progress: Progress | None = None
     ) -> None:
         self._trace = trace
         self._setup = setup
-        self._engine = setup.engine
-        self._size = setup.control.tokens_per_block
-        self._progress = progress
-        self.clock = Clock()
         self.control = Control(setup.control)
-        self.operations = Operations(self.control, setup, self.clock)
-        self.replicas = [Replica(setup.engine, self._size) for _ in range(setup.engine.replicas)]
-        self._root = root_key(fingerprint({"simulation": seed}), "")
+        self.operations = Operations(self.control, setup, Clock(), seed=seed)
+        self._serving = Serving(trace, setup.engine, self.operations, speedup=setup.speedup, progress=progress)
+        self.replicas = self._serving.replicas
+
+    def run(self) -> SimulationResult:
+        """Run to the end of the last request. Once. Raises ValueError if requests wait for each other."""
+        record = self._serving.run()
+        assert len(self.operations) == 0, "an operation never ended"
+        control = self._setup.control
+        return record.result(
+            self._trace,
+            tokens_per_block=control.tokens_per_block,
+            block_bytes=control.block_bytes,
+            tiers=self.operations.traffic(),
+            refused=self.operations.refused,
+            notes=self._setup.notes,
+        )
+
+
+class Serving:
+    """Requests of one trace, served by engines over one cache."""
+
+    def __init__(
+        self,
+        trace: Trace,
+        engine: EngineModel,
+        cache: ServedCache,
+        *,
+        speedup: float = 1.0,
+        progress: Progress | None = None,
+    ) -> None:
+        """speedup: arrivals, and those behind another request, come this many times faster."""
+        self._trace = trace
+        self._engine = engine
+        self._speedup = speedup
+        self._size = cache.tokens_per_block
+        self._progress = progress
+        self.cache = cache
+        self.clock = cache.clock
+        self.replicas = [Replica(engine, self._size) for _ in range(engine.replicas)]
         self._outputs = Outputs(trace)
-        self._record = Recorder(trace.num_requests, self.control.tiers)
+        self._record = Recorder(trace.num_requests, cache.tiers)
         self._arrival = 0
         self._num_arrived = self._num_ended = 0
         # Those that wait for a request stand side by side in this order.
@@ -71,14 +107,20 @@ class Simulation:
         numbers = np.arange(trace.num_requests + 1)
         self._followers_begin = np.searchsorted(trace.after[self._followers], numbers)
 
-    def run(self) -> SimulationResult:
-        """Run to the end of the last request. Once. Raises ValueError if requests wait for each other."""
+    def run(self) -> Recorder:
+        """Run to the end of the last request. Once.
+
+        Returns:
+            What became of each request.
+
+        Raises:
+            ValueError: requests of the trace wait for each other.
+        """
         self._schedule_arrival()
         self.clock.run()
         if stuck := self._trace.num_requests - self._num_ended:
             raise ValueError(f"{self._trace.name}: {stuck} requests wait (`after`) for requests that wait for them")
-        assert len(self.operations) == 0, "an operation never ended"
-        return self._record.result(self._trace, self._setup, self.control, self.operations)
+        return self._record
 
     def _schedule_arrival(self) -> None:
         """Ask for the next arrival that waits for no other request."""
@@ -87,7 +129,7 @@ class Simulation:
             number = self._arrival
             self._arrival += 1
             if trace.after[number] == NO_REQUEST:
-                self.clock.at(float(trace.arrivals_s[number]) / self._setup.speedup, self._arrive_open, number)
+                self.clock.at(float(trace.arrivals_s[number]) / self._speedup, self._arrive_open, number)
                 return
 
     def _arrive_open(self, number: int) -> None:
@@ -102,14 +144,14 @@ class Simulation:
         request = Request(
             number=number,
             order=self._num_arrived,
-            sequence=Sequence(self._root, self._size, self._trace.tokens(number)),
+            sequence=self.cache.sequence(self._trace.tokens(number)),
             replica=min(self.replicas, key=lambda replica: replica.free_at_s(now_s)),
             num_tokens=num_tokens,
             cacheable_blocks=max(0, num_tokens - 1) // self._size,
         )
         self._num_arrived += 1
         self._match_engine(request)
-        lookup = self.operations.lookup(
+        lookup = self.cache.lookup(
             request.sequence, limit_tokens=num_tokens - 1, engine_tokens=request.engine_blocks * self._size
         )
         self._record.matched_blocks[number] = max(request.engine_blocks, lookup.matched_blocks)
@@ -118,7 +160,7 @@ class Simulation:
         request.replica.expect(request)
         if lookup.num_blocks == 0:
             lookup.release()
-        elif self.operations.load(lookup, partial(self._loaded, request)):
+        elif self.cache.load(lookup, partial(self._loaded, request, lookup.segments)):
             return
         self._ready(request)
 
@@ -129,11 +171,13 @@ class Simulation:
             request.engine_blocks = match.num_blocks
             request.hold(match)
 
-    def _loaded(self, request: Request, operation: Operation) -> None:
+    def _loaded(self, request: Request, segments: tuple[Segment, ...], num_blocks: int) -> None:
         """Note what a load brought; what did not arrive is computed."""
-        num_blocks = arrived_blocks(operation)
-        for tier, count in blocks_by_tier(operation, num_blocks):
-            request.loaded[tier] = request.loaded.get(tier, 0) + count
+        left = num_blocks
+        for segment in segments:
+            count = min(left, segment.num_blocks)
+            request.loaded[segment.tier] = request.loaded.get(segment.tier, 0) + count
+            left -= count
         request.stored_blocks = request.engine_blocks + num_blocks
         self._ready(request)
 
@@ -163,7 +207,8 @@ class Simulation:
         record.prefill_busy_s += seconds
         record.prefill_saved_s += prefill.seconds(own, request.num_tokens - own) - seconds
         if seconds > 0:
-            self.control.prefill.observe(cached, request.num_tokens - cached, seconds)
+            self.cache.observe_prefill(cached, request.num_tokens - cached, seconds)
+        self.cache.expect_store(request.sequence, range(request.stored_blocks, request.sequence.num_blocks))
         replica.start(request, now_s + seconds)
         self.clock.at(now_s + seconds, self._computed, request)
 
@@ -183,7 +228,7 @@ class Simulation:
         if request.replica.cache is not None:
             request.hold(request.replica.cache.insert(sequence, self.clock.now_s))
         if stop > request.stored_blocks:
-            self.operations.store(sequence, range(request.stored_blocks, stop))
+            self.cache.store(sequence, range(request.stored_blocks, stop))
             request.stored_blocks = stop
 
     def _ended(self, request: Request) -> None:
@@ -195,7 +240,7 @@ class Simulation:
         request.hold(None)
         first, last = self._followers_begin[number : number + 2].tolist()
         for follower in self._followers[first:last].tolist():
-            delay_s = float(self._trace.delays_s[follower]) / self._setup.speedup
+            delay_s = float(self._trace.delays_s[follower]) / self._speedup
             self.clock.at(now_s + delay_s, self._arrive, follower)
         self._num_ended += 1
         if self._progress is not None and self._num_ended % _PROGRESS_EVERY == 0:

@@ -1,0 +1,271 @@
+"""`tiercel replay` and `tiercel prove`: a trace through the real cache of this machine, and what was predicted of it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from tiercel.cli.render import bytes_text, counts_text, print_json, print_line, print_table, seconds_text
+from tiercel.cli.trace import TraceOptions
+from tiercel.tune.replay.setup import Pace
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tiercel.config import ModelConfig
+    from tiercel.tune.replay import Compared, HitsCompared, Proof, ReplayReport, ReplaySetup
+    from tiercel.tune.simulate import EngineFacts, PrefillSource, SimulationResult
+    from tiercel.tune.traces import Trace
+
+_Flag = Annotated[bool, Parameter(negative="")]
+_PERCENTILES = (50, 90, 99)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayOptions:
+    """What is replayed.
+
+    Attributes:
+        config: settings of the cache, YAML, JSON or TOML; without one, the environment alone. Its directories are used.
+        model: the model's config.json, or its folder: blocks have its size.
+        prefill: a JSON file of measured prefills, {"points": [[cached tokens, computed tokens, seconds], ...]}, or of a
+            curve, {"fixed_s": ..., "token_s": ..., "token_pair_s": ...}: so long the engine waits.
+        gpu_rate: operations a second of one GPU in the weights' type, 989e12 for example: prefill by arithmetic.
+        efficiency: share of that rate which prefill reaches.
+        gpu_kv: GPU memory of the engine's own KV cache, "40GiB" for example.
+        decode_ms: milliseconds between two tokens that a request generates.
+        dtype: element type of the KV cache, where it is not that of the weights.
+        replicas: engines that share the cache.
+        store_output: whether blocks that are generated are stored, too.
+        speedup: requests arrive this many times faster than in the trace.
+        requests: replay only so many, the first ones.
+        json: print JSON.
+    """
+
+    config: Path | None = None
+    model: Path
+    prefill: Path | None = None
+    gpu_rate: float | None = None
+    efficiency: float = 0.5
+    gpu_kv: str | None = None
+    decode_ms: float | None = None
+    dtype: str | None = None
+    replicas: int = 1
+    store_output: bool = True
+    speedup: float = 1.0
+    requests: int | None = None
+    json: _Flag = False
+
+
+_SOURCE = TraceOptions()
+_Options = Annotated[ReplayOptions, Parameter(name="*")]
+
+
+def replay(trace: Path, /, *, pace: Pace = Pace.REALTIME, options: _Options, source: TraceOptions = _SOURCE) -> int:
+    """Replay a trace through the real cache, with real bytes on this machine's tiers; check every block that comes back.
+
+    Args:
+        trace: requests, in any format that `tiercel trace` reads.
+        pace: realtime, as requests arrive; or lockstep, one after the other without waiting, for hits alone.
+
+    Returns:
+        0 if every byte was right, else 1.
+    """
+    from tiercel.tune.replay import replay as run
+
+    requests, setup, _ = _given(source.read(trace), options, pace)
+    with _progress() as progress:
+        report = run(requests, setup, progress=partial(progress, "replay"))
+    if options.json:
+        print_json(_as_data(report))
+    else:
+        print_report(report)
+    return 1 if report.wrong_blocks else 0
+
+
+def prove(
+    trace: Path,
+    /,
+    *,
+    machine: Path = Path("machine.json"),
+    tolerance: float | None = None,
+    options: _Options,
+    source: TraceOptions = _SOURCE,
+) -> int:
+    """Simulate a trace, replay it through the real cache, and hold the prediction against what happened.
+
+    Args:
+        trace: requests, in any format that `tiercel trace` reads.
+        machine: what `tiercel probe` wrote on this machine.
+        tolerance: share by which a prediction may be off.
+
+    Returns:
+        0 if the prediction holds, else 1.
+    """
+    from tiercel.tune.machine import read_machine
+    from tiercel.tune.replay import TOLERANCE
+    from tiercel.tune.replay import prove as run
+
+    requests, setup, facts = _given(source.read(trace), options, Pace.REALTIME)
+    measured = read_machine(machine)
+    with _progress() as progress:
+        limit = TOLERANCE if tolerance is None else tolerance
+        proof = run(requests, setup, measured, facts, tolerance=limit, progress=progress)
+    if options.json:
+        print_json(_proof_data(proof))
+    else:
+        print_proof(proof)
+    return 1 if proof.failures else 0
+
+
+def _given(requests: "Trace", options: ReplayOptions, pace: Pace) -> "tuple[Trace, ReplaySetup, EngineFacts]":
+    from tiercel.config import ModelConfig, read_config
+    from tiercel.tune.replay import ReplaySetup, first_requests
+    from tiercel.tune.simulate import EngineFacts, make_engine
+
+    model = ModelConfig.from_model(options.model, dtype=options.dtype)
+    config = read_config(options.config).config
+    facts = EngineFacts(
+        prefill=_prefill(options, model),
+        decode_token_s=None if options.decode_ms is None else options.decode_ms / 1e3,
+        kv_bytes=options.gpu_kv,
+        replicas=options.replicas,
+        stores_output=options.store_output,
+    )
+    engine = make_engine(facts, model.token_size_in_bytes * config.tokens_per_block)
+    setup = ReplaySetup(model=model, config=config, engine=engine, pace=pace, speedup=options.speedup)
+    return requests if options.requests is None else first_requests(requests, options.requests), setup, facts
+
+
+def _prefill(options: ReplayOptions, model: "ModelConfig") -> "PrefillSource":
+    from tiercel.tune.simulate import prefill_of_file, prefill_of_model
+
+    if (options.prefill is None) == (options.gpu_rate is None):
+        raise ValueError("prefill, gpu-rate: give one of them: how long does the engine take for a prompt?")
+    if options.prefill is not None:
+        return prefill_of_file(options.prefill)
+    assert options.gpu_rate is not None, "one of both was given"
+    return prefill_of_model(options.model, model, gpu_flops=options.gpu_rate, efficiency=options.efficiency)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    from rich.console import Console
+
+    from tiercel.tune.replay.display import StageBars
+
+    with StageBars(Console(stderr=True)) as bars:
+        yield bars.show
+
+
+def print_report(report: "ReplayReport") -> None:
+    """Print what a replay came to."""
+    result = report.result
+    print_line(
+        f"{result.trace}: {len(result.input_tokens)} requests, {int(result.full_blocks.sum())} blocks of "
+        f"{result.tokens_per_block} tokens and {bytes_text(result.block_bytes)}"
+    )
+    print_line(
+        f"hit rate: {result.block_hit_rate:.1%} of blocks, {result.token_hit_rate:.1%} of tokens, "
+        f"{result.request_hit_rate:.1%} mean of requests"
+    )
+    print_table("", ("tier", "hits", "read", "written", "evicted", "busy"), _tier_rows(result))
+    for name, times in (("TTFT", result.ttft_s), ("end to end", result.ended_s - result.arrived_s)):
+        print_line(f"{name}: {_times_text(times)}")
+    print_line(f"restored blocks: {report.restored_blocks}, each compared; wrong: {report.wrong_blocks}")
+    for wrong in report.wrong:
+        print_line(f"WRONG: {wrong}")
+    if report.failed_blocks:
+        print_line(f"not brought by loads, and recomputed: {report.failed_blocks} blocks")
+    if result.refused:
+        print_line(f"refused: {counts_text(dict(result.refused))}")
+    if report.late_s > 0:
+        print_line(f"the engine's steps ran late by {seconds_text(report.late_s)} at most")
+    for note in result.notes:
+        print_line(f"note: {note}")
+
+
+def _tier_rows(result: "SimulationResult") -> Iterator[tuple[str, ...]]:
+    for tier, traffic in result.tiers.items():
+        yield (
+            tier.name.lower(),
+            f"{result.tier_hit_rate(tier):.1%}",
+            bytes_text(traffic.blocks_read * result.block_bytes),
+            bytes_text(traffic.blocks_written * result.block_bytes),
+            str(traffic.evicted),
+            seconds_text(traffic.busy_s),
+        )
+
+
+def _times_text(times: "NDArray[np.float64]") -> str:
+    if len(times) == 0:
+        return "none"
+    import numpy as np
+
+    return ", ".join(f"p{p} {seconds_text(float(np.percentile(times, p)))}" for p in _PERCENTILES)
+
+
+def print_proof(proof: "Proof") -> None:
+    """Print what was predicted beside what was measured, and whether that holds."""
+    print_line(f"{proof.trace}: {proof.lockstep.num_requests} requests, replayed with real bytes in two paces")
+    print_line(f"in lockstep: {_hits_text(proof.lockstep)}")
+    print_line(f"in real time: {_hits_text(proof.realtime)}")
+    rows = (
+        (figure.name, _value_text(figure, figure.predicted), _value_text(figure, figure.measured),
+         f"{figure.deviation:+.1%}", _verdict(figure, proof.tolerance))
+        for figure in proof.figures
+    )  # fmt: skip
+    print_table("in real time", ("figure", "predicted", "measured", "off by", ""), rows)
+    restored = sum(report.restored_blocks for report in proof.reports)
+    wrong = sum(report.wrong_blocks for report in proof.reports)
+    print_line(f"restored blocks: {restored}, each compared; wrong: {wrong}")
+    print_line(f"the replayed engine's steps ran late by {seconds_text(proof.reports[1].late_s)} at most")
+    for note in proof.notes:
+        print_line(f"note: {note}")
+    for failure in proof.failures:
+        print_line(f"DOES NOT HOLD: {failure}")
+    if not proof.failures:
+        print_line(f"the prediction holds: hits equal block for block, all else within {proof.tolerance:.0%}")
+
+
+def _hits_text(hits: "HitsCompared") -> str:
+    if hits.num_differing == 0:
+        return f"hits of all {hits.num_requests} requests are equal, block for block"
+    reasons = {
+        "another number of blocks was stored": hits.found_otherwise,
+        "they lay in other tiers": hits.placed_otherwise,
+        "another number was worth loading": hits.loaded_otherwise,
+    }
+    told = "; ".join(f"{reason}: {count}" for reason, count in reasons.items() if count)
+    return (
+        f"hits of {hits.num_differing} of {hits.num_requests} requests differ, first in request {hits.first} ({told})"
+    )
+
+
+def _value_text(figure: "Compared", value: float) -> str:
+    if figure.unit == "share":
+        return f"{value:.2%}"
+    return seconds_text(value) if figure.unit == "s" else f"{value / 1e9:.3f} GB"
+
+
+def _verdict(figure: "Compared", tolerance: float) -> str:
+    if not figure.held:
+        return "told only"
+    return "holds" if abs(figure.deviation) <= tolerance else "DOES NOT HOLD"
+
+
+def _as_data(report: "ReplayReport") -> dict[str, object]:
+    from tiercel.tune.replay.data import report_data
+
+    return report_data(report)
+
+
+def _proof_data(proof: "Proof") -> dict[str, object]:
+    from tiercel.tune.replay.data import proof_data
+
+    return proof_data(proof)
