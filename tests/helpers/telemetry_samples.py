@@ -11,7 +11,24 @@ from tiercel.telemetry.snapshot import (
     StatusSnapshot,
     TierCurveStatus,
     TierStatus,
+    TuningChangeStatus,
+    TuningStatus,
 )
+
+SAMPLE_TUNING = TuningStatus(
+    values={"ssd_admission": "on_second_hit", "host_watermark": "0.99"},
+    changes=(
+        TuningChangeStatus(
+            at=1_700_000_033.0,
+            knob="ssd_admission",
+            action="tried",
+            before="through",
+            after="on_second_hit",
+            reason="12.0 blocks per block read back were written to disk",
+        ),
+    ),
+)
+"""A change a minute before the sample snapshot."""
 
 
 def sample_metrics() -> CacheMetrics:
@@ -78,5 +95,6 @@ def sample_snapshot(metrics: CacheMetrics | None = None) -> StatusSnapshot:
                 TierCurveStatus(tier="disk", factors=(0.5, 1.0, 8.0), shares=(0.0, 0.125, 0.25)),
             ),
         ),
+        tuning=SAMPLE_TUNING,
         notes=("io_uring is not available: threads are used",),
     )

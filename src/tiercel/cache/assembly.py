@@ -260,8 +260,7 @@ def _restore(control: Control, disk: DiskTier) -> None:
     """Put what the disk tier recovered into the index; free what is there twice."""
     found = disk.recovered
     taken = control.restore_blocks(TierName.DISK, found.parents, found.keys, found.slots)
-    rejected = found.slots[~taken]
-    if len(rejected):
+    if len(rejected := found.slots[~taken]):
         disk.free(np.ascontiguousarray(rejected))
         _logger.info("%d recovered blocks were recorded twice; the newer records stand", len(rejected))
     return_freed_memory()  # what recovery needed for a moment: as much again as what it leaves

@@ -22,6 +22,7 @@ from tiercel.cache.forks import forget, refuse_in_forked_children
 from tiercel.cache.observing import Observer
 from tiercel.cache.reporting import Reporter
 from tiercel.cache.running import Hooks
+from tiercel.cache.tuning import LOOK_INTERVAL_S, AutoTuner
 from tiercel.cache.upkeep import Upkeep
 from tiercel.control import BlockChange, HitCurve
 from tiercel.hashing import root_key
@@ -50,8 +51,7 @@ class CacheCore:
         self._assembly = assembly
         self._observer = Observer(assembly)
         self._reporter = Reporter(assembly)
-        timeout_s = assembly.config.transfer_timeout_s
-        self._upkeep = Upkeep((lambda: self._dispatcher.relieve(timeout_s), assembly.checkpoint_if_due))
+        self._upkeep = self._make_upkeep()
         hooks = Hooks(
             on_move=self._observer.observe_move,
             after_move=self._after_move,
@@ -63,6 +63,7 @@ class CacheCore:
         except BaseException:
             assembly.close(drained=True)
             raise
+        self._tuner = AutoTuner(assembly, self._dispatcher) if assembly.config.auto_tune else None
         self._checks = ArgumentChecks(assembly)
         self._root_key = lru_cache(maxsize=_NAMESPACES_KEPT)(root_key)
         self._process = os.getpid()
@@ -73,11 +74,24 @@ class CacheCore:
             self._upkeep.start()
             self._observer.start()
             self._reporter.start(
-                self._dispatcher.transfer.queue_depths, lambda: {"running": self._dispatcher.num_running}
+                self._dispatcher.transfer.queue_depths,
+                lambda: {"running": self._dispatcher.num_running},
+                None if self._tuner is None else self._tuner.status,
             )
         except BaseException:
             self.close()
             raise
+
+    def _make_upkeep(self) -> Upkeep:
+        timeout_s = self._assembly.config.transfer_timeout_s
+        tasks = (lambda: self._dispatcher.relieve(timeout_s), self._assembly.checkpoint_if_due)
+        if not self._assembly.config.auto_tune:
+            return Upkeep(tasks)
+        return Upkeep((*tasks, self._tune), interval_s=LOOK_INTERVAL_S)
+
+    def _tune(self) -> None:
+        if self._tuner is not None:
+            self._tuner.run()
 
     def _after_move(self, move: Move) -> None:
         if move.target is TierName.DISK and self._assembly.checkpoint_is_due:

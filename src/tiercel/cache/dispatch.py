@@ -21,6 +21,7 @@ from tiercel.control import (
     Lookup,
     Operation,
     Priority,
+    Tuned,
 )
 from tiercel.errors import CacheClosedError, DeadlineError, ThrottledError
 from tiercel.hashing import Sequence as TokenSequence
@@ -197,6 +198,11 @@ class Dispatcher:
                 if not frees:
                     break
         resolve_all(ended)
+
+    def tune(self, tuned: Tuned) -> None:
+        """Let admission and watermarks be these from the next operation on."""
+        with self._table.lock:
+            self._control.tune(tuned)
 
     def _check_room(self, lanes: Sequence[LaneName], num_moves: int) -> None:
         self.check_open()

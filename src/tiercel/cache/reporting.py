@@ -22,6 +22,7 @@ from tiercel.telemetry.snapshot import (
     StatusSnapshot,
     TierCurveStatus,
     TierStatus,
+    TuningStatus,
 )
 from tiercel.telemetry.status import SOCKET_NAME, StatusServer
 from tiercel.tiers.base import TierName
@@ -40,19 +41,26 @@ class Reporter:
         self._stop_http: Callable[[], None] | None = None
         self._depths: Callable[[], dict[str, int]] = dict
         self._tickets: Callable[[], dict[str, int]] = dict
+        self._tuning: Callable[[], TuningStatus] | None = None
 
-    def start(self, depths: Callable[[], dict[str, int]], tickets: Callable[[], dict[str, int]]) -> None:
+    def start(
+        self,
+        depths: Callable[[], dict[str, int]],
+        tickets: Callable[[], dict[str, int]],
+        tuning: Callable[[], TuningStatus] | None = None,
+    ) -> None:
         """Serve the status socket and, where a port is set, the metrics.
 
         Args:
             depths: moves waiting per queue.
             tickets: tickets by state.
+            tuning: what auto-tuning did; None without it.
 
         Raises:
             ConfigError: `status_socket` or `metrics_port` cannot be listened on.
             OSError: nor can the socket that is derived without a setting.
         """
-        self._depths, self._tickets = depths, tickets
+        self._depths, self._tickets, self._tuning = depths, tickets, tuning
         self._assembly.metrics.foresee("throttled", depths())
         config = self._assembly.config
         path = expanded("status_socket", config.status_socket) if config.status_socket else None
@@ -93,6 +101,7 @@ class Reporter:
             queue_depths=self._depths(),
             hit_curve=self._hit_curve(),
             prefill=self._prefill(),
+            tuning=None if self._tuning is None else self._tuning(),
             gpu_pools=tuple(GpuPoolStatus(**use._asdict()) for use in assembly.devices.pools()),
             notes=(*assembly.notes.texts(), *self._outages()),
         )

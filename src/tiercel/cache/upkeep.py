@@ -1,7 +1,7 @@
-"""What a cache does in the background, on one thread: room ahead of need, demotions, and the disk tier's checkpoints.
+"""What a cache does in the background, on one thread: room ahead of need, demotions, the disk tier's checkpoints, and tuning.
 
 The facade starts it, the dispatcher and finished writes wake it. Each round is short and bounded; it does nothing unless it was
-woken, and a round in which something fails costs no more than what it would have brought.
+woken or an interval asks for it, and a round in which something fails costs no more than what it would have brought.
 """
 
 import logging
@@ -16,9 +16,14 @@ _logger = logging.getLogger(__name__)
 class Upkeep:
     """One thread that runs tasks when woken. Thread-safe."""
 
-    def __init__(self, tasks: tuple[Callable[[], None], ...]) -> None:
-        """Name the tasks of a round, in order; none may block longer than a write to the slowest tier."""
+    def __init__(self, tasks: tuple[Callable[[], None], ...], interval_s: float | None = None) -> None:
+        """Name the tasks of a round, in order; none may block longer than a write to the slowest tier.
+
+        Args:
+            interval_s: longest time between two rounds; None waits until it is woken.
+        """
         self._tasks = tasks
+        self._interval_s = interval_s
         self._wanted = threading.Event()
         self._closing = False
         self._at_work = False
@@ -41,7 +46,7 @@ class Upkeep:
     def _work(self) -> None:
         while True:
             self._at_work = False
-            self._wanted.wait()
+            self._wanted.wait(self._interval_s)
             self._at_work = True  # before the wish is cleared: who looks in between must not find it idle
             self._wanted.clear()
             if self._closing:

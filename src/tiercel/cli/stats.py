@@ -35,6 +35,7 @@ _COUNTERS = {
     "demoted_blocks": "demoted blocks",
     "checkpoints": "checkpoints",
     "recorder_events": "recorded events",
+    "tuning_changes": "auto-tuning",
 }
 _ALWAYS_SHOWN = ("throttled", "recompute")
 
@@ -123,6 +124,7 @@ def print_snapshot(snapshot: StatusSnapshot) -> None:
         _print_times(f"evicted from {tier.name}, unused before that", tier.eviction_age)
     _print_activity(snapshot.activity)
     _print_curve(snapshot.hit_curve)
+    _print_tuning(snapshot)
     print_line(f"tickets: {counts_text(snapshot.tickets)}")
     print_line(f"queues: {counts_text(snapshot.queue_depths)}")
     for note in snapshot.notes:
@@ -175,6 +177,19 @@ def _print_curve(curve: HitCurveStatus | None) -> None:
             print_line(
                 f"served by {tier.tier} at its capacity times: " + ", ".join(f"{f:g}x {s:.1%}" for f, s in shares)
             )
+
+
+def _print_tuning(snapshot: StatusSnapshot) -> None:
+    tuning = snapshot.tuning
+    if tuning is None:
+        return
+    print_line(
+        f"auto-tuned: {', '.join(f'{knob} {value}' for knob, value in sorted(tuning.values.items())) or 'nothing'}"
+    )
+    for change in tuning.changes:
+        ago = seconds_text(max(0.0, snapshot.started_at + snapshot.uptime_s - change.at))
+        values = change.after if change.action == "kept" else f"{change.before} to {change.after}"
+        print_line(f"  {ago} ago {change.knob} {values}, {change.action}: {change.reason}")
 
 
 def _print_times(label: str, seconds: HistogramStatus) -> None:

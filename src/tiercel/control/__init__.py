@@ -8,9 +8,10 @@ It does no I/O, starts no thread and reads no clock, so the facade (`cache`) and
     complete(operation, c)      -> the slots that became void; the index knows the outcome
     finish(operation)           -> pins and reservations are let go
     relief.evict()              -> slots given up ahead of need
+    tune()                      -> admission and watermarks are others from now on; `control.tuning` decides on them
 
-Callers serialise begin_*, complete, finish, evict and reset, since tiers must see frees and reservations in the order in which
-they were decided; lookup may run at any time, from any thread.
+Callers serialise begin_*, complete, finish, evict, tune and reset, since tiers must see frees and reservations in the order in
+which they were decided; lookup may run at any time, from any thread.
 """
 
 from tiercel.control.building import LOAD_MOVES_MAX
@@ -22,7 +23,7 @@ from tiercel.control.operation import PENDING, Lookup, Operation
 from tiercel.control.priorities import STEPS_MAX as PRIORITY_STEPS_MAX
 from tiercel.control.priorities import Priority, check_priority
 from tiercel.control.resolving import control_settings
-from tiercel.control.settings import DEMOTION_START, Admission, ControlSettings
+from tiercel.control.settings import DEMOTION_START, Admission, ControlSettings, Tuned
 from tiercel.control.storing import STORE_MOVES_MAX
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Lookup",
     "Operation",
     "Priority",
+    "Tuned",
     "check_priority",
     "control_settings",
 ]

@@ -3,6 +3,7 @@
 from tiercel.control.settings import Admission, ControlSettings
 from tiercel.hashing import Sequence as TokenSequence
 from tiercel.index import FrequencySketch
+from tiercel.tiers.base import TierName
 
 _SECOND = 2
 _WINDOW_MIN, _WINDOW_MAX = 1024, 1 << 24
@@ -47,15 +48,30 @@ class DiskAdmission:
     def __init__(self, settings: ControlSettings) -> None:
         self._block_bytes = settings.block_bytes
         window = min(max(sum(settings.capacities.values()), _WINDOW_MIN), _WINDOW_MAX)
-        counts = settings.ssd_admission is Admission.ON_SECOND_HIT
-        self._sketch = FrequencySketch(window) if counts else None
+        admission = settings.ssd_admission
+        self._counts = admission is Admission.ON_SECOND_HIT
+        # What may be switched to counting counts from the start: a sketch that begins empty would admit nothing for a while.
+        tuned = settings.auto_tune and admission is Admission.THROUGH and TierName.DISK in settings.capacities
+        sees = self._counts or tuned
+        self._sketch = FrequencySketch(window) if sees else None
         budget = settings.ssd_write_budget_per_day
         self._budget = None if budget is None else WriteBudget(budget)
 
     @property
     def counts(self) -> bool:
         """Whether blocks are admitted by how often they were seen."""
+        return self._counts
+
+    @property
+    def sees(self) -> bool:
+        """Whether it counts how often blocks were seen, now used or not. Does not change."""
         return self._sketch is not None
+
+    def switch(self, admission: Admission) -> None:
+        """Admit by this from now on: `THROUGH` or `ON_SECOND_HIT`, under settings that let it be tuned."""
+        assert self._sketch is not None, "nothing was counted that could be admitted by"
+        assert admission is not Admission.ON_EVICT, "demotion is another structure"
+        self._counts = admission is Admission.ON_SECOND_HIT
 
     @property
     def limited(self) -> bool:
@@ -69,7 +85,9 @@ class DiskAdmission:
 
     def num_admitted(self, sequence: TokenSequence, stop: int) -> int:
         """How many of the leading blocks before `stop` were seen often enough."""
-        return stop if self._sketch is None else self._sketch.count_leading(sequence, stop, _SECOND)
+        if self._sketch is None or not self._counts:
+            return stop
+        return self._sketch.count_leading(sequence, stop, _SECOND)
 
     def num_affordable(self, now_s: float) -> int | None:
         """How many blocks may be written now; None for any number."""

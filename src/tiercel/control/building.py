@@ -1,14 +1,19 @@
 """Builds the moves of one operation together with the reservations that they stand on. Used by `control` only."""
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
+from tiercel.control.operation import PENDING
 from tiercel.hashing import Sequence as TokenSequence
 from tiercel.index import Index, Match, Reservation
 from tiercel.plan import NO_MOVE, Free, Move, OperationKind, Plan, Segment, pack_keys, pack_slots
-from tiercel.tiers.base import TierName
+from tiercel.tiers.base import BlockStatus, TierName
 
 # Members of an enum are slow to reach by name, and these are reached for every move.
 _GPU, _DISK = TierName.GPU, TierName.DISK
+
+_OK, _NO_SPACE = int(BlockStatus.OK), int(BlockStatus.NO_SPACE)
 
 _SLOT_BYTES = 4
 
@@ -174,3 +179,20 @@ class PlanBuilder:
             frees=tuple(self._frees),
             deadline_s=deadline_s,
         )
+
+
+def note_prefetched(
+    statuses: NDArray[np.uint8], base: int, segment: Segment, kept: range, brought: Attached
+) -> Attached:
+    """Enter what becomes of a prefetch's segment: kept, brought by other tickets, or without room. Returns those brought.
+    base: the sequence's block that the operation begins with."""
+    start, stop = segment.first_block, segment.first_block + segment.num_blocks
+    statuses[start - base : stop - base] = _NO_SPACE
+    statuses[kept.start - base : kept.stop - base] = PENDING
+    attached = []
+    for first, count, owner in brought:
+        begin, end = max(first, start), min(first + count, stop)
+        if begin < end:
+            statuses[begin - base : end - base] = PENDING
+            attached.append((begin - base, end - begin, owner))
+    return tuple(attached)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiercel.control.admission import BUDGET, DiskAdmission
-from tiercel.control.building import Attached, PlanBuilder
+from tiercel.control.building import Attached, PlanBuilder, note_prefetched
 from tiercel.control.changes import BlockWatch
 from tiercel.control.choosing import LoadChoice, QueuedBytes
 from tiercel.control.ghost import HitCurve, make_ghost, read_curve, read_tier_shares
@@ -15,7 +15,7 @@ from tiercel.control.operation import PENDING, Lookup, Operation
 from tiercel.control.outcomes import Outcomes
 from tiercel.control.priorities import Ladder, Priority, count_leading
 from tiercel.control.relief import DEMOTION, Relief, copy_to_disk
-from tiercel.control.settings import ControlSettings
+from tiercel.control.settings import ControlSettings, Tuned
 from tiercel.control.storing import StoreBuilder
 from tiercel.hashing import KEY_BYTES
 from tiercel.hashing import Sequence as TokenSequence
@@ -27,7 +27,7 @@ from tiercel.tiers.base import BlockStatus, Slots, TierName
 _HOST, _DISK = TierName.HOST, TierName.DISK
 _LOAD, _PREFETCH, _STORE = OperationKind.LOAD, OperationKind.PREFETCH, OperationKind.STORE
 _OK, _NO_SPACE, _MISSING = int(BlockStatus.OK), int(BlockStatus.NO_SPACE), int(BlockStatus.MISSING)
-_PENDING_BYTE = bytes([PENDING])
+_PENDING_BYTE, _NO_SPACE_BYTE = bytes([PENDING]), bytes([_NO_SPACE])
 
 
 class Control:
@@ -42,7 +42,7 @@ class Control:
         self._ghost = make_ghost(settings)
         self._choice = LoadChoice(settings)
         self._admission = DiskAdmission(settings)
-        self._admits_by_count = self._admission.counts
+        self._sees = self._admission.sees
         self._tokens_per_block = settings.tokens_per_block
         self._demotes = settings.demotes
         outcomes = Outcomes(self.index, self.tiers, self._choice.transfer_costs)
@@ -50,11 +50,12 @@ class Control:
         self.complete, self.settle_attached, self.finish = outcomes.complete, outcomes.settle_attached, outcomes.finish
         self.relief = Relief(settings, self.index, self.tiers, self._admission)
         self.prefill = self._choice.prefill
+        self.num_resets = 0
 
     @property
     def promotes_hits(self) -> bool:
         """Whether a hit may be what brings blocks of the host tier to disk."""
-        return self._admits_by_count and len(self.tiers) > 1
+        return self._admission.counts and len(self.tiers) > 1
 
     def lookup(
         self,
@@ -83,7 +84,7 @@ class Control:
         segments = tuple([Segment(tiers[t], first, count) for t, first, count in found])
         _, first, count = found[-1]
         num_matched = first + count
-        if self._admits_by_count:
+        if self._sees:
             self._admission.see(sequence, num_matched)
         start = engine_tokens // self._tokens_per_block
         if start > 0:
@@ -139,7 +140,7 @@ class Control:
                 continue
             kept, brought = builder.load(sequence, match, segment, deliver=loading)
             if not loading:
-                attached += _note_prefetched(statuses, base, segment, kept, brought)
+                attached += note_prefetched(statuses, base, segment, kept, brought)
         operation = Operation(
             plan=builder.plan(kind, lookup.num_blocks, deadline_s),
             sequence=sequence,
@@ -192,6 +193,10 @@ class Control:
         ladder = Ladder(priority, first_block, end)
         store = StoreBuilder(builder, sequence, ladder, ticket=ticket, first_block=first_block, end=end)
         statuses, attached = store.store(stops)
+        if targets[0] is _HOST:
+            cramped = _HOST in builder.evicting or _NO_SPACE_BYTE in statuses.tobytes()
+            if cramped or builder.reservations:
+                self.relief.note_store(cramped=cramped)
         if end - first_block < asked:
             statuses = np.concatenate([statuses, np.full(first_block + asked - end, _MISSING, np.uint8)])
         if self._admission.limited:
@@ -238,9 +243,19 @@ class Control:
         slots = pack_slots(match.slots(present, present + reservation.num_blocks))
         return copy_to_disk(builder, match, slots, reservation, deadline_s), refusals
 
+    def tune(self, tuned: Tuned) -> None:
+        """Let these values stand from now on; serialised like `begin_*`. What is under way is not touched."""
+        if tuned.admission is not self.settings.ssd_admission or self._sees:
+            self._admission.switch(tuned.admission)
+        rooms = (tuned.host_room if tier is _HOST else 0.0 for tier in self.tiers)
+        self.relief.set_marks(
+            tuple(self.settings.watermarks(tier, room) for tier, room in zip(self.tiers, rooms, strict=True))
+        )
+
     def reset(self) -> tuple[Free, ...]:
         """Forget every block, since the weights changed. No operation may be open. Returns all slots, to be freed."""
         self.index.clear()
+        self.num_resets += 1
         self.relief.reset()
         if self._ghost is not None:
             self._ghost.clear()
@@ -271,20 +286,3 @@ class Control:
     def stats(self, tier: TierName) -> IndexStats:
         """Occupancy of one tier."""
         return self.index.stats(self._numbers[tier])
-
-
-def _note_prefetched(
-    statuses: NDArray[np.uint8], base: int, segment: Segment, kept: range, brought: Attached
-) -> Attached:
-    """Enter what becomes of a prefetch's segment: kept, brought by other tickets, or without room. Returns those brought.
-    base: the sequence's block that the operation begins with."""
-    start, stop = segment.first_block, segment.first_block + segment.num_blocks
-    statuses[start - base : stop - base] = _NO_SPACE
-    statuses[kept.start - base : kept.stop - base] = PENDING
-    attached = []
-    for first, count, owner in brought:
-        begin, end = max(first, start), min(first + count, stop)
-        if begin < end:
-            statuses[begin - base : end - base] = PENDING
-            attached.append((begin - base, end - begin, owner))
-    return tuple(attached)

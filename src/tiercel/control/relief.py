@@ -11,7 +11,7 @@ import numpy as np
 from tiercel.control.admission import BUDGET, DiskAdmission
 from tiercel.control.building import PlanBuilder, Stretch
 from tiercel.control.operation import PENDING, Operation
-from tiercel.control.settings import ControlSettings
+from tiercel.control.settings import ControlSettings, Watermarks
 from tiercel.index import Index, Match, Reservation
 from tiercel.plan import Free, OperationKind, pack_slots
 from tiercel.tiers.base import TierName
@@ -42,18 +42,31 @@ class Relief:
         demotes = settings.demotes
         self._host = tiers.index(TierName.HOST) if demotes else None
         self._disk = tiers.index(TierName.DISK) if demotes else None
-        self._marks = tuple(settings.watermarks(tier) for tier in tiers)
-        self._watched = [
-            (number, mark.high)
-            for number, mark in enumerate(self._marks)
-            if mark.high < settings.capacities[tiers[number]]
-        ]
+        self._capacities = [settings.capacities[tier] for tier in tiers]
+        self._marks: tuple[Watermarks, ...] = ()
+        self._watched: tuple[tuple[int, int], ...] = ()
+        self.set_marks(tuple(settings.watermarks(tier) for tier in tiers))
+        self.num_stores = 0
+        """Stores that needed room in the host tier; `num_cramped` of these evicted by themselves or found no slot."""
+        self.num_cramped = 0
         self._draining = [False] * len(tiers)
         num_held_max = settings.capacities.get(TierName.HOST, 0) // _HELD_SHARE
         self._num_demoting_max = max(1, min(settings.demotion_bytes_max // settings.block_bytes, num_held_max))
         self._demoting: dict[int, int] = {}
         """Blocks of each open demotion, by ticket."""
         self._retry_at_s = float("-inf")
+
+    def set_marks(self, marks: tuple[Watermarks, ...]) -> None:
+        """Relieve each tier by these watermarks from now on."""
+        self._marks = marks
+        self._watched = tuple(
+            (number, mark.high) for number, mark in enumerate(marks) if mark.high < self._capacities[number]
+        )
+
+    def note_store(self, *, cramped: bool) -> None:
+        """Count a store that needed room in the host tier."""
+        self.num_stores += 1
+        self.num_cramped += cramped
 
     def is_due(self) -> bool:
         """Whether a tier is above its high watermark. Any thread."""

@@ -30,5 +30,6 @@ def control_settings(resolved: ResolvedConfig, capacities: Mapping[TierName, int
         ssd_write_budget_per_day=resolved.ssd_write_budget_bytes_per_day,
         min_store_priority=config.min_store_priority,
         ghost_sample_rate=config.ghost_sample_rate,
+        auto_tune=config.auto_tune,
         demotion_bytes_max=_DEMOTION_CHUNKS * resolved.transfer_chunk_bytes,
     )

@@ -25,6 +25,19 @@ class Admission(enum.Enum):
     """Blocks that are about to leave the host tier."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuned:
+    """What of the settings may change while the cache runs.
+
+    Attributes:
+        admission: never to or from `ON_EVICT`, which is another structure.
+        host_room: share of the host tier that is kept free ahead of need, beside what the settings say.
+    """
+
+    admission: Admission
+    host_room: float = 0.0
+
+
 class Watermarks(msgspec.Struct, frozen=True):
     """Slots in use above which a tier is relieved, and down to which."""
 
@@ -57,6 +70,7 @@ class ControlSettings:
     min_store_priority: int = 0
     demotion_bytes_max: int = 128 << 20
     ghost_sample_rate: float = 0.0
+    auto_tune: bool = False
 
     @property
     def demotes(self) -> bool:
@@ -64,11 +78,28 @@ class ControlSettings:
         both = TierName.HOST in self.capacities and TierName.DISK in self.capacities
         return both and self.ssd_admission is Admission.ON_EVICT
 
-    def watermarks(self, tier: TierName) -> Watermarks:
-        """The watermarks of one tier, in slots."""
-        start, stop = self.evict_start_threshold, self.evict_stop_threshold
+    @property
+    def untuned(self) -> Tuned:
+        """What the settings say of what may change."""
+        return Tuned(admission=self.ssd_admission)
+
+    def high_watermark(self, tier: TierName, room: float = 0.0) -> float:
+        """The high watermark of one tier, as a share of it; `room` as in `watermarks`."""
+        start = self.evict_start_threshold
         if tier is TierName.HOST and self.demotes:
             start = min(start, DEMOTION_START)
-        low = max(0.0, start - self.evict_ratio) if stop is None else min(stop, start)
+        return max(start - room / 2, start / 2)
+
+    def watermarks(self, tier: TierName, room: float = 0.0) -> Watermarks:
+        """The watermarks of one tier, in slots.
+
+        Args:
+            room: share of the tier that is kept free beside what the settings say. The high watermark is lower by half of it, and
+                the low one as far below that, or by `evict_ratio` if that is more.
+        """
+        start, stop = self.high_watermark(tier, room), self.evict_stop_threshold
+        low = max(0.0, start - max(self.evict_ratio, room / 2))
+        if stop is not None:
+            low = min(stop, start) if room == 0 else min(stop, low)
         capacity = self.capacities[tier]
         return Watermarks(int(capacity * start), int(capacity * low))

@@ -159,6 +159,9 @@ _PROCESS = (
     Metric("tiercel_info", _G, ("version", "model", "fingerprint"), "one", "Always 1; its labels say what runs.", "Nothing."),
     Metric("tiercel_start_time_seconds", _G, (), "seconds", "When the cache was opened, seconds since the epoch.",
            "A recent start: the host tier is cold."),
+    Metric("tiercel_tuning_changes_total", _C, ("action",), "changes",
+           "What auto_tune did: tried, kept, undone. The status says what was changed, and why.",
+           "undone grows: the traffic changes faster than a change can be judged; set what suits it and auto_tune to false."),
     Metric("tiercel_recorder_events_total", _C, ("outcome",), "events",
            "Lookups and stores given to the recorder: written, or dropped because it fell behind or its disk failed.",
            "dropped: put record_path on a faster or emptier disk. The cache itself never waits for it."),
@@ -177,6 +180,7 @@ COUNTED = frozenset(
         "recompute",
         "recorder_events",
         "throttled",
+        "tuning_changes",
     }
 )
 """Counters of one label that `metrics.CacheMetrics.count` takes: names without prefix and `_total`."""

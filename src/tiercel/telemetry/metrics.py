@@ -35,6 +35,7 @@ FORESEEN = {
     "checkpoints": ("ok", "failed"),
     "errors": ("DeadlineError", "StaleTicketError", "ThrottledError", "TierFailedError"),
     "recorder_events": ("written", "dropped"),
+    "tuning_changes": ("tried", "kept", "undone"),
 }
 """Labels that are served from the start: Prometheus's `increase` does not see a counter that appears with its first event."""
 

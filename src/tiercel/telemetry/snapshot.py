@@ -135,6 +135,36 @@ class PrefillStatus(msgspec.Struct, frozen=True, kw_only=True):
     num_observations: Count
 
 
+class TuningChangeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that auto-tuning did.
+
+    Attributes:
+        at: seconds since the epoch.
+        knob: what was changed; `before` and `after` are its values.
+        action: tried, kept or undone.
+        reason: why, with the numbers.
+    """
+
+    at: float
+    knob: str
+    action: str
+    before: str
+    after: str
+    reason: str
+
+
+class TuningStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What `auto_tune` tunes.
+
+    Attributes:
+        values: as they stand, by knob.
+        changes: the last ones, oldest first.
+    """
+
+    values: dict[str, str]
+    changes: tuple[TuningChangeStatus, ...] = ()
+
+
 class GpuPoolStatus(msgspec.Struct, frozen=True, kw_only=True):
     """GPU memory that copies take beside the blocks: lent to them and held of the device, now and at most."""
 
@@ -235,6 +265,7 @@ class StatusSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         queue_depths: moves waiting, by queue.
         hit_curve: None without a ghost index.
         prefill: None before the engine has reported a prefill.
+        tuning: None without `auto_tune`.
         gpu_pools: one for each GPU that an engine's memory lies on.
         notes: every silent fallback, in words.
     """
@@ -251,5 +282,6 @@ class StatusSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     queue_depths: dict[str, Count] = {}
     hit_curve: HitCurveStatus | None = None
     prefill: PrefillStatus | None = None
+    tuning: TuningStatus | None = None
     gpu_pools: tuple[GpuPoolStatus, ...] = ()
     notes: tuple[str, ...] = ()

@@ -119,3 +119,16 @@ def test_a_cache_that_does_not_answer_is_said_with_what_was_known_last() -> None
     assert text(History(), reason="no cache of this user is running") == (
         "tiercel top\nwaiting: no cache of this user is running"
     )
+
+
+def test_auto_tuning_takes_one_line_with_what_it_did_last_and_why() -> None:
+    first = sample_snapshot()
+    (line,) = [line for line in text(history(first), width=300).splitlines() if line.startswith("tuning")]
+    assert line == (
+        "tuning: host_watermark 0.99, ssd_admission on_second_hit; 60 s ago ssd_admission on_second_hit tried: "
+        "12.0 blocks per block read back were written to disk"
+    )
+    assert "tuning" not in text(history(replace(first, tuning=None)))
+    assert first.tuning is not None
+    unchanged = replace(first, tuning=replace(first.tuning, changes=()))
+    assert "tuning: host_watermark 0.99, ssd_admission on_second_hit; no change yet" in text(history(unchanged))

@@ -97,6 +97,12 @@ class PolicySettings:
         bounds=(0, 1),
         measure="The curve's own error, against about 3 % of a lookup; above 500K blocks the rate falls by itself.",
     )
+    auto_tune: bool = setting(
+        False,
+        "Change ssd_admission and the host tier's watermarks while running, and undo what did not help; each change is logged.",
+        kind=Kind.FLAG,
+        measure="Hit rate, bytes written per byte read back and stores that found no room, a day with and a day without.",
+    )
     load_policy: str = setting(
         "auto",
         "Which hits are loaded: the part that is cheaper than recompute, all, or none.",

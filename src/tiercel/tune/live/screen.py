@@ -52,7 +52,7 @@ def lines(look: Look, width: int) -> list[Line]:
         Line(""),
     ]
     shown += _table(_curve_rows(snapshot), width)
-    shown += [Line(""), *_faults(history.minute)]
+    shown += [Line(""), *_faults(history.minute), *_tuning(snapshot)]
     shown += [Line(f"note: {note}", Weight.WARNING) for note in snapshot.notes]
     return _cut(shown, width)
 
@@ -145,6 +145,19 @@ def _faults(minute: Span) -> list[Line]:
         late = f"; in the last minute: {_counts(grown)}" if grown else ""
         shown.append(Line(f"{label}: {_counts(counts)}{late}", Weight.WARNING if grown else Weight.PLAIN))
     return shown
+
+
+def _tuning(snapshot: StatusSnapshot) -> list[Line]:
+    """What auto-tuning tunes, and what it did last."""
+    tuning = snapshot.tuning
+    if tuning is None:
+        return []
+    values = ", ".join(f"{knob} {value}" for knob, value in sorted(tuning.values.items())) or "nothing"
+    if not tuning.changes:
+        return [Line(f"tuning: {values}; no change yet")]
+    last = tuning.changes[-1]
+    ago = _duration(max(0.0, snapshot.started_at + snapshot.uptime_s - last.at))
+    return [Line(f"tuning: {values}; {ago} ago {last.knob} {last.after} {last.action}: {last.reason}")]
 
 
 def _table(rows: Sequence[Sequence[str]], width: int) -> list[Line]:
