@@ -1,0 +1,110 @@
+"""Settings of transfers, read off a machine's figures: nothing of them is simulated.
+
+The least that is as fast as the fastest within `ENOUGH` is taken: a copy engine costs no multiprocessor, fewer CTAs leave more to
+the model, a shallower queue answers sooner.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tiercel.config import ModelConfig
+from tiercel.tune.machine import DirectoryFigures, GpuCopyFigure, Machine
+
+ENOUGH = 0.97
+"""Share of the fastest rate that counts as fast."""
+
+_GB = 1e9
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferChoice:
+    """Settings by key, a sentence for each, and what could not be judged."""
+
+    settings: dict[str, object] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    unjudged: dict[str, str] = field(default_factory=dict)
+
+
+def choose_transfer(machine: Machine, model: ModelConfig, tokens_per_block: int, *, has_disk: bool) -> TransferChoice:
+    """Choose how blocks move on a machine."""
+    choice = TransferChoice()
+    block_bytes = model.token_size_in_bytes * tokens_per_block
+    piece_bytes = block_bytes // (model.num_layers * (1 if model.use_mla else 2))
+    for direction in ("h2d", "d2h"):
+        _choose_copy(choice, machine, direction, piece_bytes)
+    if has_disk:
+        _choose_depth(choice, machine.directories, block_bytes)
+    return choice
+
+
+def copy_rates(machine: Machine, direction: str, piece_bytes: int) -> tuple[int, dict[int, float]]:
+    """Return the measured piece size nearest to this one, and bytes a second by CTAs, 0 for the copy engine; all of the first GPU."""
+    copies: Sequence[GpuCopyFigure] = machine.gpus[0].copies if machine.gpus else ()
+    figures = [figure for figure in copies if figure.direction == direction]
+    if not figures:
+        return 0, {}
+    nearest = min({figure.piece_bytes for figure in figures}, key=lambda size: (_distance(size, piece_bytes), size))
+    return nearest, {figure.ctas: figure.bytes_per_s.value for figure in figures if figure.piece_bytes == nearest}
+
+
+def read_rates(directories: Sequence[DirectoryFigures], block_bytes: int) -> tuple[int, dict[int, float]]:
+    """Return the measured block size nearest to this one, and bytes a second read from all directories together by depth."""
+    reads = [figure for folder in directories for figure in folder.figures if figure.operation == "read"]
+    if not reads:
+        return 0, {}
+    nearest = min({figure.block_bytes for figure in reads}, key=lambda size: (_distance(size, block_bytes), size))
+    rates: dict[int, float] = {}
+    for figure in reads:
+        if figure.block_bytes == nearest:
+            rates[figure.depth] = rates.get(figure.depth, 0.0) + figure.bytes_per_s.value
+    return nearest, rates
+
+
+def least_of_fast(rates: dict[int, float]) -> int:
+    """Return the smallest key whose rate is within `ENOUGH` of the fastest."""
+    fastest = max(rates.values())
+    return min(key for key, rate in rates.items() if rate >= ENOUGH * fastest)
+
+
+def _choose_copy(choice: TransferChoice, machine: Machine, direction: str, piece_bytes: int) -> None:
+    measured, rates = copy_rates(machine, direction, piece_bytes)
+    engine_key, ctas_key = f"use_ce_transfer_{direction}", f"transfer_sms_{direction}"
+    if not rates:
+        why = "machine.json has no copies of a GPU"
+        choice.unjudged |= {engine_key: why, ctas_key: why}
+        return
+    ctas = least_of_fast(rates)
+    fastest = max(rates, key=lambda key: (rates[key], -key))
+    told = (
+        f"pieces of {piece_bytes} bytes move at {rates[ctas] / _GB:.1f} GB/s with {_way(ctas)}, and at most at "
+        f"{rates[fastest] / _GB:.1f} GB/s, with {_way(fastest)} (measured with {measured} bytes)"
+    )
+    choice.settings[engine_key] = ctas == 0
+    choice.reasons[engine_key] = told
+    if ctas:
+        choice.settings[ctas_key] = ctas
+        choice.reasons[ctas_key] = told
+
+
+def _choose_depth(choice: TransferChoice, directories: Sequence[DirectoryFigures], block_bytes: int) -> None:
+    key = "ssd_cache_iouring_entries"
+    measured, rates = read_rates(directories, block_bytes)
+    if not rates:
+        choice.unjudged[key] = "machine.json has no reads of a directory"
+        return
+    depth = least_of_fast(rates)
+    deepest = max(rates)
+    choice.settings[key] = depth
+    choice.reasons[key] = (
+        f"reads of {measured} bytes reach {rates[depth] / _GB:.2f} GB/s at depth {depth}, and {rates[deepest] / _GB:.2f} GB/s "
+        f"at the deepest that was measured, {deepest}"
+    )
+
+
+def _way(ctas: int) -> str:
+    return f"{ctas} CTAs" if ctas else "the copy engine"
+
+
+def _distance(a: int, b: int) -> float:
+    return abs(math.log(max(a, 1) / max(b, 1)))
