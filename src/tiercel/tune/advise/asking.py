@@ -97,7 +97,9 @@ def parse_prices(text: str, budget: Budget) -> Prices:
     needed = {"gpu_hour": True, "host": budget.host_bytes > 0, "disk": budget.disk_bytes > 0}
     for key, is_needed in needed.items():
         if is_needed and key not in pairs:
-            raise problem("--prices", text, f"lacks {key}, so costs cannot be told", f"add {key}=NUMBER; 0 where it is free")
+            raise problem(
+                "--prices", text, f"lacks {key}, so costs cannot be told", f"add {key}=NUMBER; 0 where it is free"
+            )
     values = {key: _price(f"--prices {key}", value) for key, value in pairs.items()}
     return Prices(
         gpu_hour=values["gpu_hour"],
@@ -111,7 +113,9 @@ def _pairs(option: str, text: str, known: Sequence[str]) -> dict[str, str]:
     for part in text.split(","):
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not key or not equals or not value:
-            raise problem(option, part.strip(), "must be KEY=VALUE, with commas between", f"known keys: {', '.join(known)}")
+            raise problem(
+                option, part.strip(), "must be KEY=VALUE, with commas between", f"known keys: {', '.join(known)}"
+            )
         if key not in known:
             hint = nearest(key, known) or f"known are {', '.join(known)}"
             raise ConfigError(f"{option} {key} = {value!r}: unknown key; {hint}")

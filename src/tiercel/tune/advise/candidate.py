@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from tiercel.config import CacheConfig
 
@@ -24,12 +25,15 @@ class Candidate:
     ssd_write_budget_per_day: int | None = None
     evict_ratio: float = 0.0
 
+    def changed(self, **values: Any) -> "Candidate":
+        """Return the candidate with other values of some settings."""
+        return replace(self, **values)
+
     def settled(self) -> "Candidate":
         """Return the candidate with what makes no difference at its defaults: settings of a tier that it does without."""
-        disk, host = DEFAULTS_OF_DISK, {"eviction_policy": "lru"}
-        without_disk = {} if self.disk_bytes else disk
-        without_host = {} if self.host_bytes else host
-        return replace(self, **without_disk, **without_host)
+        without_disk = {} if self.disk_bytes else _DEFAULTS_OF_DISK
+        without_host = {} if self.host_bytes else {"eviction_policy": "lru"}
+        return self.changed(**without_disk, **without_host)
 
     @property
     def is_possible(self) -> bool:
@@ -42,9 +46,9 @@ class Candidate:
         """Return the settings of a cache. Raises ConfigError."""
         return CacheConfig(**self.settings(directories))
 
-    def settings(self, directories: Sequence[str] = ()) -> dict[str, object]:
+    def settings(self, directories: Sequence[str] = ()) -> dict[str, Any]:
         """Return the settings by key, those of tiers in use only; capacities as sizes, exact to the byte."""
-        settings: dict[str, object] = {
+        settings: dict[str, Any] = {
             "enable_cpu": self.host_bytes > 0,
             "enable_ssd": self.disk_bytes > 0,
             "tokens_per_block": self.tokens_per_block,
@@ -65,7 +69,7 @@ class Candidate:
         return settings
 
 
-DEFAULTS_OF_DISK: dict[str, object] = {
+_DEFAULTS_OF_DISK: dict[str, Any] = {
     "ssd_eviction_policy": "lru",
     "ssd_admission": "through",
     "ssd_write_budget_per_day": None,

@@ -5,29 +5,29 @@ that is at most C. From the hits of each tier follow load and prefill of each re
 waiting. Not in it: policies other than LRU, transfers that wait for each other, and stores.
 """
 
+import heapq
+
 import numpy as np
 from numpy.typing import NDArray
 
 from tiercel.costs import PrefillCurve
 from tiercel.tiers.base import TierName
+from tiercel.tune.advise.depths import NEVER, lru_depths
 from tiercel.tune.advise.outcome import Outcome, times_of
 from tiercel.tune.simulate import SimulationSetup
 from tiercel.tune.traces import Trace
 
-Depths = NDArray[np.int64]
+UNBOUNDED_TOKENS = float(2**62)
+"""Capacity of a cache that loses nothing."""
 
 
 class Forecaster:
-    """Forecasts of one trace.
+    """Forecasts of one trace."""
 
-    Args:
-        depths: int64[num_references], of each block of each request, in the trace's order and root first: how many different
-            blocks were used since its own last use, itself included; 0 or less if it was never used before.
-    """
-
-    def __init__(self, trace: Trace, depths: Depths) -> None:
+    def __init__(self, trace: Trace) -> None:
         self._trace = trace
-        self._depths = np.where(depths > 0, depths, np.iinfo(np.int64).max)
+        depths = lru_depths(trace)
+        self._depths = np.where(depths == NEVER, np.iinfo(np.int64).max, depths)
         counts = np.array([trace.num_blocks_of(request) for request in range(trace.num_requests)], np.int64)
         self._stops = np.cumsum(counts)
         self._starts = self._stops - counts
@@ -46,7 +46,7 @@ class Forecaster:
     @property
     def sharing(self) -> float:
         """Share of all prompts' tokens that a cache without bounds would have."""
-        held = self.held_tokens(float(np.iinfo(np.int64).max), 1)
+        held = self.held_tokens(UNBOUNDED_TOKENS, 1)
         return float(held.sum()) / max(int(self._trace.input_tokens.sum()), 1)
 
     def forecast(self, setup: SimulationSetup) -> Outcome:
@@ -56,7 +56,7 @@ class Forecaster:
         on_gpu = self.held_tokens(setup.engine.gpu_blocks * size, size)
         tokens, load_s, cached = {TierName.GPU: on_gpu}, np.zeros(trace.num_requests), on_gpu
         fastest_s = _prefill_s(setup.engine.prefill, cached, trace.input_tokens - cached)
-        best, loaded = cached, 0
+        best = cached
         for tier in sorted(control.capacities):
             held = np.maximum(cached, self.held_tokens(control.capacities[tier] * size, size))
             tokens[tier] = held - cached
@@ -67,13 +67,15 @@ class Forecaster:
             best = np.where(total_s <= fastest_s, held, best)
             fastest_s = np.minimum(total_s, fastest_s)
             cached = held
-        wait_s = _waits(trace.arrivals_s / setup.speedup, fastest_s / setup.engine.replicas)
+        wait_s = _waits(trace.arrivals_s / setup.speedup, fastest_s, setup.engine.replicas)
         ttft_s = wait_s + fastest_s
         e2e_s = ttft_s + trace.output_tokens * setup.engine.decode_token_s
         busy_s = _prefill_s(setup.engine.prefill, best, trace.input_tokens - best)
         total = max(int(trace.input_tokens.sum()), 1)
         disk_blocks = control.capacities.get(TierName.DISK, 0)
-        written = (trace.input_tokens - self.held_tokens(disk_blocks * size, size)) // size if disk_blocks else np.zeros(1)
+        written = (
+            (trace.input_tokens - self.held_tokens(disk_blocks * size, size)) // size if disk_blocks else np.zeros(1)
+        )
         read = tokens.get(TierName.DISK, np.zeros(1)).sum() / size
         return Outcome(
             times_s=times_of(ttft_s, e2e_s),
@@ -94,10 +96,12 @@ def _prefill_s(curve: PrefillCurve, cached: NDArray[np.int64], new: NDArray[np.i
     return np.where(new > 0, seconds, 0.0)
 
 
-def _waits(arrivals_s: NDArray[np.float64], service_s: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return how long each request waits for those before it, served one after the other (Lindley, 1952)."""
-    if not len(arrivals_s):
-        return np.zeros(0)
-    served_before = np.concatenate([[0.0], np.cumsum(service_s)[:-1]])
-    starts = served_before + np.maximum.accumulate(arrivals_s - served_before)
-    return np.asarray(starts - arrivals_s)
+def _waits(arrivals_s: NDArray[np.float64], service_s: NDArray[np.float64], replicas: int) -> NDArray[np.float64]:
+    """Return how long each request waits for a replica: first come, first served."""
+    free_s = [-np.inf] * replicas
+    waits = []
+    for arrival_s, seconds in zip(arrivals_s.tolist(), service_s.tolist(), strict=True):
+        start_s = max(arrival_s, free_s[0])
+        waits.append(start_s - arrival_s)
+        heapq.heapreplace(free_s, start_s + seconds)
+    return np.array(waits)

@@ -39,7 +39,7 @@ def choose_transfer(machine: Machine, model: ModelConfig, tokens_per_block: int,
 
 
 def copy_rates(machine: Machine, direction: str, piece_bytes: int) -> tuple[int, dict[int, float]]:
-    """Return the measured piece size nearest to this one, and bytes a second by CTAs, 0 for the copy engine; all of the first GPU."""
+    """Return the measured piece size nearest to this one, and the first GPU's bytes a second by CTAs, 0 for the copy engine."""
     copies: Sequence[GpuCopyFigure] = machine.gpus[0].copies if machine.gpus else ()
     figures = [figure for figure in copies if figure.direction == direction]
     if not figures:
@@ -72,7 +72,7 @@ def _choose_copy(choice: TransferChoice, machine: Machine, direction: str, piece
     engine_key, ctas_key = f"use_ce_transfer_{direction}", f"transfer_sms_{direction}"
     if not rates:
         why = "machine.json has no copies of a GPU"
-        choice.unjudged |= {engine_key: why, ctas_key: why}
+        choice.unjudged.update({engine_key: why, ctas_key: why})
         return
     ctas = least_of_fast(rates)
     fastest = max(rates, key=lambda key: (rates[key], -key))

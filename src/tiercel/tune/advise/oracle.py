@@ -9,7 +9,7 @@ import numpy as np
 from tiercel.plan import LoadPolicy
 from tiercel.tiers.base import TierName
 from tiercel.tune.advise.candidate import Candidate
-from tiercel.tune.advise.forecast import Forecaster
+from tiercel.tune.advise.forecast import UNBOUNDED_TOKENS, Forecaster
 from tiercel.tune.advise.outcome import Outcome, outcome_of
 from tiercel.tune.simulate import SimulationResult, SimulationSetup
 from tiercel.tune.traces import Trace
@@ -114,7 +114,7 @@ class SimulatedOracle:
     def typical_hit(self, candidate: Candidate) -> TypicalHit:
         setup = self._make_setup(candidate)
         control = setup.control
-        held = self._forecaster.held_tokens(float(np.iinfo(np.int64).max), control.tokens_per_block)
+        held = self._forecaster.held_tokens(UNBOUNDED_TOKENS, control.tokens_per_block)
         tokens = int(held[held > 0].mean()) if (held > 0).any() else 0
         num_bytes = tokens / control.tokens_per_block * control.block_bytes
         return TypicalHit(

@@ -66,7 +66,7 @@ def times_of(ttft_s: NDArray[np.float64], e2e_s: NDArray[np.float64]) -> dict[st
     """Return each of `TIMES` for the requests of a run; zeros for no requests."""
     if not len(ttft_s):
         return dict.fromkeys(TIMES, 0.0)
-    times = {}
+    times: dict[str, float] = {}
     for name, values in (("ttft", ttft_s), ("e2e", e2e_s)):
         quantiles = np.percentile(values, (50, 90, 95, 99)).tolist()
         times |= dict(zip((f"{name}_p{q}" for q in (50, 90, 95, 99)), quantiles, strict=True))

@@ -1,6 +1,6 @@
 """Why each setting is as it is: a sentence each, with the numbers of what was tried instead."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tiercel.tune.advise.candidate import DIMENSIONS, Candidate
 from tiercel.tune.advise.objective import TIE, Objective, Tried
@@ -39,7 +39,9 @@ class Reasoner:
         made = [name for name in DIMENSIONS if self._is_made(choice, name)]
         return [
             Reason(
-                key=_KEYS.get(name, name), value=setting(name, getattr(choice, name)), sentence=self._sentence(choice, name)
+                key=_KEYS.get(name, name),
+                value=setting(name, getattr(choice, name)),
+                sentence=self._sentence(choice, name),
             )
             for name in made
         ]
@@ -50,7 +52,7 @@ class Reasoner:
         return seconds(value) if self._objective.prices is None else f"{value:.4g}"
 
     def _is_made(self, choice: Candidate, name: str) -> bool:
-        changed = (replace(choice, **{name: other}) for other in self._space.choices(name))
+        changed = (choice.changed(**{name: other}) for other in self._space.choices(name))
         return name.endswith("_bytes") or any(self._space.settled(other) != choice for other in changed)
 
     def _sentence(self, choice: Candidate, name: str) -> str:
@@ -62,12 +64,14 @@ class Reasoner:
         others = [other for other in self._others(choice, name) if other in self._tried]
         if others:
             return f"{intro}; {self._told_others(choice, name, others)}"
-        forecast = self._forecast_others(choice, name) if name in ("host_bytes", "disk_bytes", "tokens_per_block") else ""
+        forecast = (
+            self._forecast_others(choice, name) if name in ("host_bytes", "disk_bytes", "tokens_per_block") else ""
+        )
         return f"{intro}; {forecast}" if forecast else f"{intro}; nothing else was tried, it is the default"
 
     def _others(self, choice: Candidate, name: str) -> list[Candidate]:
         """The candidates that differ in this setting alone, whatever follows from it."""
-        found = (self._space.settled(replace(choice, **{name: value})) for value in self._space.choices(name))
+        found = (self._space.settled(choice.changed(**{name: value})) for value in self._space.choices(name))
         return [other for other in dict.fromkeys(found) if other != choice and other in self._space]
 
     def _told_others(self, choice: Candidate, name: str, others: list[Candidate]) -> str:
@@ -87,7 +91,7 @@ class Reasoner:
 
     def _forecast_others(self, choice: Candidate, name: str) -> str:
         mine = self._forecast(choice)
-        others = [other for other in self._space.alternatives(choice, name)]
+        others = self._space.alternatives(choice, name)
         value = self._objective.value(choice, mine)
         parts = [
             f"{change(self._objective.value(other, self._forecast(other)), value)} with {setting(name, getattr(other, name))}"

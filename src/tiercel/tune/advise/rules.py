@@ -5,7 +5,7 @@ transfers are judged by the machine's figures, and what neither says anything ab
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tiercel.config import ModelConfig
 from tiercel.tune.advise.asking import Budget
@@ -51,7 +51,7 @@ def rules_of(
 
 
 def _of(choice: Candidate, text: str, **changed: object) -> Rule:
-    candidate = replace(choice, **changed).settled()  # type: ignore[arg-type]
+    candidate = choice.changed(**changed).settled()
     return Rule(text=text, candidate=candidate)
 
 
@@ -67,7 +67,9 @@ def _capacity_rules(choice: Candidate, budget: Budget, prompt_bytes: float) -> l
         for count in _PROMPTS:
             host = int(count * prompt_bytes)
             within = host <= budget.host_bytes
-            text = f"host memory for {count} prompts of the trace's mean length" + ("" if within else ", cut to the budget")
+            text = f"host memory for {count} prompts of the trace's mean length" + (
+                "" if within else ", cut to the budget"
+            )
             rules.append(_of(choice, text, host_bytes=min(host, budget.host_bytes)))
     return rules
 
@@ -77,7 +79,7 @@ def _all_at_once(choice: Candidate, budget: Budget) -> Rule:
     disk = min(budget.disk_bytes, 10 * host) if host else budget.disk_bytes
     candidate = Candidate(host_bytes=host, disk_bytes=disk, tokens_per_block=16, evict_ratio=0.05).settled()
     text = "the example configuration: 16 tokens a block, disk 10 times host memory, lru, evict_ratio 0.05, all written"
-    return Rule(text=text, candidate=candidate if candidate.is_possible else replace(choice, evict_ratio=0.05))
+    return Rule(text=text, candidate=candidate if candidate.is_possible else choice.changed(evict_ratio=0.05))
 
 
 def _copy_rules(machine: Machine, piece_bytes: int) -> list[Rule]:
@@ -118,7 +120,10 @@ def _depth_rules(machine: Machine, block_bytes: int) -> Sequence[Rule]:
             rules.append(Rule(text=text, judged="unjudged: machine.json has no reads of a directory"))
         elif depth in rates:
             best = max(rates, key=lambda key: (rates[key], -key))
-            judged = f"{rates[depth] / 1e9:.2f} GB/s, the fastest is {rates[best] / 1e9:.2f} GB/s at {best} (reads of {measured} bytes)"
+            judged = (
+                f"{rates[depth] / 1e9:.2f} GB/s, the fastest is {rates[best] / 1e9:.2f} GB/s at {best} (reads of {measured} "
+                f"bytes)"
+            )
             rules.append(Rule(text=text, judged=judged))
         else:
             rules.append(Rule(text=text, judged=f"unjudged: machine.json has depths up to {deepest}"))

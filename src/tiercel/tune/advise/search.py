@@ -157,5 +157,7 @@ class _Climb:
 
 
 def _takes_less(other: Candidate, than: Candidate) -> bool:
-    budgets = [float("inf") if c.ssd_write_budget_per_day is None else c.ssd_write_budget_per_day for c in (other, than)]
+    budgets = [
+        float("inf") if c.ssd_write_budget_per_day is None else c.ssd_write_budget_per_day for c in (other, than)
+    ]
     return other.host_bytes < than.host_bytes or other.disk_bytes < than.disk_bytes or budgets[0] < budgets[1]

@@ -7,6 +7,7 @@ does, and its best is never worse by more than a tie.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 from tiercel.tune.advise.asking import Budget
 from tiercel.tune.advise.candidate import DIMENSIONS, Candidate
@@ -55,17 +56,20 @@ class Space:
     def settled(self, candidate: Candidate) -> Candidate:
         """Return the one name of all candidates that do the same."""
         if self.of_flexkv:
-            candidate = replace(candidate, ssd_eviction_policy=candidate.eviction_policy)
+            candidate = candidate.changed(ssd_eviction_policy=candidate.eviction_policy)
         return candidate.settled()
 
     def candidates(self) -> list[Candidate]:
         """Return every different candidate, in order."""
-        every = (Candidate(**dict(zip(DIMENSIONS, values, strict=True))) for values in product(*map(self.choices, DIMENSIONS)))
-        return list(dict.fromkeys(self.settled(candidate) for candidate in every if self.settled(candidate) in self))
+        every = (dict(zip(DIMENSIONS, values, strict=True)) for values in product(*map(self.choices, DIMENSIONS)))
+        return [candidate for candidate in dict.fromkeys(map(self._named, every)) if candidate in self]
+
+    def _named(self, values: dict[str, Any]) -> Candidate:
+        return self.settled(Candidate(**values))
 
     def plain(self) -> list[Candidate]:
         """Return the candidates that differ in capacities and block size alone: what the LRU curve can tell apart."""
-        first = {name: self.choices(name)[:1] for name in DIMENSIONS[3:]}
+        first: dict[str, Any] = {name: self.choices(name)[:1] for name in DIMENSIONS[3:]}
         return replace(self, **first).candidates()
 
     def choices(self, dimension: str) -> Sequence[object]:
@@ -80,7 +84,7 @@ class Space:
         if dimension in ("host_bytes", "disk_bytes") and current in choices:
             at = choices.index(current)
             choices = [choices[place] for place in sorted({at + 1, at - 1, 0}) if 0 <= place < len(choices)]
-        found = (self.settled(replace(candidate, **{dimension: choice})) for choice in choices)
+        found = (self.settled(candidate.changed(**{dimension: choice})) for choice in choices)
         return list(dict.fromkeys(other for other in found if other != candidate and other in self))
 
 
@@ -136,5 +140,5 @@ def _halves(budget_bytes: int) -> Iterator[int]:
 def _round(num_bytes: float) -> int:
     """Round to two figures in MiB, so that a file does not claim more precision than there is."""
     mib = max(1, int(num_bytes / 2**20))
-    scale = 10 ** max(0, len(str(mib)) - 2)
+    scale: int = 10 ** max(0, len(str(mib)) - 2)
     return round(mib / scale) * scale * 2**20
