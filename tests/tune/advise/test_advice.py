@@ -41,9 +41,8 @@ def test_each_reason_has_the_numbers_of_what_was_tried_instead() -> None:
         assert mean in reasons[key].sentence, key
     assert "+" in reasons["eviction_policy"].sentence
     assert "lru in host memory" in reasons["eviction_policy"].sentence
-    tried = {weighed.candidate: weighed for weighed in advice.tried}
-    lru = tried[advice.choice.candidate.changed(eviction_policy="lru")]
-    assert seconds(lru.value) in reasons["eviction_policy"].sentence
+    of_lru = [weighed.value for weighed in advice.tried if weighed.candidate.eviction_policy == "lru"]
+    assert any(seconds(value) in reasons["eviction_policy"].sentence for value in of_lru)
     assert f"{advice.choice.outcome.host_hit_rate * 100:.1f} %" in reasons["num_cpu_blocks"].sentence
 
 
@@ -84,7 +83,7 @@ def test_rules_of_thumb_are_weighed_beside_the_choice() -> None:
 def test_more_room_is_priced_by_the_gib() -> None:
     advice, _ = asked(Landscape(half_bytes=400 * GIB))
     for margin in advice.margins:
-        assert margin.hit_rate > 0
+        assert margin.hit_rate >= 0
         assert margin.ttft_mean_s < 0
         assert "one more GiB of" in margin_line(margin)
 

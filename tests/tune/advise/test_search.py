@@ -112,7 +112,7 @@ def test_a_write_limit_is_kept_to() -> None:
 
 def test_the_grid_names_each_configuration_once() -> None:
     candidates = small_space().candidates()
-    assert len(set(candidates)) == len(candidates)
+    assert len(set(candidates)) == len(candidates) == small_space().size
     assert all(candidate.is_possible for candidate in candidates)
     assert not [c for c in candidates if not c.disk_bytes and c.ssd_admission != "through"]
 
@@ -128,7 +128,9 @@ def test_alternatives_differ_in_one_setting() -> None:
 
 
 def test_flexkv_is_offered_only_what_it_can_be_told() -> None:
-    for candidate in space_of(BUDGET, distinct_bytes_per_day=1e15, of_flexkv=True).candidates():
+    space = space_of(BUDGET, distinct_bytes_per_day=1e15, of_flexkv=True)
+    assert space.size == len(space.candidates())
+    for candidate in space.candidates():
         assert candidate.host_bytes > 0
         assert not candidate.disk_bytes or candidate.disk_bytes > candidate.host_bytes
         assert candidate.ssd_admission == "through"

@@ -160,7 +160,7 @@ def advise(question: Question, oracle: Oracle, progress: Progress = lambda what,
         cost_without=None if prices is None else cost_of(None, without, prices, objective.num_gpus),
         sharing=oracle.sharing,
         evaluations=len(trials.outcomes),
-        space_size=len(question.space.candidates()),
+        space_size=question.space.size,
         tried=[weigh(candidate, tried[candidate]) for candidate in objective.ranked(tried)],
     )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from tiercel.tune.advise.candidate import DIMENSIONS, Candidate
 from tiercel.tune.advise.objective import TIE, Objective, Tried
 from tiercel.tune.advise.outcome import Outcome
-from tiercel.tune.advise.search import Evaluate
+from tiercel.tune.advise.search import CURVE_DIMENSIONS, Evaluate
 from tiercel.tune.advise.space import Space
 from tiercel.tune.advise.wording import candidate_text, change, percent, seconds, setting
 
@@ -61,13 +61,22 @@ class Reasoner:
         if name.endswith("_bytes") and getattr(choice, name):
             rate = outcome.host_hit_rate if name == "host_bytes" else outcome.disk_hit_rate
             intro = f"gives {percent(rate)} of all prompts' blocks, {intro}"
-        others = [other for other in self._others(choice, name) if other in self._tried]
-        if others:
+        if others := self._others_tried(choice, name):
             return f"{intro}; {self._told_others(choice, name, others)}"
-        forecast = (
-            self._forecast_others(choice, name) if name in ("host_bytes", "disk_bytes", "tokens_per_block") else ""
-        )
-        return f"{intro}; {forecast}" if forecast else f"{intro}; nothing else was tried, it is the default"
+        if base := self._nearest_base(choice, name):
+            told = self._told_others(base, name, self._others_tried(base, name))
+            return f"{intro}; tried with {_differing(base, choice)}, where it gives {self.told(base, self._tried[base])}: {told}"
+        forecast = self._forecast_others(choice, name) if name in CURVE_DIMENSIONS else ""
+        return f"{intro}; {forecast or 'nothing else was tried'}"
+
+    def _nearest_base(self, choice: Candidate, name: str) -> Candidate | None:
+        """The candidate most like the choice, and like it in this setting, of which something else was tried."""
+        bases = [base for base in self._tried if getattr(base, name) == getattr(choice, name)]
+        bases = [base for base in bases if self._others_tried(base, name)]
+        return min(bases, key=lambda base: len(_differences(base, choice)), default=None)
+
+    def _others_tried(self, choice: Candidate, name: str) -> list[Candidate]:
+        return [other for other in self._others(choice, name) if other in self._tried]
 
     def _others(self, choice: Candidate, name: str) -> list[Candidate]:
         """The candidates that differ in this setting alone, whatever follows from it."""
@@ -98,6 +107,14 @@ class Reasoner:
             for other in others[:_ALTERNATIVES_MAX]
         ]
         return f"by the LRU curve {', '.join(parts)}" if parts else ""
+
+
+def _differences(candidate: Candidate, choice: Candidate) -> list[str]:
+    return [name for name in DIMENSIONS if getattr(candidate, name) != getattr(choice, name)]
+
+
+def _differing(candidate: Candidate, choice: Candidate) -> str:
+    return ", ".join(setting(name, getattr(candidate, name)) for name in _differences(candidate, choice))
 
 
 def next_best(objective: Objective, tried: Tried, choice: Candidate) -> Candidate | None:

@@ -30,7 +30,8 @@ ORDER = (
 
 _FORECAST_MARGIN = 0.1
 """A capacity or block size that is forecast to be worse by more than this is not evaluated."""
-_FORECAST = frozenset({"tokens_per_block", "host_bytes", "disk_bytes"})
+CURVE_DIMENSIONS = frozenset({"tokens_per_block", "host_bytes", "disk_bytes"})
+"""Settings that the LRU curve tells apart."""
 _SHARE_DOWN = 0.15
 """Share of the evaluations that is kept for finding what takes less."""
 _LEAST = ("host_bytes", "disk_bytes", "ssd_write_budget_per_day")
@@ -143,7 +144,7 @@ class _Climb:
 
     def _promising(self, best: Candidate, dimension: str) -> list[Candidate]:
         others = self._space.alternatives(best, dimension)
-        return [other for other in others if dimension not in _FORECAST or not self._is_hopeless(other, best)]
+        return [other for other in others if dimension not in CURVE_DIMENSIONS or not self._is_hopeless(other, best)]
 
     def _is_hopeless(self, other: Candidate, best: Candidate) -> bool:
         for candidate in (other, best):

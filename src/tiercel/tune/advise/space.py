@@ -67,6 +67,23 @@ class Space:
     def _named(self, values: dict[str, Any]) -> Candidate:
         return self.settled(Candidate(**values))
 
+    @property
+    def size(self) -> int:
+        """Number of different candidates."""
+        host_only = len(self.eviction_policy)
+        for_disk = len(self.ssd_eviction_policy) * len(self.ssd_write_budget_per_day)
+        disk_only = for_disk * sum(admission != "on_evict" for admission in self.ssd_admission)
+        both = host_only * for_disk * len(self.ssd_admission)
+        if self.of_flexkv:
+            disk_only, both = 0, host_only
+        count = 0
+        for host, disk in product(self.host_bytes, self.disk_bytes):
+            if host and disk:
+                count += both if not self.of_flexkv or disk > host else 0
+            else:
+                count += host_only if host else disk_only if disk else 0
+        return count * len(self.tokens_per_block) * len(self.evict_ratio)
+
     def plain(self) -> list[Candidate]:
         """Return the candidates that differ in capacities and block size alone: what the LRU curve can tell apart."""
         first: dict[str, Any] = {name: self.choices(name)[:1] for name in DIMENSIONS[3:]}
