@@ -29,6 +29,7 @@ app.command(
 app.command("tiercel.cli.demo:demo", help="Show what the cache is for, on a real engine and across a SIGKILL.")
 app.command("tiercel.cli.replay:replay", help="Replay a trace through the real cache on this machine, byte for byte.")
 app.command("tiercel.cli.replay:prove", help="Hold a simulation against the real cache: hits, bytes and times.")
+app.command("tiercel.cli.advise:advise", help="Choose settings for a trace on a machine, say why, and what each costs.")
 app.command(version.print_version, name="version")
 app.command("tiercel.cli.curve:curve", help="Show what caches of every size would hit on a trace, by policy.")
 app.command(

@@ -4,6 +4,7 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from tiercel.config import ModelConfig
 from tiercel.tiers.base import TierName
@@ -22,6 +23,8 @@ from tiercel.tune.machine import (
 
 GIB = 1 << 30
 MODEL = ModelConfig(model_id="llama@1", num_layers=32, num_kv_heads=8, head_size=128, dtype="bfloat16")
+
+_OPERATIONS: tuple[tuple[Literal["read", "write"], float], ...] = (("read", 1.0), ("write", 0.5))
 
 
 @dataclass
@@ -130,15 +133,16 @@ def figure(value: float) -> Figure:
 
 def machine(*, with_gpu: bool = True) -> Machine:
     """A machine whose figures are round."""
-    reads = tuple(
+    figures = tuple(
         DiskFigure(
-            operation="read",
+            operation=operation,
             block_bytes=size,
             depth=depth,
-            bytes_per_s=figure(rate),
-            latency_p50_s=1e-4,
-            latency_p99_s=5e-4,
+            bytes_per_s=figure(rate * share),
+            latency_p50_s=size / rate + 1e-4,
+            latency_p99_s=1e-2,
         )
+        for operation, share in _OPERATIONS
         for size in (262_144, 2_097_152)
         for depth, rate in ((1, 1e9), (32, 5.95e9), (512, 6e9))
     )
@@ -174,7 +178,7 @@ def machine(*, with_gpu: bool = True) -> Machine:
                 free_bytes=4096 * GIB,
                 engine="io_uring",
                 direct=True,
-                figures=reads,
+                figures=figures,
             ),
         ),
         gpus=(gpu,) if with_gpu else (),

@@ -15,7 +15,7 @@ from tiercel.tune.advise.emit import vllm_flags
 from tiercel.tune.advise.report import files_of
 
 DIRECTORIES = ["/nvme0/tiercel", "/nvme1/tiercel"]
-LANDSCAPE = {"half_bytes": 400 * GIB, "disk_worth": 0.5}
+HALF_BYTES = 400.0 * GIB
 
 
 def written(folder: Path, text: str, name: str = "tiercel.yaml") -> Path:
@@ -25,12 +25,18 @@ def written(folder: Path, text: str, name: str = "tiercel.yaml") -> Path:
 
 
 def test_the_file_loads_and_gives_the_chosen_values(tmp_path: Path) -> None:
-    landscape = Landscape(**LANDSCAPE, policy={"2q": 2.0}, disk_policy={"lfu": 2.0}, admission={"on_second_hit": 1.5})
+    landscape = Landscape(
+        half_bytes=HALF_BYTES,
+        disk_worth=0.5,
+        policy={"2q": 2.0},
+        disk_policy={"lfu": 2.0},
+        admission={"on_second_hit": 1.5},
+    )
     advice, question = asked(landscape)
     loaded = load_config(written(tmp_path, files_of(advice, question, "some.jsonl", DIRECTORIES).settings), environ={})
     chosen = advice.choice.candidate
     assert loaded.model == MODEL
-    assert loaded.config == CacheConfig(**chosen.settings(DIRECTORIES), **advice.transfer.settings)  # type: ignore[arg-type]
+    assert loaded.config == CacheConfig(**chosen.settings(DIRECTORIES), **advice.transfer.settings)
     resolved = loaded.config.resolve(MODEL)
     assert resolved.num_cpu_blocks == chosen.host_bytes // resolved.slot_bytes
     assert resolved.num_ssd_blocks == chosen.disk_bytes // resolved.slot_bytes
@@ -39,7 +45,7 @@ def test_the_file_loads_and_gives_the_chosen_values(tmp_path: Path) -> None:
 
 
 def test_each_setting_has_its_reason_as_a_comment(tmp_path: Path) -> None:
-    advice, question = asked(Landscape(**LANDSCAPE))
+    advice, question = asked(Landscape(half_bytes=HALF_BYTES, disk_worth=0.5))
     text = files_of(advice, question, "some.jsonl", DIRECTORIES).settings
     plain = " ".join(line.strip().removeprefix("# ") for line in text.splitlines())
     for reason in advice.reasons:
@@ -73,7 +79,7 @@ def test_flexkvs_file_read_back_gives_the_same_settings(tmp_path: Path, budget: 
 
 
 def test_flexkvs_file_has_only_keys_that_it_reads(tmp_path: Path) -> None:
-    advice, question = asked(Landscape(**LANDSCAPE), of_flexkv=True)
+    advice, question = asked(Landscape(half_bytes=HALF_BYTES, disk_worth=0.5), of_flexkv=True)
     text = files_of(advice, question, "some.jsonl", DIRECTORIES).flexkv or ""
     keys = {line.partition(":")[0] for line in text.splitlines() if not line.startswith("#")}
     assert keys == {

@@ -7,6 +7,7 @@ the model, a shallower queue answers sooner.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tiercel.config import ModelConfig
 from tiercel.tune.machine import DirectoryFigures, GpuCopyFigure, Machine
@@ -21,7 +22,7 @@ _GB = 1e9
 class TransferChoice:
     """Settings by key, a sentence for each, and what could not be judged."""
 
-    settings: dict[str, object] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     unjudged: dict[str, str] = field(default_factory=dict)
 
@@ -30,12 +31,18 @@ def choose_transfer(machine: Machine, model: ModelConfig, tokens_per_block: int,
     """Choose how blocks move on a machine."""
     choice = TransferChoice()
     block_bytes = model.token_size_in_bytes * tokens_per_block
-    piece_bytes = block_bytes // (model.num_layers * (1 if model.use_mla else 2))
+    piece_bytes = piece_bytes_of(model, tokens_per_block)
     for direction in ("h2d", "d2h"):
         _choose_copy(choice, machine, direction, piece_bytes)
     if has_disk:
         _choose_depth(choice, machine.directories, block_bytes)
     return choice
+
+
+def piece_bytes_of(model: ModelConfig, tokens_per_block: int) -> int:
+    """Return what lies side by side in an engine's memory: a block of one layer's keys, or values, of one rank."""
+    pieces = model.num_layers * (1 if model.use_mla else 2 * min(model.tp_size, model.num_kv_heads))
+    return max(1, model.token_size_in_bytes * tokens_per_block // pieces)
 
 
 def copy_rates(machine: Machine, direction: str, piece_bytes: int) -> tuple[int, dict[int, float]]:

@@ -7,11 +7,11 @@ from tiercel.config import ModelConfig
 from tiercel.tune.advise.advice import Advice, Margin, Question, RuleVerdict, Weighed
 from tiercel.tune.advise.emit import flexkv_file, settings_file
 from tiercel.tune.advise.objective import Objective
-from tiercel.tune.advise.outcome import Cost
+from tiercel.tune.advise.outcome import Cost, Outcome
 from tiercel.tune.advise.wording import candidate_text, change, percent, seconds, size
 
 COLUMNS = ("configuration", "ttft mean", "ttft p99", "tokens held", "host", "disk", "written a day")
-"""Of a table of candidates; `objective_columns` has what comes behind."""
+"""Of a table of candidates."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +66,12 @@ def cost_text(cost: Cost) -> str:
 
 def candidate_row(weighed: Weighed, name: str = "") -> list[str]:
     """Return a table's row, in the order of `COLUMNS`."""
-    outcome = weighed.outcome
+    return [name or candidate_text(weighed.candidate), *outcome_cells(weighed.outcome)]
+
+
+def outcome_cells(outcome: Outcome) -> list[str]:
+    """Return the cells of a table's row behind the name, in the order of `COLUMNS`."""
     return [
-        name or candidate_text(weighed.candidate),
         seconds(outcome.times_s["ttft_mean"]),
         seconds(outcome.times_s["ttft_p99"]),
         percent(outcome.token_hit_rate),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tiercel.config import ModelConfig
 from tiercel.tune.advise.asking import Budget
 from tiercel.tune.advise.candidate import Candidate
-from tiercel.tune.advise.moving import copy_rates, read_rates
+from tiercel.tune.advise.moving import copy_rates, piece_bytes_of, read_rates
 from tiercel.tune.machine import Machine
 
 _CTAS_BY_GPU = {"A100": 8, "H100": 16}
@@ -44,8 +44,7 @@ def rules_of(
         admission = "through" if choice.ssd_admission == "on_evict" else choice.ssd_admission
         rules.append(_of(choice, "bypass host memory under load", host_bytes=0, ssd_admission=admission))
     rules.append(_all_at_once(choice, budget))
-    piece = model.token_size_in_bytes * choice.tokens_per_block // (model.num_layers * (1 if model.use_mla else 2))
-    rules += _copy_rules(machine, piece)
+    rules += _copy_rules(machine, piece_bytes_of(model, choice.tokens_per_block))
     rules += _depth_rules(machine, model.token_size_in_bytes * choice.tokens_per_block)
     return rules
 
