@@ -26,6 +26,9 @@ _UNKEPT_MAX = 128
 _HELD_SHARE = 8
 """One slot of the host tier in so many may be held by demotions: a store can evict only from the others."""
 
+_DEMOTIONS = 4
+"""Demotions that share the bound of what is under way, at most: each one that ended would otherwise be followed by one of its own
+size, and the few blocks of a short leaf would be written that few at a time for ever."""
 _RETRY_S = 5.0
 """Time after a demotion that failed during which none is begun: a broken disk is not asked again and again."""
 
@@ -92,6 +95,8 @@ class Relief:
         if self._host is None or now_s < self._retry_at_s or self._excess(self._host) == 0:
             return None
         num_wanted = self._num_demoting_max - sum(self._demoting.values())
+        if num_wanted < self._num_demoting_max // _DEMOTIONS:
+            return None
         affordable = self._admission.num_affordable(now_s)
         if affordable is not None:
             num_wanted = min(num_wanted, affordable)
