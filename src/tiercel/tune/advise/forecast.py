@@ -2,7 +2,8 @@
 
 Each block of a request is as deep in the order of use as different blocks were used since: a tier of C blocks still has it if
 that is at most C. From the hits of each tier follow load and prefill of each request, and from these, one after the other, the
-waiting. Not in it: policies other than LRU, transfers that wait for each other, and stores.
+waiting. Not in it: policies other than LRU, and transfers that wait for each
+other, except that a disk takes no more than it can write.
 """
 
 import heapq
@@ -54,11 +55,15 @@ class Forecaster:
         trace, control = self._trace, setup.control
         size = control.tokens_per_block
         on_gpu = self.held_tokens(setup.engine.gpu_blocks * size, size)
-        tokens, load_s, cached = {TierName.GPU: on_gpu}, np.zeros(trace.num_requests), on_gpu
+        kept = self._kept_share(setup)
+        cached = best = on_gpu
+        tokens = {TierName.GPU: on_gpu, TierName.HOST: _NONE, TierName.DISK: _NONE}
+        load_s = np.zeros(trace.num_requests)
         fastest_s = _prefill_s(setup.engine.prefill, cached, trace.input_tokens - cached)
-        best = cached
         for tier in sorted(control.capacities):
             held = np.maximum(cached, self.held_tokens(control.capacities[tier] * size, size))
+            if tier is TierName.DISK:
+                held = cached + ((held - cached) * kept).astype(np.int64) // size * size
             tokens[tier] = held - cached
             link = setup.reads[tier]
             load_s = load_s + np.where(held > cached, link.latency_s, 0.0)
@@ -72,23 +77,39 @@ class Forecaster:
         e2e_s = ttft_s + trace.output_tokens * setup.engine.decode_token_s
         busy_s = _prefill_s(setup.engine.prefill, best, trace.input_tokens - best)
         total = max(int(trace.input_tokens.sum()), 1)
-        disk_blocks = control.capacities.get(TierName.DISK, 0)
-        written = (
-            (trace.input_tokens - self.held_tokens(disk_blocks * size, size)) // size if disk_blocks else np.zeros(1)
-        )
-        read = tokens.get(TierName.DISK, np.zeros(1)).sum() / size
         return Outcome(
             times_s=times_of(ttft_s, e2e_s),
             token_hit_rate=float(best.sum()) / total,
             gpu_hit_rate=float(on_gpu.sum()) / total,
-            host_hit_rate=float(tokens.get(TierName.HOST, np.zeros(1)).sum()) / total,
-            disk_hit_rate=float(tokens.get(TierName.DISK, np.zeros(1)).sum()) / total,
+            host_hit_rate=float(tokens[TierName.HOST].sum()) / total,
+            disk_hit_rate=float(tokens[TierName.DISK].sum()) / total,
             prefill_busy_s=float(busy_s.sum()),
-            disk_written_bytes=float(written.sum()) * control.block_bytes,
-            disk_read_bytes=float(read) * control.block_bytes,
+            disk_written_bytes=self._written_bytes(setup) * kept,
+            disk_read_bytes=float(tokens[TierName.DISK].sum()) / size * control.block_bytes,
             span_s=trace.span_s / setup.speedup,
             num_tokens=total + int(trace.output_tokens.sum()),
         )
+
+    def _written_bytes(self, setup: SimulationSetup) -> float:
+        """What would be written to disk if it took everything that it does not hold."""
+        control = setup.control
+        if TierName.DISK not in control.capacities:
+            return 0.0
+        held = self.held_tokens(control.capacities[TierName.DISK] * control.tokens_per_block, control.tokens_per_block)
+        outputs = self._trace.output_tokens.sum() if setup.engine.stores_output else 0
+        new_tokens = float((self._trace.input_tokens - held).sum() + outputs)
+        return new_tokens / control.tokens_per_block * control.block_bytes
+
+    def _kept_share(self, setup: SimulationSetup) -> float:
+        """Share of what is to be written to disk that its link has time for."""
+        written = self._written_bytes(setup)
+        if not written:
+            return 1.0
+        room = setup.writes[TierName.DISK].bytes_per_s * self._trace.span_s / setup.speedup
+        return min(1.0, room / written) if self._trace.span_s else 1.0
+
+
+_NONE = np.zeros(1, np.int64)
 
 
 def _prefill_s(curve: PrefillCurve, cached: NDArray[np.int64], new: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from tiercel.config import CacheConfig, ModelConfig, format_bytes
 from tiercel.config.messages import problem
+from tiercel.errors import ConfigError
 from tiercel.tune.advise.advice import Question
 from tiercel.tune.advise.asking import TIMES, Budget, Prices, Slo, parse_budget, parse_prices, parse_slo
 from tiercel.tune.advise.candidate import Candidate
@@ -24,6 +25,7 @@ from tiercel.tune.simulate import (
     PrefillSource,
     SimulationSetup,
     make_setup,
+    prefill_of_cache,
     prefill_of_file,
     prefill_of_model,
     simulate,
@@ -45,12 +47,15 @@ class AdviseOptions:
         slo: most seconds of a time, such as "ttft_p99=2s"; known are ttft and e2e by mean, p50, p90, p95 and p99.
         prices: "host=3,disk=0.08,gpu_hour=2.5": of a GiB a month, and of a GPU an hour; then the cheapest is chosen.
         format: the trace's format, if it is not found out.
-        prefill: a JSON file with the engine's measured prefill times; otherwise they are worked out from the model.
+        prefill: a JSON file of measured prefills, {"points": [[cached tokens, computed tokens, seconds], ...]}, or of a
+            curve, {"fixed_s": ..., "token_s": ..., "token_pair_s": ...}.
+        prefill_from: a running cache whose learnt curve is taken: process id, socket or cache directory.
         gpu_rate: floating point operations that one GPU is sold for, a second, where there is no --prefill.
         efficiency: share of that which prefill reaches.
         gpu_kv: memory of the engine's own KV cache, such as "40GiB".
-        decode_s: seconds between two tokens of a request.
+        decode_ms: milliseconds between two tokens that a request generates.
         replicas: engines that share the cache.
+        seed: of the simulated blocks' keys; runs of one seed are equal.
         tp_size: GPUs that compute one prompt together.
         dtype: type of the KV cache, where it is not the weights'.
         speedup: arrivals come this many times faster than the trace has them.
@@ -63,18 +68,20 @@ class AdviseOptions:
     """
 
     model: Path
-    machine: Path
+    machine: Path = Path("machine.json")
     trace: Path
     budget: str
     slo: str | None = None
     prices: str | None = None
     format: str | None = None
     prefill: Path | None = None
+    prefill_from: str | None = None
     gpu_rate: float | None = None
     efficiency: float = 0.5
     gpu_kv: str | None = None
-    decode_s: float | None = None
+    decode_ms: float | None = None
     replicas: int = 1
+    seed: int = 0
     tp_size: int = 1
     dtype: str | None = None
     speedup: float = 1.0
@@ -97,9 +104,9 @@ class AdviseOptions:
                 )
         if not self.output.absolute().parent.is_dir():
             raise problem("--output", str(self.output), "lies in no folder", "create the folder first")
-        if self.prefill is None and self.gpu_rate is None:
-            raise problem("--prefill", None, "or --gpu-rate must say how fast the engine computes prompts",
-                          "measure some prefills, or give what the GPU is sold for, such as --gpu-rate 989e12")  # fmt: skip
+        if sum(source is not None for source in (self.prefill, self.prefill_from, self.gpu_rate)) != 1:
+            raise ConfigError("--prefill, --prefill-from, --gpu-rate: one of them must say how fast the engine computes "
+                              "prompts; give --gpu-rate 989e12 for an H100 if nobody measured it")  # fmt: skip
 
     @property
     def flexkv_output(self) -> Path:
@@ -162,7 +169,9 @@ class Asked:
         options = self.options
         if options.prefill is not None:
             return prefill_of_file(options.prefill)
-        assert options.gpu_rate is not None
+        if options.prefill_from is not None:
+            return prefill_of_cache(options.prefill_from)
+        assert options.gpu_rate is not None  # as the options were checked
         return prefill_of_model(options.model, self.model, gpu_flops=options.gpu_rate, efficiency=options.efficiency)
 
     def setup(self, candidate: Candidate) -> SimulationSetup:
@@ -173,7 +182,7 @@ class Asked:
         )
         engine = EngineFacts(
             prefill=self.prefill,
-            decode_token_s=options.decode_s,
+            decode_token_s=None if options.decode_ms is None else options.decode_ms / 1e3,
             kv_bytes=options.gpu_kv,
             replicas=options.replicas,
         )
@@ -183,7 +192,11 @@ class Asked:
     def oracle(self) -> SimulatedOracle:
         """Return who answers what candidates come to."""
         return SimulatedOracle(
-            self.trace, Forecaster(self.trace), self.setup, simulate, requests_max=self.options.requests_max
+            self.trace,
+            Forecaster(self.trace),
+            self.setup,
+            partial(simulate, seed=self.options.seed),
+            requests_max=self.options.requests_max,
         )
 
     def question(self) -> Question:
