@@ -11,11 +11,11 @@ from tiercel.config import ModelConfig
 from tiercel.tune.advise.asking import Budget
 from tiercel.tune.advise.candidate import Candidate
 from tiercel.tune.advise.moving import TransferChoice, choose_transfer
-from tiercel.tune.advise.objective import Objective
+from tiercel.tune.advise.objective import Objective, Tried
 from tiercel.tune.advise.oracle import Oracle
 from tiercel.tune.advise.outcome import Cost, Outcome, cost_of
 from tiercel.tune.advise.reasons import Reason, Reasoner, against, next_best
-from tiercel.tune.advise.rules import rules_of
+from tiercel.tune.advise.rules import Rule, rules_of
 from tiercel.tune.advise.search import Trials, search
 from tiercel.tune.advise.space import Space
 from tiercel.tune.advise.wording import percent
@@ -49,6 +49,12 @@ class Question:
     space: Space
     mean_prompt_tokens: float
     evaluations_max: int = 40
+
+    def allows(self, candidate: Candidate) -> bool:
+        """Whether a candidate that the search has not come upon may be chosen."""
+        budget = self.budget
+        fits = candidate.host_bytes <= budget.host_bytes and candidate.disk_bytes <= budget.disk_bytes
+        return fits and candidate in self.space and candidate == self.space.settled(candidate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +142,11 @@ def advise(question: Question, oracle: Oracle, progress: Progress = lambda what,
     if oracle.is_screening:
         tried = _finals(oracle, objective, tried, progress)
     choice = objective.choose(tried)
+    rules = _rules(question, choice)
+    followed = _followed(rules, oracle, tried, progress)
+    fitting = {rule: outcome for rule, outcome in followed.items() if question.allows(rule)}
+    tried = {**tried, **fitting}
+    choice = objective.choose(tried)
     chosen, without = tried[choice], oracle.without()
     weigh = _Weigh(objective)
     transfer = choose_transfer(
@@ -154,7 +165,7 @@ def advise(question: Question, oracle: Oracle, progress: Progress = lambda what,
         second=None if second is None else weigh(second, tried[second]),
         next_best="" if second is None else against(objective, tried, choice, second),
         margins=_margins(oracle, choice, chosen, progress),
-        rules=_verdicts(question, oracle, tried, choice, progress),
+        rules=_verdicts(rules, followed, weigh, weigh(choice, chosen).value),
         without=without,
         cost=None if prices is None else cost_of(choice, chosen, prices, objective.num_gpus),
         cost_without=None if prices is None else cost_of(None, without, prices, objective.num_gpus),
@@ -226,19 +237,27 @@ def _margins(oracle: Oracle, choice: Candidate, chosen: Outcome, progress: Progr
     return margins
 
 
-def _verdicts(
-    question: Question, oracle: Oracle, tried: dict[Candidate, Outcome], choice: Candidate, progress: Progress
-) -> list[RuleVerdict]:
-    rules = rules_of(choice, question.budget, question.machine, question.model, question.mean_prompt_tokens)
-    known, weigh, verdicts = dict(tried), _Weigh(question.objective), []
-    own = question.objective.value(choice, tried[choice])
-    for number, rule in enumerate(rules):
+def _rules(question: Question, choice: Candidate) -> list[Rule]:
+    return rules_of(choice, question.budget, question.machine, question.model, question.mean_prompt_tokens)
+
+
+def _followed(rules: list[Rule], oracle: Oracle, tried: Tried, progress: Progress) -> dict[Candidate, Outcome]:
+    """Evaluate what the rules of thumb come to."""
+    candidates = list(dict.fromkeys(rule.candidate for rule in rules if rule.candidate is not None))
+    outcomes = {}
+    for number, candidate in enumerate(candidates):
+        progress("rules of thumb", number, len(candidates))
+        outcomes[candidate] = tried[candidate] if candidate in tried else oracle.evaluate(candidate)
+    return outcomes
+
+
+def _verdicts(rules: list[Rule], followed: Tried, weigh: _Weigh, own: float) -> list[RuleVerdict]:
+    """Say of each rule what it costs beside the choice, whose value is `own`."""
+    verdicts = []
+    for rule in rules:
         if rule.candidate is None:
             verdicts.append(RuleVerdict(rule=rule.text, said=rule.judged))
             continue
-        progress("rules of thumb", number, len(rules))
-        if rule.candidate not in known:
-            known[rule.candidate] = oracle.evaluate(rule.candidate)
-        weighed = weigh(rule.candidate, known[rule.candidate])
+        weighed = weigh(rule.candidate, followed[rule.candidate])
         verdicts.append(RuleVerdict(rule=rule.text, weighed=weighed, change=weighed.value / own - 1 if own else 0.0))
     return verdicts

@@ -84,13 +84,15 @@ def search(space: Space, trials: Trials, objective: Objective, forecast: Evaluat
 
 
 def _starts(forecasts: dict[Candidate, Outcome], objective: Objective) -> Sequence[Candidate]:
-    """The forecast's choice, and its best of each other set of tiers that is not far behind."""
+    """The forecast's choice, its best of each other set of tiers, and all that the budget allows: however far behind they are
+    forecast to be, as a forecast may be wrong about a whole tier."""
     ranked = [objective.choose(forecasts), *objective.ranked(forecasts)]
     by_tiers: dict[tuple[bool, bool], Candidate] = {}
     for candidate in ranked:
         by_tiers.setdefault((candidate.host_bytes > 0, candidate.disk_bytes > 0), candidate)
-    best = next(iter(by_tiers.values()))
-    return [start for start in by_tiers.values() if not _is_far_behind(objective, forecasts, start, best)]
+    most = max((candidate.host_bytes, candidate.disk_bytes) for candidate in forecasts)
+    largest = next(candidate for candidate in ranked if (candidate.host_bytes, candidate.disk_bytes) == most)
+    return list(dict.fromkeys([*by_tiers.values(), largest]))
 
 
 def _is_far_behind(
