@@ -38,7 +38,7 @@ def asked(
         machine=measured or machine(),
         budget=budget,
         objective=objective or Objective(),
-        space=space_of(budget, distinct_bytes_per_day=1e13, of_flexkv=of_flexkv),
+        space=space_of(budget, distinct_bytes=1e12, span_s=7200, of_flexkv=of_flexkv),
         mean_prompt_tokens=8192,
     )
     return advise(question, landscape), question

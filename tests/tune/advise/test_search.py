@@ -83,7 +83,7 @@ def test_more_room_is_never_worse(room_gib: tuple[int, int]) -> None:
     landscape = Landscape(half_bytes=400 * GIB)
     values = []
     for budget in (BUDGET, more):
-        choice, trials = found(landscape, space_of(budget, distinct_bytes_per_day=0), Objective(), 60)
+        choice, trials = found(landscape, space_of(budget, distinct_bytes=0, span_s=7200), Objective(), 60)
         values.append(trials.outcomes[choice].times_s["ttft_mean"])
     assert values[1] <= values[0] * (1 + TIE)
 
@@ -106,7 +106,9 @@ def test_a_write_limit_is_kept_to() -> None:
     limit = 2000 * GIB
     budget = replace(BUDGET, disk_writes_per_day=limit)
     objective = Objective(disk_writes_per_day=limit)
-    choice, trials = found(Landscape(half_bytes=512 * GIB), space_of(budget, distinct_bytes_per_day=0), objective, 40)
+    choice, trials = found(
+        Landscape(half_bytes=512 * GIB), space_of(budget, distinct_bytes=0, span_s=7200), objective, 40
+    )
     assert trials.outcomes[choice].disk_written_bytes_per_day <= limit * (1 + TIE)
 
 
@@ -128,7 +130,7 @@ def test_alternatives_differ_in_one_setting() -> None:
 
 
 def test_flexkv_is_offered_only_what_it_can_be_told() -> None:
-    space = space_of(BUDGET, distinct_bytes_per_day=1e15, of_flexkv=True)
+    space = space_of(BUDGET, distinct_bytes=1e14, span_s=7200, of_flexkv=True)
     assert space.size == len(space.candidates())
     for candidate in space.candidates():
         assert candidate.host_bytes > 0
@@ -140,3 +142,9 @@ def test_flexkv_is_offered_only_what_it_can_be_told() -> None:
 def test_an_empty_space_is_refused() -> None:
     with pytest.raises(ValueError, match="nothing to search"):
         found(Landscape(), Space(host_bytes=(0,), disk_bytes=(0,)), Objective(), 10)
+
+
+def test_write_budgets_are_tried_where_the_trace_can_spend_them() -> None:
+    long, short = (space_of(BUDGET, distinct_bytes=1e12, span_s=span_s) for span_s in (7200, 600))
+    assert len(long.ssd_write_budget_per_day) == 3
+    assert short.ssd_write_budget_per_day == [None]

@@ -6,12 +6,16 @@
    then the smallest disk, then the fewest settings that differ from their defaults.
 """
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tiercel.tune.advise.asking import Prices, Slo
 from tiercel.tune.advise.candidate import DIMENSIONS, Candidate
 from tiercel.tune.advise.outcome import Outcome, cost_of
+
+_WRITES_STEP = 1.1
+"""Factor by which amounts written must differ to count as different."""
 
 TIE = 0.01
 """Share by which two values may differ and still count as equal."""
@@ -90,13 +94,13 @@ def num_changed(candidate: Candidate) -> int:
 def _takes(candidate: Candidate, tried: Tried) -> tuple[float, ...]:
     return (
         candidate.host_bytes,
-        tried[candidate].disk_written_bytes,
+        _magnitude(tried[candidate].disk_written_bytes),
         candidate.disk_bytes,
         num_changed(candidate),
         candidate.tokens_per_block,
     )
 
 
-def closest(objective: Objective, tried: Tried, among: Iterable[Candidate]) -> Candidate:
-    """Return the candidate whose worst time lies least above its limit."""
-    return min(among, key=lambda candidate: objective.key(candidate, tried[candidate]))
+def _magnitude(num_bytes: float) -> int:
+    """Return a number that is the same for amounts that differ by a few percent."""
+    return round(math.log(max(num_bytes, 1.0), _WRITES_STEP))

@@ -18,7 +18,7 @@ from tiercel.tune.advise.forecast import Forecaster
 from tiercel.tune.advise.moving import choose_transfer
 from tiercel.tune.advise.objective import Objective
 from tiercel.tune.advise.oracle import SimulatedOracle
-from tiercel.tune.advise.space import space_of
+from tiercel.tune.advise.space import WRITES_SAVED_S, space_of
 from tiercel.tune.machine import Machine, read_machine
 from tiercel.tune.simulate import (
     EngineFacts,
@@ -31,8 +31,6 @@ from tiercel.tune.simulate import (
     simulate,
 )
 from tiercel.tune.traces import Trace
-
-_DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +159,16 @@ class Asked:
                 f"the budget's {format_bytes(self.budget.disk_bytes)} of disk are more than the measured directories have free, "
                 f"{format_bytes(free)}"
             )
+        if self.budget.disk_bytes and self._span_s <= WRITES_SAVED_S:
+            notes.append(
+                f"{self._span_s / 60:.0f} minutes of trace are too short for write budgets, which save up an hour's: none "
+                "is tried"
+            )
         return list(dict.fromkeys(notes))
+
+    @property
+    def _span_s(self) -> float:
+        return self.trace.span_s / self.options.speedup
 
     @cached_property
     def prefill(self) -> PrefillSource:
@@ -202,7 +209,6 @@ class Asked:
     def question(self) -> Question:
         """Return the question."""
         trace, model = self.trace, self.model
-        days = max(trace.span_s / self.options.speedup, 1.0) / _DAY_S
         distinct_bytes = float(trace.num_blocks) * trace.tokens_per_block * model.token_size_in_bytes
         return Question(
             model=model,
@@ -216,7 +222,10 @@ class Asked:
                 disk_writes_per_day=self.budget.disk_writes_per_day,
             ),
             space=space_of(
-                self.budget, distinct_bytes_per_day=distinct_bytes / days, of_flexkv=self.options.emit == "flexkv"
+                self.budget,
+                distinct_bytes=distinct_bytes,
+                span_s=self._span_s,
+                of_flexkv=self.options.emit == "flexkv",
             ),
             mean_prompt_tokens=float(np.mean(trace.input_tokens)) if trace.num_requests else 0.0,
             evaluations_max=self.options.evaluations,

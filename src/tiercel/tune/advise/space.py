@@ -21,6 +21,8 @@ FLEXKV_EVICTION_POLICIES = ("lru", "slru", "lfu", "fifo")
 
 _CAPACITIES_MAX = 7
 """Capacities of a tier, the budget included."""
+WRITES_SAVED_S = 3600.0
+"""Seconds whose write budget can be saved up: a 24th of a day."""
 _WRITE_SHARES = (0.5, 0.25)
 """Write budgets, as shares of the writes of all different blocks of the trace."""
 
@@ -105,19 +107,21 @@ class Space:
         return list(dict.fromkeys(other for other in found if other != candidate and other in self))
 
 
-def space_of(budget: Budget, *, distinct_bytes_per_day: float, of_flexkv: bool = False) -> Space:
+def space_of(budget: Budget, *, distinct_bytes: float, span_s: float, of_flexkv: bool = False) -> Space:
     """Return what is searched within a budget.
 
     Args:
-        distinct_bytes_per_day: what writing every different block of the trace once comes to in a day.
+        distinct_bytes: what writing every different block of the trace once comes to.
+        span_s: of the trace. In one that is shorter than what a write budget saves up, no budget is ever spent: none is tried.
         of_flexkv: leave out what FlexKV cannot be told.
     """
     policies = FLEXKV_EVICTION_POLICIES if of_flexkv else EVICTION_POLICIES
     writes: list[int | None] = [None]
     if budget.disk_writes_per_day is not None:
         writes = [budget.disk_writes_per_day]
-    elif budget.disk_bytes:
-        writes += [size for share in _WRITE_SHARES if (size := _round(distinct_bytes_per_day * share)) >= 2**20]
+    elif budget.disk_bytes and span_s > WRITES_SAVED_S:
+        a_day = distinct_bytes / span_s * 86_400
+        writes += [size for share in _WRITE_SHARES if (size := _round(a_day * share)) >= 2**20]
     return Space(
         host_bytes=capacities(budget.host_bytes, none=budget.disk_bytes > 0, whole_gib=of_flexkv),
         disk_bytes=capacities(budget.disk_bytes, none=budget.host_bytes > 0, whole_gib=of_flexkv),
