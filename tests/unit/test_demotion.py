@@ -219,3 +219,20 @@ def test_a_store_that_does_not_write_to_disk_is_not_throttled_by_a_queue_of_demo
             time.sleep(0.001)
         assert cache.store(second, engine.fill(second, at=50)).wait(10).ok
         assert not any(cache.stats().activity.throttled.values())
+
+
+def test_a_demotion_waits_until_a_quarter_of_what_may_be_under_way_is_free() -> None:
+    made = bench(host=400, disk=4000)  # 50 blocks may be under way
+    for seed in range(127):
+        made.store(sequence(3, seed=seed))
+    first = demotions(made)
+    under_way = sum(operation.plan.num_blocks for operation in first)
+    assert under_way > 50 - 50 // 4
+    ended = 0
+    for operation in first:
+        if 50 - (under_way - ended) >= 50 // 4:
+            break
+        assert demotions(made) == []
+        end(made, operation)
+        ended += operation.plan.num_blocks
+    assert demotions(made) != []

@@ -131,6 +131,15 @@ def figure(value: float) -> Figure:
     return Figure(value=value, low=value, high=value, repeats=3)
 
 
+_DIRECTIONS: tuple[Literal["h2d", "d2h"], ...] = ("h2d", "d2h")
+_COPIES = tuple(
+    GpuCopyFigure(direction=direction, piece_bytes=piece, ctas=ctas, bytes_per_s=figure(rate))
+    for direction in _DIRECTIONS
+    for piece in (4096, 32768)
+    for ctas, rate in ((0, 36e9), (4, 49e9), (8, 50e9), (32, 50.5e9))
+)
+
+
 def machine(*, with_gpu: bool = True) -> Machine:
     """A machine whose figures are round."""
     figures = tuple(
@@ -146,19 +155,13 @@ def machine(*, with_gpu: bool = True) -> Machine:
         for size in (262_144, 2_097_152)
         for depth, rate in ((1, 1e9), (32, 5.95e9), (512, 6e9))
     )
-    copies = tuple(
-        GpuCopyFigure(direction=direction, piece_bytes=piece, ctas=ctas, bytes_per_s=figure(rate))
-        for direction in ("h2d", "d2h")
-        for piece in (4096, 32768)
-        for ctas, rate in ((0, 36e9), (4, 49e9), (8, 50e9), (32, 50.5e9))
-    )
     gpu = GpuFigures(
         name="NVIDIA H100 80GB HBM3",
         memory_bytes=80 * GIB,
         h2d_bytes_per_s=figure(55e9),
         d2h_bytes_per_s=figure(55e9),
         both_bytes_per_s=figure(59e9),
-        copies=copies,
+        copies=_COPIES,
     )
     return Machine(
         measured_at=0.0,
