@@ -21,6 +21,8 @@ from tiercel.tune.traces import Trace
 UNBOUNDED_TOKENS = float(2**62)
 """Capacity of a cache that loses nothing."""
 
+_HELD_MAX = 32
+
 
 class Forecaster:
     """Forecasts of one trace."""
@@ -30,13 +32,21 @@ class Forecaster:
         depths = lru_depths(trace)
         self._depths = np.where(depths == NEVER, np.iinfo(np.int64).max, depths)
         counts = np.array([trace.num_blocks_of(request) for request in range(trace.num_requests)], np.int64)
+        self._held: dict[float, NDArray[np.int64]] = {}
+        """By capacity: forecasts ask for the same few again and again."""
         self._stops = np.cumsum(counts)
         self._starts = self._stops - counts
 
     def held_blocks(self, capacity_blocks: float) -> NDArray[np.int64]:
         """Return how many leading blocks of each request an LRU cache of this many of the trace's blocks still has."""
-        found = np.concatenate([[0], np.cumsum(self._depths <= capacity_blocks)])
-        return np.asarray(found[self._stops] - found[self._starts], np.int64)
+        held = self._held.get(capacity_blocks)
+        if held is None:
+            found = np.concatenate([[0], np.cumsum(self._depths <= capacity_blocks)])
+            held = np.asarray(found[self._stops] - found[self._starts], np.int64)
+            if len(self._held) == _HELD_MAX:
+                self._held.clear()
+            self._held[capacity_blocks] = held
+        return held
 
     def held_tokens(self, capacity_tokens: float, tokens_per_block: int) -> NDArray[np.int64]:
         """Return the tokens of each prompt, in whole blocks of a cache, that an LRU cache still has."""
