@@ -10,6 +10,7 @@ from tests.tune.advise.stand_in import GIB, Landscape, random_landscape
 from tiercel.tune.advise.asking import Budget, Slo
 from tiercel.tune.advise.candidate import DIMENSIONS, Candidate
 from tiercel.tune.advise.objective import TIE, Objective
+from tiercel.tune.advise.outcome import Outcome
 from tiercel.tune.advise.search import Trials, search
 from tiercel.tune.advise.space import Space, capacities, space_of
 
@@ -148,3 +149,17 @@ def test_write_budgets_are_tried_where_the_trace_can_spend_them() -> None:
     long, short = (space_of(BUDGET, distinct_bytes=1e12, span_s=span_s) for span_s in (7200, 600))
     assert len(long.ssd_write_budget_per_day) == 3
     assert short.ssd_write_budget_per_day == [None]
+
+
+def test_what_only_two_tiers_together_can_do_is_found_from_one_tier() -> None:
+    class Together(Landscape):
+        """A disk alone is better than both tiers, unless the disk takes what leaves host memory."""
+
+        def evaluate(self, candidate: Candidate) -> Outcome:
+            outcome = super().evaluate(candidate)
+            both = candidate.host_bytes > 0 and candidate.disk_bytes > 0
+            factor = 0.8 if both and candidate.ssd_admission == "on_evict" else 1.05 if candidate.host_bytes else 1.0
+            return replace(outcome, times_s={name: value * factor for name, value in outcome.times_s.items()})
+
+    choice, _ = found(Together(half_bytes=256 * GIB, disk_worth=1.0), small_space(), Objective(), 40)
+    assert choice.ssd_admission == "on_evict"

@@ -16,6 +16,9 @@ from tiercel.tune.advise.space import Space
 Evaluate = Callable[[Candidate], Outcome]
 """Says what a candidate comes to; the same for the same candidate."""
 
+Tiers = tuple[bool, bool]
+"""Whether there is a host tier, and whether there is a disk tier."""
+
 ORDER = (
     "tokens_per_block",
     "host_bytes",
@@ -78,7 +81,7 @@ def search(space: Space, trials: Trials, objective: Objective, forecast: Evaluat
     climb = _Climb(space, trials, objective, forecast, forecasts)
     for start in _starts(forecasts, objective):
         trials.attempt(start)
-    climb.up()
+    climb.everywhere()
     climb.down()
     return objective.choose(trials.outcomes)
 
@@ -87,9 +90,9 @@ def _starts(forecasts: dict[Candidate, Outcome], objective: Objective) -> Sequen
     """The forecast's choice, its best of each other set of tiers, and all that the budget allows: however far behind they are
     forecast to be, as a forecast may be wrong about a whole tier."""
     ranked = [objective.choose(forecasts), *objective.ranked(forecasts)]
-    by_tiers: dict[tuple[bool, bool], Candidate] = {}
+    by_tiers: dict[Tiers, Candidate] = {}
     for candidate in ranked:
-        by_tiers.setdefault((candidate.host_bytes > 0, candidate.disk_bytes > 0), candidate)
+        by_tiers.setdefault(_tiers_of(candidate), candidate)
     most = max((candidate.host_bytes, candidate.disk_bytes) for candidate in forecasts)
     largest = next(candidate for candidate in ranked if (candidate.host_bytes, candidate.disk_bytes) == most)
     return list(dict.fromkeys([*by_tiers.values(), largest]))
@@ -118,19 +121,30 @@ class _Climb:
         self._space, self._trials, self._objective = space, trials, objective
         self._forecast, self._forecasts = forecast, forecasts
 
-    def _best(self) -> Candidate:
-        return self._objective.ranked(self._trials.outcomes)[0]
+    def _best(self, tiers: Tiers | None) -> Candidate:
+        ranked = self._objective.ranked(self._trials.outcomes)
+        return next(candidate for candidate in ranked if tiers in (None, _tiers_of(candidate)))
 
-    def up(self) -> None:
-        """Try every setting in turn around the best so far, until a whole round has found nothing better."""
+    def everywhere(self) -> None:
+        """Climb from the best candidate, and with what evaluations are left from the best of each other set of tiers: settings
+        that only such a set has may make it the better one."""
+        self.up(None)
+        ranked = self._objective.ranked(self._trials.outcomes)
+        for tiers in dict.fromkeys(map(_tiers_of, ranked)):
+            self.up(tiers)
+        self.up(None)
+
+    def up(self, tiers: Tiers | None) -> None:
+        """Try every setting in turn around the best so far, of one set of tiers or of all, until a whole round has found nothing
+        better."""
         enough = int(self._trials.limit * (1 - _SHARE_DOWN))
         while len(self._trials.outcomes) < enough:
-            before = self._best()
+            before = self._best(tiers)
             for dimension in ORDER:
-                for other in self._promising(self._best(), dimension):
+                for other in self._promising(self._best(tiers), dimension):
                     if len(self._trials.outcomes) < enough:
                         self._trials.attempt(other)
-            if not self._is_better(self._best(), before):
+            if not self._is_better(self._best(tiers), before):
                 return
 
     def down(self) -> None:
@@ -157,6 +171,10 @@ class _Climb:
     def _is_better(self, now: Candidate, before: Candidate) -> bool:
         new, old = (self._objective.key(each, self._trials.outcomes[each]) for each in (now, before))
         return new[:2] < old[:2] or (new[:2] == old[:2] and new[2] < old[2] * (1 - TIE / 2))
+
+
+def _tiers_of(candidate: Candidate) -> Tiers:
+    return candidate.host_bytes > 0, candidate.disk_bytes > 0
 
 
 def _takes_less(other: Candidate, than: Candidate) -> bool:
