@@ -161,5 +161,6 @@ def test_what_only_two_tiers_together_can_do_is_found_from_one_tier() -> None:
             factor = 0.8 if both and candidate.ssd_admission == "on_evict" else 1.05 if candidate.host_bytes else 1.0
             return replace(outcome, times_s={name: value * factor for name, value in outcome.times_s.items()})
 
-    choice, _ = found(Together(half_bytes=256 * GIB, disk_worth=1.0), small_space(), Objective(), 40)
+    space = replace(small_space(), host_bytes=(0, 32 * GIB, 64 * GIB))
+    choice, _ = found(Together(half_bytes=256 * GIB, disk_worth=1.0), space, Objective(), 40)
     assert choice.ssd_admission == "on_evict"
