@@ -108,6 +108,8 @@ def test_mistakes_are_one_line(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if "--tokenizer" in words:
+        pytest.importorskip("tokenizers")
     monkeypatch.chdir(path.parent)
     assert cli.main(["trace", *(word.format(path=path) for word in words)]) == code
     shown = capsys.readouterr().err
