@@ -8,6 +8,7 @@ the trace itself takes.
 
 import argparse
 import json
+import resource
 import sys
 import time
 import tracemalloc
@@ -150,7 +151,24 @@ def measure_growth(num_requests: int) -> list[Row]:
     return rows
 
 
+def measure_long(num_requests: int) -> list[Row]:
+    """A made-up trace of any length: time, and what the process held at most when the trace was made and when it had run."""
+    trace = make_conversations(num_requests)
+    made_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    _, seconds = run(trace, make_setup(512))
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    title = f"long: {num_requests} requests, {trace.num_references} references"
+    return [
+        Row(name=title, value=seconds / 60, unit="min"),
+        Row(name=f"{title}: a million requests", value=1e6 * seconds / num_requests / 60, unit="min"),
+        Row(name=f"{title}: resident at most, making the trace", value=made_kib / 1024, unit="MiB"),
+        Row(name=f"{title}: resident at most, the run included", value=peak_kib / 1024, unit="MiB"),
+    ]
+
+
 def main(arguments: argparse.Namespace) -> int:
+    if arguments.long:
+        return report(measure_long(arguments.long), arguments.json)
     rows = []
     for name in TRACE_FILES:
         trace = read_mooncake(name, arguments.traces)
@@ -169,5 +187,11 @@ if __name__ == "__main__":
         default=NUM_MADE,
         metavar="N",
         help="of the trace that is made up (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--long",
+        type=int,
+        metavar="N",
+        help="only run a made-up trace of N requests and measure its memory, a million for example",
     )
     sys.exit(main(parser.parse_args()))

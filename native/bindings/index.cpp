@@ -282,6 +282,7 @@ void bind_results(nb::module_& module) {
           "slots", [](Handle self) { return slots_out(self.reservation.slots); }, nb::rv_policy::automatic)
       .def_prop_ro(
           "voided", [](Handle self) { return slots_out(self.reservation.voided); }, nb::rv_policy::automatic)
+      .def_prop_ro("num_voided", [](Handle self) { return self.reservation.voided.size(); })
       .def_prop_ro("attached", &attached)
       .def_prop_ro("parent_key",
                    [](Handle self) { return nb::bytes(self.reservation.parent_key.bytes.data(), Key::kNumBytes); })

@@ -6,7 +6,8 @@ NB_MODULE(_native, module) {
   // A cache that is still open when the interpreter ends is closed by its exit hook, not by reference counting.
   nanobind::set_leak_warnings(false);
   module.doc() =
-      "Native core of Tiercel: hashing, index, ghost index, passes over traces, copies, checksums, disk I/O and GPU "
+      "Native core of Tiercel: hashing, index, ghost index, passes over traces, simulated links, copies, checksums, "
+      "disk I/O and GPU "
       "copies.";
   tiercel::bindings::bind_hashing(module);
   tiercel::bindings::bind_memory(module);
@@ -18,4 +19,5 @@ NB_MODULE(_native, module) {
   tiercel::bindings::bind_cuda(module);
   tiercel::bindings::bind_telemetry(module);
   tiercel::bindings::bind_traces(module);
+  tiercel::bindings::bind_simulate(module);
 }

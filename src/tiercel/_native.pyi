@@ -3,7 +3,7 @@ few microseconds releases the GIL. Caller's mistakes raise ValueError or TypeErr
 
 import collections.abc
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, final
 
 import numpy as np
@@ -431,6 +431,8 @@ class Reservation:
     @property
     def slots(self) -> NDArray[np.uint32]: ...
     @property
+    def num_voided(self) -> int: ...
+    @property
     def voided(self) -> NDArray[np.uint32]:
         """Slots of this tier evicted to make room; to be freed in the tier before its slots are reserved there."""
     @property
@@ -734,3 +736,48 @@ def trace_first_uses(parents: NDArray[np.int32], leaves: NDArray[np.int32]) -> N
 
 def trace_paths(parents: NDArray[np.int32], depths: NDArray[np.int32], leaves: NDArray[np.int32]) -> NDArray[np.int32]:
     """The paths of the leaves one behind the other, each from its first block on."""
+
+# ── simulated links (native/core/simulate) ───────────────────────────────────────────────────────────────────────────
+@final
+class LinkUse:
+    """What a link was used for."""
+
+    @property
+    def blocks(self) -> int:
+        """That it brought."""
+    @property
+    def busy_s(self) -> float:
+        """Seconds in which it moved bytes."""
+    @property
+    def wait_s(self) -> float:
+        """Seconds that parts waited for their turns, summed."""
+
+class SimulatedLinks:
+    """The modelled links of one cache, what runs on them, and the virtual clock of all that happens. Not thread-safe."""
+
+    def __init__(self) -> None: ...
+    def add_lane(
+        self, *, latency_s: float, block_s: float, chunk_blocks: int, loading: bool, shares_device: bool
+    ) -> int:
+        """Returns the lane's number. shares_device: with the lane added before, behind whose moves this one's go."""
+    @property
+    def now_s(self) -> float: ...
+    def schedule(self, time_s: float) -> int:
+        """Ask for an event; returns its number. ValueError: the time is past."""
+    def run_events(
+        self, on_event: Callable[[int], None], on_move_end: Callable[[int, int, int, float, float], None]
+    ) -> None:
+        """Run until nothing is left to happen. What the callbacks raise ends the run.
+
+        on_event: takes the number that `schedule` returned. on_move_end: takes ticket, move, leading blocks that arrived, seconds
+        that bringing these takes alone, and the rest of the seconds since the plan was submitted."""
+    def submit(self, ticket: int, moves: list[tuple[int, int, int, int]]) -> None:
+        """moves: of each its lane, first block, blocks, and the move before it whose blocks it takes further, -1 for none."""
+    def cancel(self, ticket: int) -> None:
+        """End what has not started of a plan, during a run. Unknown tickets are left alone."""
+    def num_moves(self, lane: int) -> int: ...
+    def num_blocks(self, lane: int) -> int: ...
+    def use(self, lane: int) -> LinkUse: ...
+    @property
+    def num_open(self) -> int:
+        """Plans with moves that have not ended."""

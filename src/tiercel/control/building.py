@@ -112,9 +112,8 @@ class PlanBuilder:
 
     def free_voided(self, tier: TierName, reservation: Reservation) -> None:
         """Let the plan free what a reservation evicted."""
-        voided = reservation.voided
-        if len(voided):
-            self._frees.append(Free(tier=tier, slots=pack_slots(voided)))
+        if reservation.num_voided:
+            self._frees.append(Free(tier=tier, slots=pack_slots(reservation.voided)))
             self.evicting.add(tier)
 
     def take(self, source: Stretch, tier: TierName, reservation: Reservation) -> Stretch:

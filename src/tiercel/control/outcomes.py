@@ -49,7 +49,8 @@ class Outcomes:
             self._transfer_costs[move.source].observe(completion.num_bytes, completion.busy_s)
         if move.target is _GPU or operation.plan.kind is not _LOAD:
             window = operation.statuses[move.first_block : move.first_block + move.num_blocks]
-            np.copyto(window, np.frombuffer(completion.statuses, np.uint8), where=window == PENDING)
+            ended = np.frombuffer(completion.statuses, np.uint8) if failed else _OK
+            np.putmask(window, window == PENDING, ended)
         return tuple(frees)
 
     def _void(self, frees: list[Free], tier: TierName, slots: Slots) -> None:

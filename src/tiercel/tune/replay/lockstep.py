@@ -104,5 +104,11 @@ class _SteppedCache:
 
     def _begin(self) -> float:
         """Let the links' time catch up with the engines'. It may be ahead: what was stored last took its time."""
-        self._transfers.now_s = max(self._transfers.now_s, self.clock.now_s)
+        if self._transfers.now_s < self.clock.now_s:
+            self._transfers.at(self.clock.now_s, _pass_time)
+            self._transfers.run()
         return self._transfers.now_s
+
+
+def _pass_time(_: None) -> None:
+    """Nothing happens; the clock has come further."""

@@ -1,33 +1,40 @@
-"""The virtual clock: what is to happen, in order of time, and among equal times in the order in which it was asked for."""
+"""The virtual clock: what is to happen, in order of time, and among equal times in the order in which it was asked for.
 
-import heapq
+The links' own events stand in the same order and never come up to Python: `native/core/simulate` runs them.
+"""
+
 from collections.abc import Callable
 from typing import Any
 
+from tiercel._native import SimulatedLinks
 
-class Clock:
-    """Runs events until there are none left.
+OnMoveEnd = Callable[[int, int, int, float, float], None]
+"""Told (ticket, move, leading blocks that arrived, busy_s, queued_s) of a move that ended."""
 
-    Attributes:
-        now_s: time of the event that runs.
-    """
 
-    __slots__ = ("_events", "_number", "now_s")
+class Clock(SimulatedLinks):
+    """Runs events until there are none left. Its `now_s` is the time of the event that runs."""
+
+    __slots__ = ("_acts", "on_move_end")
 
     def __init__(self) -> None:
-        self.now_s = 0.0
-        self._number = 0
-        self._events: list[tuple[float, int, Callable[[Any], None], Any]] = []
+        super().__init__()
+        self.on_move_end: OnMoveEnd = _ignore
+        """Told of each move of a submitted plan that ends; set before `run`."""
+        self._acts: dict[int, tuple[Callable[[Any], None], Any]] = {}
 
     def at(self, time_s: float, act: Callable[[Any], None], argument: Any = None) -> None:
         """Call `act(argument)` at a time that is not past."""
-        assert time_s >= self.now_s, f"an event at {time_s} s was asked for at {self.now_s} s"
-        self._number += 1
-        heapq.heappush(self._events, (time_s, self._number, act, argument))
+        self._acts[self.schedule(time_s)] = (act, argument)
 
     def run(self) -> None:
         """Run events, and those that they ask for, until none is left."""
-        events, pop = self._events, heapq.heappop
-        while events:
-            self.now_s, _, act, argument = pop(events)
-            act(argument)
+        self.run_events(self._happen, self.on_move_end)
+
+    def _happen(self, number: int) -> None:
+        act, argument = self._acts.pop(number)
+        act(argument)
+
+
+def _ignore(*_: object) -> None:
+    """No plan was submitted, so no move ends."""

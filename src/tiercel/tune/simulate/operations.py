@@ -6,7 +6,7 @@ ticket may be resolved before its operation ends, at its deadline: pins and slot
 """
 
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +16,13 @@ from tiercel.hashing import Sequence as TokenSequence
 from tiercel.hashing import fingerprint, root_key
 from tiercel.plan import Completion, OperationKind
 from tiercel.tiers.base import BlockStatus, TierName
-from tiercel.transfer import LaneName
 from tiercel.tune.simulate.caches import OnLoaded
 from tiercel.tune.simulate.clock import Clock
 from tiercel.tune.simulate.result import TierTraffic
 from tiercel.tune.simulate.setup import SimulationSetup
-from tiercel.tune.simulate.transfers import Transfers
+from tiercel.tune.simulate.transfers import Lane, Transfers
 
-_OK = int(BlockStatus.OK)
+_CANCELLED = bytes([BlockStatus.CANCELLED])
 _DISK = TierName.DISK
 
 DEADLINE = "deadline"
@@ -34,9 +33,11 @@ DEADLINE = "deadline"
 class _Running:
     operation: Operation
     open_moves: int
-    owners: set[int]
     on_loaded: OnLoaded | None
-    followers: list["_Running"] = field(default_factory=list)
+    owners: set[int] | None = None
+    """Tickets that it waits for, too; None or empty if there are none."""
+    followers: list["_Running"] | None = None
+    """Those that wait for it."""
 
     @property
     def ended(self) -> bool:
@@ -59,14 +60,16 @@ class Operations:
         self._root = root_key(fingerprint({"simulation": seed}), "")
         self._deadline_s = setup.deadline_s
         self._relieves_when_idle = setup.relieves_when_idle
+        self._block_bytes = setup.control.block_bytes
         self.refused: Counter[str] = Counter()
-        self.transfers = Transfers(setup, clock, self._complete)
+        self.transfers = Transfers(setup, clock)
+        clock.on_move_end = self.end_move
         self._running: dict[int, _Running] = {}
         self._number = 0
         self._deadlines: deque[tuple[float, int]] = deque()
         self._watching = self._pressed = False
-        self._load_lanes = [LaneName(tier, True) for tier in control.tiers]
-        self._store_lanes = [LaneName(tier, False) for tier in control.tiers]
+        self._load_lanes = [self.transfers.lane(tier, loading=True) for tier in control.tiers]
+        self._store_lanes = [self.transfers.lane(tier, loading=False) for tier in control.tiers]
         demotes = control.settings.demotes
         self._target_lanes = [lane for lane in self._store_lanes if not (demotes and lane.tier is _DISK)]
 
@@ -77,7 +80,9 @@ class Operations:
         """What crossed each tier's links so far."""
         traffic = {}
         for tier in self.tiers:
-            read, written = (self.transfers.use(LaneName(tier, loading)) for loading in (True, False))
+            read, written = (
+                self.transfers.use(self.transfers.lane(tier, loading=loading)) for loading in (True, False)
+            )
             traffic[tier] = TierTraffic(
                 blocks_read=read.blocks,
                 blocks_written=written.blocks,
@@ -137,10 +142,10 @@ class Operations:
         )
         self._start(operation, None)
 
-    def _has_room(self, lane: LaneName, num_moves: int) -> bool:
+    def _has_room(self, lane: Lane, num_moves: int) -> bool:
         if self.transfers.has_room(lane, num_moves):
             return True
-        self.refused[str(lane)] += 1
+        self.refused[lane.name] += 1
         return False
 
     def _next(self) -> int:
@@ -159,21 +164,40 @@ class Operations:
 
     def _start(self, operation: Operation, on_loaded: OnLoaded | None) -> None:
         plan = operation.plan
-        owners = {owner: self._running[owner] for _, _, owner in operation.attached if owner in self._running}
-        running = _Running(operation, len(plan.moves), set(owners), on_loaded)
-        for owner in owners.values():
-            owner.followers.append(running)
+        running = _Running(operation, len(plan.moves), on_loaded)
+        if operation.attached:
+            self._attach(running)
         self._running[plan.ticket] = running
         self._watch(plan.ticket)
         self.transfers.submit(plan)
-        self.refused.update(operation.refusals)
+        if operation.refusals:
+            self.refused.update(operation.refusals)
         if running.ended and plan.ticket in self._running:
             self._end(running)
         elif self._control.relief.is_due():
             self._press()
 
-    def _complete(self, completion: Completion) -> None:
-        running = self._running[completion.ticket]
+    def _attach(self, running: _Running) -> None:
+        """Let an operation wait for those that write its blocks."""
+        running.owners = {owner for _, _, owner in running.operation.attached if owner in self._running}
+        for owner in running.owners:
+            followed = self._running[owner]
+            if followed.followers is None:
+                followed.followers = []
+            followed.followers.append(running)
+
+    def end_move(self, ticket: int, number: int, num_ok: int, busy_s: float, queued_s: float) -> None:
+        """Enter that a move has ended; what it did not bring was cancelled."""
+        running = self._running[ticket]
+        move = running.operation.plan.moves[number]
+        completion = Completion(
+            ticket=ticket,
+            move=number,
+            statuses=bytes(num_ok) + _CANCELLED * (move.num_blocks - num_ok),
+            num_bytes=num_ok * self._block_bytes,
+            busy_s=busy_s,
+            queued_s=queued_s,
+        )
         self._control.complete(running.operation, completion)
         running.open_moves -= 1
         if running.open_moves == 0:
@@ -183,12 +207,15 @@ class Operations:
         """End an operation whose moves have all ended, and those that only waited for its blocks."""
         if running.ended:
             self._end(running)
+        if not running.followers:
+            return
         ticket = running.operation.plan.ticket
         for follower in running.followers:
-            follower.owners.discard(ticket)
+            if follower.owners is not None:
+                follower.owners.discard(ticket)
             if follower.ended and follower.operation.plan.ticket in self._running:
                 self._end(follower)
-        running.followers.clear()
+        running.followers = None
 
     def _end(self, running: _Running) -> None:
         operation = running.operation
@@ -257,7 +284,7 @@ class Operations:
             return
         self._resolve(running)
         if running.open_moves == 0:
-            running.owners.clear()
+            running.owners = None
             self._end(running)
 
 

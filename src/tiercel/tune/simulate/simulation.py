@@ -91,6 +91,9 @@ class Serving:
     ) -> None:
         """speedup: arrivals, and those behind another request, come this many times faster."""
         self._trace = trace
+        # One number at a time is read faster through these than from the arrays, and is a plain int.
+        self._input_tokens = trace.input_tokens.data
+        self._output_tokens = trace.output_tokens.data
         self._engine = engine
         self._speedup = speedup
         self._size = cache.tokens_per_block
@@ -105,7 +108,7 @@ class Serving:
         # Those that wait for a request stand side by side in this order.
         self._followers = np.argsort(trace.after, kind="stable").astype(np.int32)
         numbers = np.arange(trace.num_requests + 1)
-        self._followers_begin = np.searchsorted(trace.after[self._followers], numbers)
+        self._followers_begin = np.searchsorted(trace.after[self._followers], numbers).data
 
     def run(self) -> Recorder:
         """Run to the end of the last request. Once.
@@ -140,12 +143,12 @@ class Serving:
         """Look a request up in the engine and in the cache, and begin to load."""
         now_s = self.clock.now_s
         self._record.arrived_s[number] = now_s
-        num_tokens = int(self._trace.input_tokens[number])
+        num_tokens = self._input_tokens[number]
         request = Request(
             number=number,
             order=self._num_arrived,
             sequence=self.cache.sequence(self._trace.tokens(number)),
-            replica=min(self.replicas, key=lambda replica: replica.free_at_s(now_s)),
+            replica=self._free_first(now_s),
             num_tokens=num_tokens,
             cacheable_blocks=max(0, num_tokens - 1) // self._size,
         )
@@ -163,6 +166,11 @@ class Serving:
         elif self.cache.load(lookup, partial(self._loaded, request, lookup.segments)):
             return
         self._ready(request)
+
+    def _free_first(self, now_s: float) -> Replica:
+        """The replica that would be done first with what it was given."""
+        replicas = self.replicas
+        return replicas[0] if len(replicas) == 1 else min(replicas, key=lambda replica: replica.free_at_s(now_s))
 
     def _match_engine(self, request: Request) -> None:
         cache = request.replica.cache
@@ -218,7 +226,7 @@ class Serving:
         self._record.first_token_s[number] = now_s
         self._keep(request, request.sequence)
         replica.is_computing = False
-        num_decoded = max(0, int(self._trace.output_tokens[number]) - 1)
+        num_decoded = max(0, self._output_tokens[number] - 1)
         self.clock.at(now_s + num_decoded * self._engine.decode_token_s, self._ended, request)
         self._compute_next(replica)
 
@@ -235,20 +243,25 @@ class Serving:
         """The last token is there."""
         now_s, number = self.clock.now_s, request.number
         self._record.ended_s[number] = now_s
-        if self._engine.stores_output and self._trace.output_tokens[number] > 1:
+        if self._engine.stores_output and self._output_tokens[number] > 1:
             self._keep_output(request)
         request.hold(None)
-        first, last = self._followers_begin[number : number + 2].tolist()
-        for follower in self._followers[first:last].tolist():
-            delay_s = float(self._trace.delays_s[follower]) / self._speedup
-            self.clock.at(now_s + delay_s, self._arrive, follower)
+        first, last = self._followers_begin[number], self._followers_begin[number + 1]
+        if first < last:
+            self._let_follow(range(first, last))
         self._num_ended += 1
         if self._progress is not None and self._num_ended % _PROGRESS_EVERY == 0:
             self._progress(self._num_ended, self._trace.num_requests)
 
+    def _let_follow(self, places: range) -> None:
+        """Let those arrive that waited for a request. places: where they stand."""
+        for follower in self._followers[places.start : places.stop].tolist():
+            delay_s = float(self._trace.delays_s[follower]) / self._speedup
+            self.clock.at(self.clock.now_s + delay_s, self._arrive, follower)
+
     def _keep_output(self, request: Request) -> None:
         # The last token was sampled and never computed.
-        num_generated = int(self._trace.output_tokens[request.number]) - 1
+        num_generated = self._output_tokens[request.number] - 1
         if (request.num_tokens + num_generated) // self._size <= request.stored_blocks:
             return
         sequence, num_shared = self._outputs.extend(request.number, request.sequence, num_generated)

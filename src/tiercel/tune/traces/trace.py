@@ -124,9 +124,11 @@ class Trace:
         share, at any block size. Those behind the last block that the trace names are this request's own.
         """
         count = int(self.input_tokens[request])
-        named = np.repeat(self.path(request), self.tokens_per_block)[:count]
-        own = np.full(count - len(named), self.num_blocks + request, np.int32)
-        return np.concatenate([named, own])
+        path, size = self.path(request), self.tokens_per_block
+        tokens = np.empty(max(count, size * len(path)), np.int32)
+        tokens[: size * len(path)].reshape(-1, size)[:] = path[:, np.newaxis]
+        tokens[size * len(path) :] = self.num_blocks + request
+        return tokens[:count]
 
     def without_partial_blocks(self) -> "Trace":
         """Return the trace with the full blocks of each prompt only: those that a cache can hold."""
