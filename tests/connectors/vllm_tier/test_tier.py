@@ -103,6 +103,17 @@ def test_events_tell_what_the_disk_holds_before_and_after_a_restart(open_driver:
     assert held == set(newest)
 
 
+def test_what_was_found_and_then_forgotten_is_not_announced_for_ever(open_driver: OpenDriver) -> None:
+    first = open_driver(publishes_events=True)
+    first.store(keys_of("a", 4))
+    first.shutdown()
+    second = open_driver(publishes_events=True)
+    context = second.request("r")
+    assert [second.tier.lookup(key, context) for key in keys_of("a", 4)] == [LookupResult.HIT] * 4
+    second.tier._cache.reset()
+    assert [event.removed for event in second.tier.take_events()] == [False, True]
+
+
 def test_no_events_are_kept_that_nobody_asked_for(open_driver: OpenDriver) -> None:
     driver = open_driver()
     driver.store(keys_of("a", 4))

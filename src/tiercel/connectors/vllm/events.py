@@ -2,12 +2,15 @@
 
 Routers follow these (`--kv-events-config`) and count on each stored block being announced as removed when it goes. The cache
 tells changes by its keys; a request names its blocks by both. What nobody has named yet, such as what a disk holds from before a
-restart, is announced when the first request loads it; nothing is announced as removed that was not announced as stored.
+restart, is announced when the first request finds it; nothing is announced as removed that was not announced as stored, and
+nothing as stored before what it follows.
 """
 
 # pyright: reportMissingImports=false
 
 from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from tiercel import Cache, Lookup, Sequence, TierName
@@ -18,12 +21,13 @@ MEDIA = {TierName.HOST: "CPU", TierName.DISK: "STORAGE"}
 _ROOM = 1 << 18
 """Changes between two steps; beyond that the tiers are listed anew."""
 _NAMES_MAX = 1 << 16
-"""Blocks whose names are remembered although no tier announced has them."""
+"""Blocks whose names are remembered. What comes to a tier after that, as a demotion may, is announced when it is found there."""
 
 
 class BlockName(NamedTuple):
-    """What vLLM's events say of a block."""
+    """What vLLM's events say of a block, and how many come before it."""
 
+    depth: int
     block_hash: Any
     parent_hash: Any
     tokens: list[int]
@@ -39,7 +43,7 @@ class KvEvents:
         self._tokens_per_block = cache.geometry.tokens_per_block
         self._names: dict[bytes, BlockName] = {}
         self._announced: dict[TierName, dict[bytes, Any]] = {tier: {} for tier in MEDIA}
-        self._loaded: list[BlockChange] = []
+        self._found: list[BlockChange] = []
         cache.watch_blocks(_ROOM)
 
     def name(self, request: Any, sequence: Sequence, first: int, stop: int) -> None:
@@ -54,6 +58,7 @@ class KvEvents:
             key = packed[(block - first) * width : (block - first + 1) * width]
             self._names.pop(key, None)  # the newest is the last
             self._names[key] = BlockName(
+                depth=block,
                 block_hash=hashes[block],
                 parent_hash=hashes[block - 1] if block else None,
                 tokens=list(request.all_token_ids[block * size : (block + 1) * size]),
@@ -63,21 +68,21 @@ class KvEvents:
         while len(self._names) > _NAMES_MAX:
             del self._names[next(iter(self._names))]
 
-    def loading(self, request: Any, lookup: Lookup) -> None:
-        """Note that a request loads blocks, which lie where the lookup found them."""
+    def found(self, request: Any, lookup: Lookup) -> None:
+        """Note where a request's blocks lie. To be called before the next `take`: that tells of what changed since the lookup."""
         for segment in lookup.segments:
             first, stop = segment.first_block, segment.first_block + segment.num_blocks
             self.name(request, lookup.sequence, first, stop)
             for key in lookup.sequence.keys(first, stop):
-                self._loaded.append(BlockChange(ChangeKind.READY, segment.tier, key.tobytes()))
+                self._found.append(BlockChange(ChangeKind.READY, segment.tier, key.tobytes()))
 
     def take(self) -> list[Any]:
         """Return vLLM's events since the last call."""
         changes = self._cache.block_changes()
-        loaded, self._loaded = self._loaded, []
-        events = list(self._tell(self._listed() if changes is None else changes))
-        # What changed since a lookup does not undo what it found: the lookup's blocks are pinned.
-        return events + list(self._tell(loaded))
+        found, self._found = self._found, []
+        # What was found comes first. Whatever happened to it before that ended with it being there, and what happened
+        # since is to have the last word: a pin keeps off an eviction, not a reset, nor a checksum that fails.
+        return [*self._tell(found), *self._tell(self._listed() if changes is None else changes)]
 
     def _listed(self) -> list[BlockChange]:
         """What must have changed, by what the tiers hold now."""
@@ -90,37 +95,29 @@ class KvEvents:
 
     def _tell(self, changes: Iterable[BlockChange]) -> Iterator[Any]:
         """Yield events; blocks that follow each other in a sequence or leave together share one."""
-        run: list[BlockName] = []
-        gone: list[Any] = []
-        medium_tier: TierName | None = None
-        for kind, tier, key in changes:
-            if run and (kind is not ChangeKind.READY or tier is not medium_tier):
-                yield _stored(run, medium_tier, self._tokens_per_block)
-                run = []
-            if gone and (kind is not ChangeKind.GONE or tier is not medium_tier):
-                yield _removed(gone, medium_tier)
-                gone = []
+        for (kind, tier), group in groupby(changes, key=attrgetter("kind", "tier")):
+            keys = [change.key for change in group]
+            announced = self._announced[tier]
             if kind is ChangeKind.ALL_GONE:
                 yield from self._all_gone()
-                continue
-            medium_tier = tier
-            announced = self._announced[tier]
-            if kind is ChangeKind.GONE:
-                if key in announced:
-                    gone.append(announced.pop(key))
-                continue
+            elif kind is ChangeKind.READY:
+                for run in self._announce(announced, keys):
+                    yield _stored(run, tier, self._tokens_per_block)
+            else:
+                gone = [announced.pop(key) for key in keys if key in announced]
+                if gone:
+                    yield _removed(gone, tier)
+
+    def _announce(self, announced: dict[bytes, Any], keys: Iterable[bytes]) -> list[list[BlockName]]:
+        """Note blocks as announced that were not, and return them in runs, each behind the one that it follows: the index tells
+        of the end of a sequence first, and followers take no block whose parent they do not know."""
+        names = []
+        for key in keys:
             name = self._names.get(key)
-            if name is None or key in announced:
-                continue
-            if run and name.parent_hash != run[-1].block_hash:
-                yield _stored(run, tier, self._tokens_per_block)
-                run = []
-            announced[key] = name.block_hash
-            run.append(name)
-        if run:
-            yield _stored(run, medium_tier, self._tokens_per_block)
-        if gone:
-            yield _removed(gone, medium_tier)
+            if name is not None and key not in announced:
+                announced[key] = name.block_hash
+                names.append(name)
+        return _joined(sorted(_joined([name] for name in names), key=lambda run: run[0].depth))
 
     def _all_gone(self) -> Iterator[Any]:
         for tier, announced in self._announced.items():
@@ -129,11 +126,21 @@ class KvEvents:
                 announced.clear()
 
 
-def _stored(run: list[BlockName], tier: TierName | None, tokens_per_block: int) -> Any:
+def _joined(runs: Iterable[list[BlockName]]) -> list[list[BlockName]]:
+    """Join neighbours of which the second follows the first."""
+    joined: list[list[BlockName]] = []
+    for run in runs:
+        if joined and run[0].parent_hash == joined[-1][-1].block_hash:
+            joined[-1] += run
+        else:
+            joined.append(list(run))
+    return joined
+
+
+def _stored(run: list[BlockName], tier: TierName, tokens_per_block: int) -> Any:
     from vllm.distributed.kv_events import BlockStored
     from vllm.v1.core.kv_cache_utils import maybe_convert_block_hash
 
-    assert tier is not None
     parent = run[0].parent_hash
     return BlockStored(
         block_hashes=[maybe_convert_block_hash(name.block_hash) for name in run],
@@ -146,9 +153,8 @@ def _stored(run: list[BlockName], tier: TierName | None, tokens_per_block: int) 
     )
 
 
-def _removed(hashes: list[Any], tier: TierName | None) -> Any:
+def _removed(hashes: list[Any], tier: TierName) -> Any:
     from vllm.distributed.kv_events import BlockRemoved
     from vllm.v1.core.kv_cache_utils import maybe_convert_block_hash
 
-    assert tier is not None
     return BlockRemoved(block_hashes=[maybe_convert_block_hash(each) for each in hashes], medium=MEDIA[tier])

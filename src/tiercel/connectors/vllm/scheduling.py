@@ -53,7 +53,10 @@ class SchedulerSide:
             tracked = self._requests.track(request)
             unusable = tracked.gave_up or tracked.is_loading or getattr(request, "skip_reading_prefix_cache", False)
             if not unusable and num_computed_tokens % self._tokens_per_block == 0:
+                before = tracked.lookup
                 found = self._staging.promise(tracked, num_computed_tokens)
+                if self._events is not None and tracked.lookup is not None and tracked.lookup is not before:
+                    self._events.found(request, tracked.lookup)
         return found, bool(found)
 
     def update_after_alloc(self, request: Any, block_ids: list[int], num_external_tokens: int) -> None:
@@ -70,8 +73,6 @@ class SchedulerSide:
             last = lookup.first_block + num_blocks
             if lookup.num_blocks > num_blocks:
                 lookup = self._shortened(request.request_id, lookup, num_blocks)
-        if lookup is not None and self._events is not None:
-            self._events.loading(request, lookup)
         targets = tuple(block_ids[last - num_blocks : last])
         tracked.is_loading = True
         tracked.num_ordered = last

@@ -39,7 +39,7 @@ class TierEvents:
             del self._names[next(iter(self._names))]
 
     def found(self, key: OffloadKey, block: Block) -> None:
-        """Note that a block is on disk, whoever stored it."""
+        """Note that a block is on disk, whoever stored it. To be called before the next `take`."""
         own = block.keys().tobytes()
         if own not in self._announced:
             self.name([key], [block])
@@ -50,17 +50,25 @@ class TierEvents:
         changes = self._cache.block_changes()
         found, self._found = self._found, []
         events: list[OffloadingEvent] = []
-        # What was found is pinned until the step ends, so nothing that changed since undoes it.
-        for kind, _, own in [*(self._listed() if changes is None else changes), *found]:
-            if kind is ChangeKind.ALL_GONE:
-                self._tell(events, self._announced.values(), removed=True)
-                self._announced.clear()
-            elif kind is ChangeKind.GONE and own in self._announced:
-                self._tell(events, [self._announced.pop(own)], removed=True)
-            elif kind is ChangeKind.READY and own in self._names and own not in self._announced:
-                self._announced[own] = self._names[own]
-                self._tell(events, [self._names[own]], removed=False)
+        # What was found comes first: whatever happened to it before ended with it being there, and what happened since is to
+        # have the last word. A pin keeps off an eviction, not a reset, nor a checksum that fails.
+        for change in found:
+            self._apply(events, change)
+        for change in self._listed() if changes is None else changes:
+            self._apply(events, change)
         return events
+
+    def _apply(self, events: list[OffloadingEvent], change: BlockChange) -> None:
+        """Take in a change, and tell it in events."""
+        kind, _, own = change
+        if kind is ChangeKind.ALL_GONE:
+            self._tell(events, self._announced.values(), removed=True)
+            self._announced.clear()
+        elif kind is ChangeKind.GONE and own in self._announced:
+            self._tell(events, [self._announced.pop(own)], removed=True)
+        elif kind is ChangeKind.READY and own in self._names and own not in self._announced:
+            self._announced[own] = self._names[own]
+            self._tell(events, [self._names[own]], removed=False)
 
     def _listed(self) -> list[BlockChange]:
         """What must have changed, by what the disk holds now."""
