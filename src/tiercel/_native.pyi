@@ -489,8 +489,8 @@ class GhostIndex:
     def insert(self, sequence: Sequence, *, limit_blocks: int | None = None) -> None:
         """Make them the ones used last, since they were stored; counts only what `observe_hashed` left uncounted."""
     def curve(self, capacities_blocks: NDArray[np.uint64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Hits per block looked up at each capacity, and one standard error of each, from how much eight parts of the sample
-        differ. All 0 before the first lookup. ValueError for a capacity above span_blocks."""
+        """Hits per block looked up at each capacity, and one standard error of each: how much eight parts of the sample
+        differ, how few blocks it holds, and how many uses it lacks. All 0 before the first lookup. ValueError for a capacity above span_blocks."""
     def stats(self) -> GhostStats: ...
     def clear(self) -> None:
         """Forget everything and start again at the first sample_rate."""

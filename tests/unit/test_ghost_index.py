@@ -33,6 +33,19 @@ def test_a_prompt_that_is_looked_up_again_before_it_is_stored_counts_once_where_
     assert ghost.stats().num_blocks == 3 * 4 + 16 + 10 + 19
 
 
+def test_a_curve_of_hardly_any_samples_says_that_it_knows_little() -> None:
+    ghost = GhostIndex(sample_rate=0.001)
+    for _ in range(5):  # fewer than make a block hot
+        ghost.observe(sequence_of(*range(8, 16)))
+    assert ghost.stats().num_samples == 0
+    assert ghost.curve(np.array([8], np.uint64))[1][0] > 0.25
+    every = GhostIndex(sample_rate=1.0)
+    for _ in range(5):
+        every.observe(sequence_of(*range(8)))
+    rates, errors = every.curve(np.array([8], np.uint64))
+    assert (rates[0], errors[0]) == (0.8, 0), "all blocks are followed, so nothing is left open"
+
+
 def test_a_new_ghost_tells_a_hit_rate_of_zero_without_error() -> None:
     rates, errors = GhostIndex().curve(np.array([1, 10**9], np.uint64))
     assert rates.tolist() == [0, 0]

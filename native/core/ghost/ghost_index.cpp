@@ -338,6 +338,13 @@ void GhostIndex::review() {
   if (recency_.count().num_samples > options_.num_samples_max) make_room();
 }
 
+// What so few samples leave open of a share, all shares having been as likely before (the beta distribution's deviation).
+double GhostIndex::error_of_few(double share) const noexcept {
+  const double num_samples = recency_.count().num_samples;
+  const double middle = (share * num_samples + 1) / (num_samples + 2);
+  return std::sqrt(middle * (1 - middle) / (num_samples + 3));
+}
+
 std::vector<HitRate> GhostIndex::curve(std::span<const std::uint64_t> capacities) const {
   const std::lock_guard lock(mutex_);
   double weight = 0;
@@ -359,7 +366,12 @@ std::vector<HitRate> GhostIndex::curve(std::span<const std::uint64_t> capacities
       const double apart = hits[part] - ratio * (*parts_)[part].weight;
       squares += apart * apart;
     }
-    const double error = weight == 0 ? 0 : std::sqrt(squares * kNumParts / (kNumParts - 1)) / weight;
+    const double among_parts = weight == 0 ? 0 : std::sqrt(squares * kNumParts / (kNumParts - 1)) / weight;
+    // Parts that hold nothing, or nothing but hits, agree: few samples say little all the same. And what the samples lack
+    // of the uses that were seen in all, or have too many of, may be hits alone.
+    const double of_few = error_of_few(ratio) * std::sqrt(1 - rate());
+    const double of_uses = others == 0 ? 0 : (1 - ratio) * (1 - weight / others);
+    const double error = std::hypot(among_parts, of_few, of_uses);
     if (uses_ == 0) {
       rates.push_back({0, 0});
     } else {

@@ -55,7 +55,7 @@ struct GhostStats {
 
 struct HitRate {
   double rate;   // hits per block looked up
-  double error;  // one standard error, from how much eight parts of the sample differ
+  double error;  // one standard error: how much eight parts of the sample differ, how few it holds, how many uses it lacks
 };
 
 class GhostIndex {
@@ -91,6 +91,7 @@ class GhostIndex {
 
   bool is_sampled(std::uint64_t key) const noexcept { return key <= threshold_; }
   double rate() const noexcept;
+  double error_of_few(double share) const noexcept;
   void set_threshold(std::uint64_t threshold) noexcept;
   bool is_turn_to_sketch() noexcept;
   void sketch_uses(Sequence& sequence, std::size_t start, std::size_t hot_end, std::size_t stop);
