@@ -338,7 +338,8 @@ void GhostIndex::review() {
   if (recency_.count().num_samples > options_.num_samples_max) make_room();
 }
 
-// What so few samples leave open of a share, all shares having been as likely before (the beta distribution's deviation).
+// What so few samples leave open of a share, all shares having been as likely before (the beta distribution's
+// deviation).
 double GhostIndex::error_of_few(double share) const noexcept {
   const double num_samples = recency_.count().num_samples;
   const double middle = (share * num_samples + 1) / (num_samples + 2);
@@ -367,10 +368,11 @@ std::vector<HitRate> GhostIndex::curve(std::span<const std::uint64_t> capacities
       squares += apart * apart;
     }
     const double among_parts = weight == 0 ? 0 : std::sqrt(squares * kNumParts / (kNumParts - 1)) / weight;
-    // Parts that hold nothing, or nothing but hits, agree: few samples say little all the same. And what the samples lack
-    // of the uses that were seen in all, or have too many of, may be hits alone.
+    // Parts that hold nothing, or nothing but hits, agree: few samples say little all the same. And what the samples
+    // lack of the uses that were seen in all, or have too many of, may be hits alone: then the share is as far off as
+    // that, which is taken for twice the error.
     const double of_few = error_of_few(ratio) * std::sqrt(1 - rate());
-    const double of_uses = others == 0 ? 0 : (1 - ratio) * (1 - weight / others);
+    const double of_uses = others == 0 ? 0 : (1 - ratio) * (1 - weight / others) / 2;
     const double error = std::hypot(among_parts, of_few, of_uses);
     if (uses_ == 0) {
       rates.push_back({0, 0});

@@ -54,8 +54,9 @@ struct GhostStats {
 };
 
 struct HitRate {
-  double rate;   // hits per block looked up
-  double error;  // one standard error: how much eight parts of the sample differ, how few it holds, how many uses it lacks
+  double rate;  // hits per block looked up
+  double
+      error;  // one standard error: how much eight parts of the sample differ, how few it holds, how many uses it lacks
 };
 
 class GhostIndex {
