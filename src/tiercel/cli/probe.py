@@ -1,5 +1,6 @@
 """`tiercel probe`: measure this machine, write machine.json, and hold two such files side by side."""
 
+import os
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -44,8 +45,7 @@ def probe(
 
     old = read_machine(compare) if compare is not None else None
     if against is None:
-        if not output.absolute().parent.is_dir():
-            raise ValueError(f"--output {output}: the folder for it does not exist")
+        _check_output(output)
         options = _options(tuple(directory), config, quick=quick, seconds=seconds)
         machine = _measured(options)
         write_machine(machine, output)
@@ -104,6 +104,17 @@ def rate(value: float, unit: str) -> str:
     if unit != "bytes/s":
         return f"{value / 1e6:.3g} M {unit}"
     return f"{value / 1e9:.3g} GB/s" if value >= 1e9 else f"{value / 1e6:.3g} MB/s"
+
+
+def _check_output(output: Path) -> None:
+    """Find out now, not when all is measured, whether a file can be written there."""
+    folder = output.absolute().parent
+    if not folder.is_dir():
+        raise ValueError(f"--output {output}: the folder for it does not exist")
+    if output.is_dir():
+        raise ValueError(f"--output {output}: is a folder; name a file in it")
+    if not os.access(output if output.exists() else folder, os.W_OK):
+        raise ValueError(f"--output {output}: cannot be written by this user; name another file")
 
 
 def _row(row: "NamedFigure", *, with_fio: bool) -> list[str]:

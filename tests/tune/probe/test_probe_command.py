@@ -1,11 +1,13 @@
 """`tiercel probe` as a command: a real, short probe, its file and table, wrong arguments, and its end at any moment."""
 
 import os
+import pty
 import random
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,7 @@ def test_two_files_are_compared_without_measuring(tmp_path: Path, capsys: Captur
     [
         (["--directory", "/nonexistent"], "there is no such folder"),
         (["--output", "/nonexistent/machine.json"], "the folder for it does not exist"),
+        (["--output", "/"], "is a folder"),
         (["--seconds", "0"], "must be from 1 to 3600"),
         (["--seconds", "nan"], "must be from 1 to 3600"),
         (["--seconds", "soon"], "seconds"),
@@ -122,3 +125,24 @@ def test_a_signal_at_any_moment_leaves_the_directory_as_it_was(tmp_path: Path) -
         assert process.returncode == (130 if number is signal.SIGINT else -number), said.decode()
         assert list(place.iterdir()) == []
         assert not (tmp_path / "machine.json").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_gives_the_cursor_of_the_terminal_back(number: signal.Signals, tmp_path: Path) -> None:
+    shown, terminal = pty.openpty()
+    words = ["probe", "--seconds", "60", "--output", str(tmp_path / "machine.json")]
+    command = [sys.executable, "-c", f"import sys; from tiercel.cli import main; sys.exit(main({words!r}))"]
+    process = subprocess.Popen(
+        command, stdout=terminal, stderr=terminal, start_new_session=True, env=os.environ | {"TERM": "xterm"}
+    )
+    os.close(terminal)
+    said = b""
+    while b"\x1b[?25l" not in said:
+        said += os.read(shown, 4096)
+    process.send_signal(number)
+    with suppress(OSError):  # how a terminal says that nobody writes to it any more
+        while part := os.read(shown, 4096):
+            said += part
+    os.close(shown)
+    assert process.wait(30) == (130 if number is signal.SIGINT else -number)
+    assert said.rindex(b"\x1b[?25h") > said.rindex(b"\x1b[?25l")

@@ -1,18 +1,29 @@
-"""What a person sees while a probe runs: one bar over all steps, and what is being measured."""
+"""What a person sees while a probe runs: one bar over all steps, and what is being measured.
 
-from types import TracebackType
-from typing import Self
+The bar hides the terminal's cursor; a signal that ends the probe gives it back first.
+"""
+
+import os
+import signal
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column
 
+_Handler = Callable[[int, FrameType | None], Any] | int | None
+_SHOW_CURSOR = b"\x1b[?25h"
+
 
 class ProbeDisplay:
-    """A progress bar on a console, from `__enter__` to `__exit__`. A `run.Watcher`."""
+    """A progress bar on a console, from `__enter__` to `__exit__`, in the main thread. A `run.Watcher`."""
 
     def __init__(self, console: Console) -> None:
+        self._console = console
+        self._previous: dict[signal.Signals, _Handler] = {}
         self._progress = Progress(
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
@@ -24,13 +35,37 @@ class ProbeDisplay:
         self._task: TaskID | None = None
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        if self._console.is_terminal:
+            self._previous = {name: signal.signal(name, self._leave) for name in (signal.SIGTERM, signal.SIGHUP)}
+        try:
+            self._progress.start()
+        except BaseException:  # Ctrl-C, once the cursor is hidden
+            self._end()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        self._end()
+
+    def _end(self) -> None:
+        try:
+            self._progress.stop()
+        finally:  # a bar that was interrupted in its start has nothing to stop, and has hidden the cursor
+            self._show_cursor()
+        for name, handler in self._previous.items():
+            signal.signal(name, handler)
+
+    def _leave(self, number: int, _frame: FrameType | None) -> None:
+        # Not by way of the bar, whose locks the code that was interrupted may hold.
+        self._show_cursor()
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+    def _show_cursor(self) -> None:
+        if self._console.is_terminal:
+            os.write(self._console.file.fileno(), _SHOW_CURSOR)
 
     def begin(self, num_steps: int) -> None:
         self._task = self._progress.add_task("", total=num_steps, completed=-1)
