@@ -52,6 +52,14 @@ def test_a_filesystem_is_that_of_the_innermost_mount(tmp_path: Path) -> None:
     assert facts.filesystem_of(inner, tmp_path / "nothing") == "unknown"
 
 
+def test_a_mount_point_may_have_any_letters(tmp_path: Path) -> None:
+    place = tmp_path / "größe der platte"
+    place.mkdir()
+    point = str(place).replace(" ", r"\040")
+    put(tmp_path, proc__self__mountinfo=f"1 0 8:1 / / rw - ext4 /dev/a rw\n2 1 8:2 / {point} rw - xfs /dev/b rw")
+    assert facts.filesystem_of(place, tmp_path) == "xfs"
+
+
 def block_device(root: Path, name: str, *, number: str = "", **texts: str) -> Path:
     """A folder of /sys/block, by its number if it has one."""
     folder = root / "sys/block" / name

@@ -5,12 +5,15 @@
 
 import os
 import platform
+import re
 from pathlib import Path
 
 from tiercel.tune.machine import HugePages, StorageDevice
 
 _ROOT = Path("/")
 _SECTOR_BYTES = 512
+_OCTAL = re.compile(r"\\([0-7]{3})")
+"""How the kernel writes a blank or a backslash in a mount point."""
 
 
 def cpu_model(root: Path = _ROOT) -> str:
@@ -65,7 +68,7 @@ def filesystem_of(directory: Path, root: Path = _ROOT) -> str:
     place, best, kind = directory.resolve(), Path(), "unknown"
     for line in _text(root / "proc/self/mountinfo").splitlines():
         before, _, after = line.partition(" - ")
-        point = Path(before.split()[4].encode().decode("unicode_escape"))
+        point = Path(_OCTAL.sub(lambda found: chr(int(found[1], 8)), before.split()[4]))
         if after and place.is_relative_to(point) and len(point.parts) >= len(best.parts):
             best, kind = point, after.split()[0]  # of two at one point the later one hides the other
     return kind
