@@ -13,7 +13,7 @@ from tests.helpers.tier_samples import why_no_io_uring
 from tiercel.tiers.block_files import BlockFiles, checksum
 from tiercel.tune.probe.disk import DiskProbe, FioSide, grid, is_compared, measured, shares_of
 from tiercel.tune.probe.disk_side import DiskSide, Operation, Workload
-from tiercel.tune.probe.fio import FioError, fio_jobs
+from tiercel.tune.probe.fio import FioError, fio_jobs, run_of
 from tiercel.tune.probe.nameless import NamelessFile
 from tiercel.tune.probe.options import FULL, QUICK, Effort
 
@@ -227,3 +227,22 @@ def test_fio_that_answers_no_json_is_an_error_of_its_own(fake_fio: Path) -> None
     fake_fio.write_text("#!/bin/sh\necho no JSON at all\n")
     with pytest.raises(FioError, match="no JSON at all"):
         fio_jobs([])
+
+
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [
+        ("#!/nonexistent/interpreter\n", "cannot be started"),
+        ("#!/bin/sh\necho '[]'\n", "no JSON of jobs"),
+        ("#!/bin/sh\necho '{\"jobs\": []}'\n", "without a job"),
+        ('#!/bin/sh\necho \'{"jobs": [{"job_runtime": 5}]}\'\n', "lacks what is asked of it: 'read'"),
+        (f"#!/bin/sh\necho '{_ANSWER.replace('1000000', '0')}'\n", "moved no bytes"),
+    ],
+)
+def test_whatever_else_fio_does_costs_the_comparison_only(
+    program: str, told: str, fake_fio: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(fake_fio.parent))  # a program that cannot be started would be looked for further on
+    fake_fio.write_text(program)
+    with pytest.raises(FioError, match=told):
+        run_of(fio_jobs([])[0])

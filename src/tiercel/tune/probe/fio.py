@@ -40,8 +40,7 @@ def fio_jobs(arguments: Sequence[str], *, descriptors: Sequence[int] = ()) -> li
         descriptors: open files that it inherits, to be named as /proc/self/fd/NUMBER.
 
     Raises:
-        FioError: it failed, did not end within a minute, or answered something else than JSON.
-        OSError: it cannot be started.
+        FioError: it cannot be started, failed, did not end within a minute, or answered something else than its JSON.
     """
     command = ["fio", *_COMMON, *arguments]
     try:
@@ -56,19 +55,29 @@ def fio_jobs(arguments: Sequence[str], *, descriptors: Sequence[int] = ()) -> li
         )
     except subprocess.TimeoutExpired as error:
         raise FioError(f"fio did not end within {_TIMEOUT_S:.0f} s") from error
+    except OSError as error:
+        raise FioError(f"fio cannot be started: {error.strerror}") from error
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip().splitlines()
         raise FioError(said[-1] if said else f"fio ended with {done.returncode}")
     try:
         jobs: list[dict[str, Any]] = json.loads(done.stdout)["jobs"]
-    except (ValueError, KeyError) as error:
-        raise FioError(f"fio answered no JSON: {done.stdout[:200]!r}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise FioError(f"fio answered no JSON of jobs: {done.stdout[:200]!r}") from error
+    if not jobs:
+        raise FioError("fio answered without a job")
     return jobs
 
 
 def run_of(job: dict[str, Any]) -> FioRun:
-    """Return a job's rate over the time that it read or wrote, and its CPU time."""
-    seconds = job["job_runtime"] / 1e3
-    moved = job["read"]["io_bytes"] + job["write"]["io_bytes"]
-    busy = max(job["read"]["runtime"], job["write"]["runtime"], 1) / 1e3
-    return FioRun(bytes_per_s=moved / busy, busy_s=busy, cpu_s=(job["usr_cpu"] + job["sys_cpu"]) / 100 * seconds)
+    """Return a job's rate over the time that it read or wrote, and its CPU time. Raises FioError if it moved nothing."""
+    try:
+        seconds = job["job_runtime"] / 1e3
+        moved = job["read"]["io_bytes"] + job["write"]["io_bytes"]
+        busy = max(job["read"]["runtime"], job["write"]["runtime"], 1) / 1e3
+        cpu_s = (job["usr_cpu"] + job["sys_cpu"]) / 100 * seconds
+    except (KeyError, TypeError) as error:
+        raise FioError(f"fio's answer lacks what is asked of it: {error}") from error
+    if moved <= 0:
+        raise FioError("fio moved no bytes")
+    return FioRun(bytes_per_s=moved / busy, busy_s=busy, cpu_s=cpu_s)
