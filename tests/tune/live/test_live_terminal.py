@@ -1,6 +1,7 @@
 """`tiercel top` on a real terminal, and without one."""
 
 import fcntl
+import io
 import os
 import pty
 import select
@@ -17,6 +18,9 @@ import pytest
 
 from tests.helpers.small_engine import MODEL, SmallEngine, config, tokens
 from tiercel import Cache, cli
+from tiercel.tune.live.history import History
+from tiercel.tune.live.terminal import _print
+from tiercel.tune.live.watching import Look
 
 ENTER, LEAVE = b"\x1b[?1049h", b"\x1b[?1049l"
 MOUSE = (b"\x1b[?1000h", b"\x1b[?1002h", b"\x1b[?1003h")
@@ -103,6 +107,13 @@ def test_once_prints_plain_lines(cache: Cache, capsys: pytest.CaptureFixture[str
     assert f"pid {os.getpid()}" in shown
     assert "GB/s" in shown, "two looks were taken"
     assert "\x1b" not in shown
+
+
+def test_a_locale_that_cannot_show_a_letter_shows_a_question_mark() -> None:
+    shown = io.BytesIO()
+    with io.TextIOWrapper(shown, encoding="ascii") as output:
+        _print(Look(History(), reason="größer" + 300 * "."), output)
+        assert b"gr??er" in shown.getvalue()
 
 
 def test_on_a_pipe_plain_lines_come_at_every_interval(cache: Cache) -> None:
