@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 
 from tests.helpers.replay_samples import MODEL, TOKENS_PER_BLOCK, random_trace, settings, setup
 from tests.helpers.seeds import chosen_seed
-from tiercel import Cache, CacheConfig, ConfigError, DirectoryLockedError, ModelConfig, TierName
+from tiercel import Cache, CacheConfig, ConfigError, ModelConfig, TierName
 from tiercel.cache.assembly import assemble
 from tiercel.costs import PrefillCurve
 from tiercel.tiers.base import BlockMemory, Slots, Statuses, Tier
@@ -195,15 +195,6 @@ def test_what_does_not_fit_is_refused_before_anything_is_allocated(tmp_path: Pat
     with pytest.raises(ConfigError, match="num_cpu_blocks"):
         replay(random_trace(1), setup(settings(tmp_path, host=2**31, disk=8)))
     assert not list(tmp_path.iterdir())
-
-
-def test_a_directory_in_use_by_another_replay_is_left_alone(tmp_path: Path) -> None:
-    chosen = setup(settings(tmp_path, host=8, disk=16))
-    with Cache.open(chosen.cache_model, chosen.cache_config):
-        held = sorted((tmp_path / FOLDER).rglob("*"))
-        with pytest.raises(DirectoryLockedError, match="in use by process"):
-            replay(random_trace(1), chosen)
-        assert sorted((tmp_path / FOLDER).rglob("*")) == held
 
 
 def test_a_trace_without_requests_or_without_full_blocks_is_replayed(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tiercel.tune.replay.caches import RealCache
 from tiercel.tune.replay.clocks import RealClock, StepClock, settle
 from tiercel.tune.replay.lockstep import in_lockstep
 from tiercel.tune.replay.memory import EngineBuffers
-from tiercel.tune.replay.setup import Pace, ReplaySetup, removed_at_end
+from tiercel.tune.replay.setup import Pace, ReplaySetup, own_folders
 from tiercel.tune.simulate import SimulationResult, TierTraffic
 from tiercel.tune.simulate.simulation import Progress, Serving
 from tiercel.tune.traces import Trace
@@ -73,10 +73,8 @@ def replay(
     num_blocks = _engine_blocks(trace, setup)
     _require_memory(model, config, num_blocks)
     with ExitStack() as opened:
-        cache = open_cache(model, config)
-        opened.enter_context(removed_at_end(config))
-        opened.enter_context(cache)
-        cache.reset()  # what an interrupted replay left
+        opened.enter_context(own_folders(config))
+        cache = opened.enter_context(open_cache(model, config))
         if lockstep:
             cache.relieve_when_idle()
             trace = in_lockstep(trace, setup.engine)
