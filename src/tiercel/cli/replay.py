@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from tiercel.cli.engine import EngineOptions
 from tiercel.cli.render import bytes_text, counts_text, print_json, print_line, print_table, seconds_text
 from tiercel.cli.trace import TraceOptions
 from tiercel.tune.replay.setup import Pace
@@ -17,56 +18,43 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tiercel.config import ModelConfig
     from tiercel.tune.replay import Compared, HitsCompared, Proof, ReplayReport, ReplaySetup
-    from tiercel.tune.simulate import EngineFacts, PrefillSource, SimulationResult
+    from tiercel.tune.simulate import EngineFacts, SimulationResult
     from tiercel.tune.traces import Trace
 
 _Flag = Annotated[bool, Parameter(negative="")]
 _PERCENTILES = (50, 90, 99)
 
 
+@Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class ReplayOptions:
     """What is replayed.
 
     Attributes:
         config: settings of the cache, YAML, JSON or TOML; without one, the environment alone. Its directories are used.
-        model: the model's config.json, or its folder: blocks have its size.
-        prefill: a JSON file of measured prefills, {"points": [[cached tokens, computed tokens, seconds], ...]}, or of a
-            curve, {"fixed_s": ..., "token_s": ..., "token_pair_s": ...}: so long the engine waits.
-        gpu_rate: operations a second of one GPU in the weights' type, 989e12 for example: prefill by arithmetic.
-        efficiency: share of that rate which prefill reaches.
-        gpu_kv: GPU memory of the engine's own KV cache, "40GiB" for example.
-        decode_ms: milliseconds between two tokens that a request generates.
-        dtype: element type of the KV cache, where it is not that of the weights.
-        replicas: engines that share the cache.
-        store_output: whether blocks that are generated are stored, too.
-        speedup: requests arrive this many times faster than in the trace.
         requests: replay only so many, the first ones.
         json: print JSON.
     """
 
     config: Path | None = None
-    model: Path
-    prefill: Path | None = None
-    gpu_rate: float | None = None
-    efficiency: float = 0.5
-    gpu_kv: str | None = None
-    decode_ms: float | None = None
-    dtype: str | None = None
-    replicas: int = 1
-    store_output: bool = True
-    speedup: float = 1.0
     requests: int | None = None
     json: _Flag = False
 
 
+_OPTIONS = ReplayOptions()
 _SOURCE = TraceOptions()
-_Options = Annotated[ReplayOptions, Parameter(name="*")]
 
 
-def replay(trace: Path, /, *, pace: Pace = Pace.REALTIME, options: _Options, source: TraceOptions = _SOURCE) -> int:
+def replay(
+    trace: Path,
+    /,
+    *,
+    engine: EngineOptions,
+    pace: Pace = Pace.REALTIME,
+    options: ReplayOptions = _OPTIONS,
+    source: TraceOptions = _SOURCE,
+) -> int:
     """Replay a trace through the real cache, with real bytes on this machine's tiers; check every block that comes back.
 
     Args:
@@ -78,7 +66,7 @@ def replay(trace: Path, /, *, pace: Pace = Pace.REALTIME, options: _Options, sou
     """
     from tiercel.tune.replay import replay as run
 
-    requests, setup, _ = _given(source.read(trace), options, pace)
+    requests, setup, _ = _given(source.read(trace), engine, options, pace)
     with _progress() as progress:
         report = run(requests, setup, progress=partial(progress, "replay"))
     if options.json:
@@ -92,9 +80,10 @@ def prove(
     trace: Path,
     /,
     *,
+    engine: EngineOptions,
     machine: Path = Path("machine.json"),
     tolerance: float | None = None,
-    options: _Options,
+    options: ReplayOptions = _OPTIONS,
     source: TraceOptions = _SOURCE,
 ) -> int:
     """Simulate a trace, replay it through the real cache, and hold the prediction against what happened.
@@ -111,7 +100,7 @@ def prove(
     from tiercel.tune.replay import TOLERANCE
     from tiercel.tune.replay import prove as run
 
-    requests, setup, facts = _given(source.read(trace), options, Pace.REALTIME)
+    requests, setup, facts = _given(source.read(trace), engine, options, Pace.REALTIME)
     measured = read_machine(machine)
     with _progress() as progress:
         limit = TOLERANCE if tolerance is None else tolerance
@@ -123,34 +112,19 @@ def prove(
     return 1 if proof.failures else 0
 
 
-def _given(requests: "Trace", options: ReplayOptions, pace: Pace) -> "tuple[Trace, ReplaySetup, EngineFacts]":
-    from tiercel.config import ModelConfig, read_config
+def _given(
+    requests: "Trace", engine: EngineOptions, options: ReplayOptions, pace: Pace
+) -> "tuple[Trace, ReplaySetup, EngineFacts]":
+    from tiercel.config import read_config
     from tiercel.tune.replay import ReplaySetup, first_requests
-    from tiercel.tune.simulate import EngineFacts, make_engine
+    from tiercel.tune.simulate import make_engine
 
-    model = ModelConfig.from_model(options.model, dtype=options.dtype)
+    model = engine.read_model()
     config = read_config(options.config).config
-    facts = EngineFacts(
-        prefill=_prefill(options, model),
-        decode_token_s=None if options.decode_ms is None else options.decode_ms / 1e3,
-        kv_bytes=options.gpu_kv,
-        replicas=options.replicas,
-        stores_output=options.store_output,
-    )
-    engine = make_engine(facts, model.token_size_in_bytes * config.tokens_per_block)
-    setup = ReplaySetup(model=model, config=config, engine=engine, pace=pace, speedup=options.speedup)
+    facts = engine.facts(model)
+    modelled = make_engine(facts, model.token_size_in_bytes * config.tokens_per_block)
+    setup = ReplaySetup(model=model, config=config, engine=modelled, pace=pace, speedup=engine.speedup)
     return requests if options.requests is None else first_requests(requests, options.requests), setup, facts
-
-
-def _prefill(options: ReplayOptions, model: "ModelConfig") -> "PrefillSource":
-    from tiercel.tune.simulate import prefill_of_file, prefill_of_model
-
-    if (options.prefill is None) == (options.gpu_rate is None):
-        raise ValueError("prefill, gpu-rate: give one of them: how long does the engine take for a prompt?")
-    if options.prefill is not None:
-        return prefill_of_file(options.prefill)
-    assert options.gpu_rate is not None, "one of both was given"
-    return prefill_of_model(options.model, model, gpu_flops=options.gpu_rate, efficiency=options.efficiency)
 
 
 @contextmanager

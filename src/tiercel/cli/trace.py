@@ -24,7 +24,7 @@ class TraceOptions:
         format: the format, if it is not found out.
         tokens_per_block: tokens of a block in a file that does not say, or of a block to make where it holds tokens or text.
         arrivals_per_s: requests or sessions a second, where the file has no times.
-        seed: of such arrivals.
+        seed: of such arrivals, and of the blocks' keys in a simulation; runs of one seed are equal.
         tokenizer: a tokenizer.json for a file that holds text; without it a token is a byte.
     """
 

@@ -7,17 +7,15 @@ from pathlib import Path
 
 import pytest
 
-import tiercel.tune.traces
-from tests.tune.simulate._mooncake import read_mooncake, write_mooncake
+from tests.tune.simulate._mooncake import write_mooncake
 from tests.tune.simulate.test_making import LLAMA, directory, machine
 from tiercel.cli import main
 from tiercel.tune.machine import write_machine
 
 
 @pytest.fixture
-def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def words(tmp_path: Path) -> list[str]:
     """A command line that works."""
-    monkeypatch.setattr(tiercel.tune.traces, "read_trace", read_mooncake, raising=False)
     write_mooncake(tmp_path / "trace.jsonl")
     (tmp_path / "model.json").write_text(json.dumps(LLAMA))
     write_machine(machine(directories=(directory("/cache"),)), tmp_path / "machine.json")
@@ -63,7 +61,7 @@ def test_json_and_csv_hold_the_same_numbers(words: list[str], capsys: pytest.Cap
 
 def test_report_and_requests_are_written(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report, requests = tmp_path / "report.html", tmp_path / "requests.csv"
-    assert main([*words, *RATE, "--report", str(report), "--requests", str(requests)]) == 0
+    assert main([*words, *RATE, "--report", str(report), "--requests-csv", str(requests)]) == 0
     assert report.read_text().startswith("<!doctype html>")
     assert len(requests.read_text().splitlines()) == 13
 
@@ -76,11 +74,29 @@ def test_measured_prefills_are_taken_from_a_file(
     assert "prefill fitted to 2 measured points" in capsys.readouterr().out
 
 
+def test_a_trace_is_read_as_the_options_of_traces_say(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"input_length": 32, "output_length": 1, "hash_ids": [1, 2 + number], "timestamp": 0} for number in range(4)
+    ]
+    (tmp_path / "trace.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main([*words, *RATE, "--tokens-per-block", "16", "--requests-csv", str(tmp_path / "requests.csv")]) == 0
+    assert "4 requests, 128 prompt tokens" in capsys.readouterr().out
+    (tmp_path / "trace.jsonl").write_text("".join(json.dumps({"tokens": [number] * 20}) + "\n" for number in range(4)))
+    spans = []
+    for seed in ("1", "2", "1"):
+        assert main([*words, *RATE, "--arrivals-per-s", "0.001", "--seed", seed, "--json"]) == 0
+        spans.append(json.loads(capsys.readouterr().out)["span_s"])
+    assert spans[0] == spans[2] != spans[1]
+    assert spans[0] > 100
+
+
 @pytest.mark.parametrize(
     ("more", "told"),
     [
         ([], "prefill, prefill-from, gpu-rate: none given; give one"),
-        ([*RATE, "--prefill", "p.json"], "prefill and gpu_rate given"),
+        ([*RATE, "--prefill", "p.json"], "prefill and gpu-rate given"),
         (["--gpu-rate", "-1"], "gpu-rate = -1.0: must be"),
         ([*RATE, "--efficiency", "2"], "efficiency = 2.0: must be above 0 and at most 1"),
         ([*RATE, "--endurance", "much"], "endurance = 'much': must be"),
@@ -88,6 +104,8 @@ def test_measured_prefills_are_taken_from_a_file(
         ([*RATE, "--replicas", "0"], "replicas = 0: must be at least 1"),
         ([*RATE, "--json", "--csv"], "json, csv: both"),
         ([*RATE, "--gpu-kv", "many"], "gpu-kv = 'many'"),
+        ([*RATE, "--decode-ms", "-3"], "decode-ms = -3: must be 0 or more milliseconds"),
+        (["--prefill", "p.json", "--efficiency", "0.4"], "efficiency = 0.4: is a share of gpu-rate"),
     ],
 )
 def test_bad_input_names_key_value_and_remedy(
