@@ -15,6 +15,7 @@ from tiercel.cli.trace import TraceOptions
 from tiercel.errors import ConfigError
 
 if TYPE_CHECKING:
+    from tiercel.config import CacheConfig
     from tiercel.tune.machine import Machine
     from tiercel.tune.simulate import Summary
 
@@ -71,10 +72,13 @@ def simulate(
 
     if options.json and options.csv:
         raise ConfigError("json, csv: both were asked for; ask for one of them")
+    for key, file in (("report", options.report), ("requests-csv", options.requests_csv)):
+        if file is not None and not file.parent.is_dir():
+            raise ConfigError(f"{key} = {str(file)!r}: there is no folder {file.parent}; make it, or name another file")
     model = engine.read_model(tp_size=options.tp_size)
     machine = read_machine(options.machine)
-    endurance_bytes = _endurance(options.endurance, machine)
     config = read_config(options.config).config
+    endurance_bytes = _endurance(options.endurance, machine, config)
     setup = make_setup(config, model, machine, engine.facts(model), speedup=engine.speedup)
     requests = source.read(trace)
     with _progress() as progress:
@@ -92,12 +96,12 @@ def simulate(
         print_summary(summary)
 
 
-def _endurance(text: str | None, machine: "Machine") -> float | None:
-    from tiercel.tune.simulate import parse_endurance
+def _endurance(text: str | None, machine: "Machine", config: "CacheConfig") -> float | None:
+    from tiercel.tune.simulate import bytes_of_drives, parse_endurance
 
     if text is None:
         return None
-    return parse_endurance(text, sum(directory.capacity_bytes for directory in machine.directories))
+    return parse_endurance(text, bytes_of_drives(machine, map(str, config.ssd_cache_dirs)))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from tiercel.errors import FormatError
+from tiercel.errors import ConfigError, FormatError
 
 VERSION = 1
 
@@ -149,11 +149,18 @@ def read_machine(path: str | Path) -> Machine:
     """Read a machine's file.
 
     Raises:
-        FormatError: it is no such file, or a newer one.
+        ConfigError: there is no file.
+        FormatError: it is no such file, or one of another version.
         OSError: it cannot be read.
     """
     path = Path(path)
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"machine = {str(path)!r}: there is no such file; measure this machine with tiercel probe --output {path}, or name "
+            f"the file of another one"
+        ) from error
     try:
         version = msgspec.json.decode(data, type=_Versioned).version
         if version != VERSION:

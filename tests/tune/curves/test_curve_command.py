@@ -11,7 +11,7 @@ from tests.helpers.trace_requests import random_trace
 from tiercel.cli import main
 from tiercel.index import EVICTION_POLICIES
 from tiercel.tune.curves import BeladyBound, Weighting, lru_curve, run_policies, survey_trace
-from tiercel.tune.traces import Trace, read_trace, with_tokens_per_block, write_trace
+from tiercel.tune.traces import Trace, TraceBuilder, read_trace, with_tokens_per_block, write_trace
 
 Capture = pytest.CaptureFixture[str]
 
@@ -83,7 +83,7 @@ def test_the_default_capacities_end_where_lru_hits_all_it_can(file: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["--capacities", "3"], "capacities: at least one block, which is 16 tokens"),
+        (["--capacities", "3"], "capacities: 3 tokens are less than a block of 16"),
         (["--policies", "best"], "policy 'best': known are lru"),
         (["--sample", "0"], "rate = 0"),
         (["--json", "--csv"], "--json and --csv: choose one"),
@@ -92,3 +92,11 @@ def test_the_default_capacities_end_where_lru_hits_all_it_can(file: Path) -> Non
 def test_a_mistake_is_told_in_a_line(file: Path, words: list[str], text: str, capsys: Capture) -> None:
     assert main(["curve", str(file), *words]) == 2
     assert text in capsys.readouterr().err
+
+
+def test_blocks_that_no_prompt_fills_are_not_counted(tmp_path: Path, capsys: Capture) -> None:
+    builder = TraceBuilder("short", tokens_per_block=16)
+    builder.add([1, 2, 3], arrival_s=0.0, input_tokens=40)
+    write_trace(builder.build(), tmp_path / "short", "tiercel")
+    assert main(["curve", str(tmp_path / "short")]) == 0
+    assert "2 references to 2 blocks of 16 tokens" in capsys.readouterr().out

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tests.tune.simulate._mooncake import write_mooncake
 from tests.tune.simulate.test_making import LLAMA, directory, machine
 from tiercel.cli import main
-from tiercel.tune.machine import write_machine
+from tiercel.tune.machine import StorageDevice, write_machine
 
 
 @pytest.fixture
@@ -92,6 +93,22 @@ def test_a_trace_is_read_as_the_options_of_traces_say(
     assert spans[0] > 100
 
 
+@pytest.mark.parametrize("seconds", [1e308, 1e-200])
+def test_absurd_prefills_are_refused_by_point(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], seconds: float
+) -> None:
+    (tmp_path / "prefill.json").write_text(json.dumps({"points": [[0, 1000, 0.1], [0, 4000, seconds]]}))
+    assert main([*words, "--prefill", str(tmp_path / "prefill.json")]) == 2
+    assert f"prefill: point 2 takes {seconds} s" in capsys.readouterr().err
+
+
+def test_an_engine_without_room_for_a_block_is_said_to_hold_nothing(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, *RATE, "--gpu-kv", "1KiB"]) == 0
+    assert "assumed: the engine's own prefix cache is taken to hold nothing: a block takes" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("more", "told"),
     [
@@ -105,6 +122,7 @@ def test_a_trace_is_read_as_the_options_of_traces_say(
         ([*RATE, "--json", "--csv"], "json, csv: both"),
         ([*RATE, "--gpu-kv", "many"], "gpu-kv = 'many'"),
         ([*RATE, "--decode-ms", "-3"], "decode-ms = -3: must be 0 or more milliseconds"),
+        ([*RATE, "--seed", "-1"], "seed = -1: must be 0 or more"),
         (["--prefill", "p.json", "--efficiency", "0.4"], "efficiency = 0.4: is a share of gpu-rate"),
     ],
 )
@@ -117,8 +135,33 @@ def test_bad_input_names_key_value_and_remedy(
 
 def test_a_missing_machine_file_is_named(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     words[words.index("--machine") + 1] = "/nowhere/machine.json"
-    assert main([*words, *RATE]) == 1
-    assert "/nowhere/machine.json" in capsys.readouterr().err
+    assert main([*words, *RATE]) == 2
+    told = capsys.readouterr().err
+    assert "machine = '/nowhere/machine.json'" in told
+    assert "tiercel probe --output" in told
+
+
+def test_files_to_write_are_looked_at_before_the_run(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words[1] = str(tmp_path / "no trace")
+    assert main([*words, *RATE, "--report", "/nowhere/report.html"]) == 2
+    assert "report = '/nowhere/report.html': there is no folder /nowhere" in capsys.readouterr().err
+
+
+def test_drive_writes_a_day_are_of_the_drives_under_the_tier_alone(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drive = StorageDevice(name="nvme0n1", model="", rotational=False, capacity_bytes=2 * 10**12)
+    one, half = (replace(directory(path), device=drive) for path in ("/cache", "/half"))
+    write_machine(machine(directories=(directory("/other"), one, half)), tmp_path / "machine.json")
+    for directories in ("/cache", "[/cache, /half]"):
+        (tmp_path / "tiercel.yaml").write_text(
+            f"num_cpu_blocks: 1GiB\nenable_ssd: true\nssd_cache_dir: {directories}\nnum_ssd_blocks: 4GiB\n"
+        )
+        assert main([*words, *RATE, "--endurance", "1DWPD", "--json"]) == 0
+        wear = json.loads(capsys.readouterr().out)["wear"]
+        assert wear["endurance_bytes"] == 2e12 * 5 * 365
 
 
 def test_an_interruption_ends_cleanly(words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         tokens_per_block: of the cache.
+        distinct_blocks: that any request has.
         sample_rate: share of the blocks that was followed; 1 for all. Small capacities of policies other than LRU are run at
             a higher rate.
         ideal: of a cache without end, exactly.
@@ -78,8 +79,10 @@ def survey_trace(
     size = trace.tokens_per_block
     tokens = list(default_capacities(exact) if capacities_tokens is None else capacities_tokens)
     blocks = [count // size for count in tokens]
-    if any(count < 1 for count in blocks):
-        raise ValueError(f"capacities: at least one block, which is {size} tokens")
+    if tokens and min(tokens) < size:
+        raise ValueError(
+            f"capacities: {min(tokens)} tokens are less than a block of {size}; give room for one at least"
+        )
     found: dict[str, list[Rates]] = {}
     if "lru" in policies:
         curve = exact if sample_rate == 1 else sampled_lru_curve(trace, rate=sample_rate, seed=seed)
@@ -94,7 +97,7 @@ def survey_trace(
         tokens_per_block=size,
         requests=trace.num_requests,
         block_references=trace.num_references,
-        distinct_blocks=trace.num_blocks,
+        distinct_blocks=int(np.count_nonzero(trace.first_uses < trace.num_requests)),
         sample_rate=sample_rate,
         ideal=_lru_rates(exact, [exact.capacity_max])[0],
         rows=tuple(

@@ -1,6 +1,6 @@
 """The real control half over modelled tiers and a modelled engine, on a virtual clock."""
 
-from tiercel.tune.simulate.endurance import parse_endurance
+from tiercel.tune.simulate.endurance import bytes_of_drives, parse_endurance
 from tiercel.tune.simulate.making import EngineFacts, make_engine, make_setup
 from tiercel.tune.simulate.prefill import (
     PrefillSource,
@@ -25,6 +25,7 @@ __all__ = [
     "SimulationSetup",
     "Summary",
     "TierTraffic",
+    "bytes_of_drives",
     "make_engine",
     "make_setup",
     "parse_endurance",

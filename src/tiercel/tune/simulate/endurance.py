@@ -2,8 +2,10 @@
 
 import math
 import re
+from collections.abc import Iterable
 
 from tiercel.errors import ConfigError
+from tiercel.tune.machine import Machine
 
 _WARRANTY_DAYS = 5 * 365
 """Days that a rating in drive writes a day holds for, where the data sheet says nothing else."""
@@ -34,3 +36,18 @@ def parse_endurance(text: str, drive_bytes: int | None = None) -> float:
             f"give the figure in TBW"
         )
     return value * drive_bytes * _WARRANTY_DAYS
+
+
+def bytes_of_drives(machine: Machine, directories: Iterable[str]) -> int:
+    """Return the capacity of the drives under a disk tier's directories, each drive once; 0 if the machine's file has none.
+
+    Args:
+        directories: paths of the tier. If none of them was measured, the first that was stands for them, as for their links.
+    """
+    named = set(directories)
+    chosen = [found for found in machine.directories if found.path in named] or machine.directories[:1]
+    drives = {
+        found.path if found.device is None else found.device.name: (found.device or found).capacity_bytes
+        for found in chosen
+    }
+    return sum(drives.values())

@@ -103,6 +103,11 @@ def make_engine(facts: EngineFacts, block_bytes: int, notes: list[str] | None = 
     else:
         kv_bytes = parse_size("gpu-kv", facts.kv_bytes) if isinstance(facts.kv_bytes, str) else facts.kv_bytes
         num_blocks = kv_bytes // block_bytes
+        if num_blocks == 0:
+            notes.append(
+                f"the engine's own prefix cache is taken to hold nothing: a block takes {format_bytes(block_bytes)}, its memory "
+                f"has {format_bytes(kv_bytes)}"
+            )
     if facts.decode_token_s is None:
         notes.append("tokens are taken to be generated in no time: the time of one was not given")
     return EngineModel(

@@ -40,6 +40,8 @@ class ReadOptions:
         rate = self.arrivals_per_s
         if rate is not None and not 0 < rate < float("inf"):
             raise ConfigError(f"arrivals_per_s = {rate}: must be more than 0")
+        if self.seed < 0:
+            raise ConfigError(f"seed = {self.seed}: must be 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
