@@ -1,6 +1,7 @@
 """What the simulator predicts and what the real cache does, block for block, and what a proof makes of both."""
 
 import dataclasses
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tests.helpers.seeds import chosen_seed
 from tiercel import Cache, CacheConfig, TierName
 from tiercel.costs import PrefillCurve
 from tiercel.tune.replay import Pace, Proof, ReplaySetup, prove, replay, simulate_in_lockstep
-from tiercel.tune.replay.proof import compare_figures, compare_hits
+from tiercel.tune.replay.proof import StageProgress, compare_figures, compare_hits
 from tiercel.tune.simulate import EngineFacts, PrefillSource, SimulationResult, make_setup, simulate
 from tiercel.tune.traces import Trace
 
@@ -79,11 +80,11 @@ def test_so_they_are_behind_an_engine_with_blocks_of_its_own(tmp_path: Path, eng
     assert_equal(random_trace(chosen_seed()), config, tmp_path, prefill=CURVE, **engine)
 
 
-def prove_it(tmp_path: Path, tolerance: float, trace: Trace, config: CacheConfig | None = None) -> Proof:
-    chosen = config or settings(tmp_path, host=200, load_policy="always")
+def prove_it(tmp_path: Path, tolerance: float, trace: Trace, progress: StageProgress | None = None) -> Proof:
+    chosen = settings(tmp_path, host=200, load_policy="always")
     facts = EngineFacts(prefill=PrefillSource(curve=CURVE, told="made up"))
     given = ReplaySetup(model=MODEL, config=chosen, engine=setup(chosen, prefill=CURVE).engine)
-    return prove(trace, given, machine(tmp_path), facts, tolerance=tolerance)
+    return prove(trace, given, machine(tmp_path), facts, tolerance=tolerance, progress=progress)
 
 
 def test_a_proof_compares_hits_bytes_and_times(tmp_path: Path) -> None:
@@ -93,6 +94,18 @@ def test_a_proof_compares_hits_bytes_and_times(tmp_path: Path) -> None:
     assert {figure.name for figure in proof.figures} >= {"hit rate, of blocks", "host read", "host written", "TTFT p99"}
     assert all(report.restored_blocks > 0 for report in proof.reports)
     assert "made up" in proof.notes
+
+
+def test_a_replay_that_ran_late_is_said_to_measure_itself(tmp_path: Path) -> None:
+    def hold_up(stage: str, _done: int, _total: int) -> None:
+        if stage == "replay, realtime":
+            time.sleep(0.6)
+
+    trace = random_trace(3, num_requests=300, span_s=1.0)
+    slow, quick = (prove_it(tmp_path, 0.1, trace, progress=progress) for progress in (hold_up, None))
+    assert slow.notes[0].startswith("the replay's own thread")
+    assert slow.reports[1].late_s > 0.4 > quick.reports[1].late_s
+    assert "give a lower --speedup" in slow.notes[0]
 
 
 def test_a_proof_fails_beyond_its_tolerance_and_says_why(tmp_path: Path) -> None:
