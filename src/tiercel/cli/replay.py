@@ -62,7 +62,7 @@ def replay(
         pace: realtime, as requests arrive; or lockstep, one after the other without waiting, for hits alone.
 
     Returns:
-        0 if every byte was right, else 1.
+        0 if every byte was right and no tier failed, else 1.
     """
     from tiercel.tune.replay import replay as run
 
@@ -73,7 +73,7 @@ def replay(
         print_json(_as_data(report))
     else:
         print_report(report)
-    return 1 if report.wrong_blocks else 0
+    return 1 if report.wrong_blocks or report.faults else 0
 
 
 def prove(
@@ -156,6 +156,10 @@ def print_report(report: "ReplayReport") -> None:
         print_line(f"WRONG: {wrong}")
     if report.failed_blocks:
         print_line(f"not brought by loads, and recomputed: {report.failed_blocks} blocks")
+    for tier, count in report.faults.items():
+        print_line(
+            f"FAILED: {count} blocks that the {tier} tier could not read or write; look at its device and the log"
+        )
     if result.refused:
         print_line(f"refused: {counts_text(dict(result.refused))}")
     if report.late_s > 0:

@@ -83,7 +83,8 @@ class FaultyTier(TierWrapper):
         rates = {BlockStatus.IO_ERROR: faults.write_error_rate, BlockStatus.NO_SPACE: faults.no_space_rate}
         statuses = self._draw(len(slots), rates)
         for start, stop in runs_of(statuses == BlockStatus.OK):
-            parent = labels.names[start - 1].tobytes() if start else labels.parent
+            is_named = len(labels.names) > 0  # a tier that forgets at its end is given no names
+            parent = labels.names[start - 1].tobytes() if start and is_named else labels.parent
             part = BlockLabels(parent=parent, names=labels.names[start:stop])
             statuses[start:stop] = self._inner.write(slots[start:stop], source.slice(start, stop), part)
         self._inner.free(slots[statuses != BlockStatus.OK])

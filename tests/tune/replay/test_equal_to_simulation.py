@@ -96,6 +96,12 @@ def test_a_proof_compares_hits_bytes_and_times(tmp_path: Path) -> None:
     assert "made up" in proof.notes
 
 
+def test_a_proof_fails_if_a_tier_did(tmp_path: Path) -> None:
+    proof = prove_it(tmp_path, 1e9, random_trace(3))
+    reports = (proof.reports[0], dataclasses.replace(proof.reports[1], faults={"disk": 7}))
+    assert "the disk tier failed 7 blocks" in " ".join(dataclasses.replace(proof, reports=reports).failures)
+
+
 def test_a_replay_that_ran_late_is_said_to_measure_itself(tmp_path: Path) -> None:
     def hold_up(stage: str, _done: int, _total: int) -> None:
         if stage == "replay, realtime":

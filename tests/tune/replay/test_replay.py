@@ -51,6 +51,7 @@ def test_a_cache_that_holds_all_gives_back_every_block_that_came_before(
     expected = leading_hits(trace)
     assert report.wrong_blocks == report.failed_blocks == 0
     assert not report.result.refused
+    assert not report.faults
     assert report.restored_blocks == report.result.hit_blocks[tier].sum() == report.result.tiers[tier].blocks_read
     if pace is Pace.LOCKSTEP:  # in real time a block may still be on its way when it is asked for again
         assert report.result.hit_blocks[tier].tolist() == expected
@@ -99,7 +100,7 @@ def test_one_wrong_byte_in_one_block_is_noticed_and_named(tmp_path: Path, byte: 
     assert report.wrong[0].startswith("block 0 of a prompt (key ")
 
 
-def test_blocks_that_a_tier_loses_are_recomputed_and_counted(tmp_path: Path) -> None:
+def test_blocks_that_a_tier_loses_are_recomputed_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     faults = TierFaults(seed=chosen_seed(), corrupt_rate=0.2, write_error_rate=0.1)
 
     def open_faulty(model: ModelConfig, config: CacheConfig) -> Cache:
@@ -108,6 +109,8 @@ def test_blocks_that_a_tier_loses_are_recomputed_and_counted(tmp_path: Path) -> 
 
     report = replay(random_trace(7, num_requests=150), setup(settings(tmp_path)), open_cache=open_faulty)
     assert report.wrong_blocks == 0 < report.failed_blocks
+    assert report.faults["host"] > report.failed_blocks  # those that could not be written, too
+    assert not [record for record in caplog.records if record.exc_info], "the tier failed blocks, not calls"
     assert report.restored_blocks == report.result.hit_blocks[HOST].sum()
 
 

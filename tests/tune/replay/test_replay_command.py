@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from tests.helpers.replay_samples import machine, random_trace, settings, setup
 from tiercel import cli
 from tiercel.tune.machine import write_machine
-from tiercel.tune.replay import FOLDER, Pace, replay
+from tiercel.tune.replay import FOLDER, Pace, ReplayReport, replay
 from tiercel.tune.replay.memory import EngineBuffers
 
 Capture = pytest.CaptureFixture[str]
@@ -59,6 +60,19 @@ def test_replay_prints_hits_bytes_and_what_was_compared(words: list[str], capsys
     assert cli.main(["replay", *words, "--requests", "10", "--speedup", "20", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["requests"], told["wrong_blocks"]) == (10, 0)
+
+
+def test_a_tier_that_failed_ends_a_replay_with_1_and_is_named(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def replay_with_faults(*arguments: Any, **options: Any) -> ReplayReport:
+        return dataclasses.replace(replay(*arguments, **options), faults={"disk": 3})
+
+    monkeypatch.setattr("tiercel.tune.replay.replay", replay_with_faults)
+    assert cli.main(["replay", *words, "--pace", "lockstep"]) == 1
+    assert "FAILED: 3 blocks that the disk tier could not read or write" in capsys.readouterr().out
+    assert cli.main(["replay", *words, "--pace", "lockstep", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["faults"] == {"disk": 3}
 
 
 def test_prove_ends_with_1_beyond_its_tolerance_and_with_0_within(

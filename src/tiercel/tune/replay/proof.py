@@ -105,6 +105,11 @@ class Proof:
         failures = [
             f"{report.wrong_blocks} restored blocks held wrong bytes" for report in self.reports if report.wrong_blocks
         ]
+        failures += [
+            f"the {tier} tier failed {count} blocks; look at its device, its free space and the log, and prove again"
+            for report in self.reports
+            for tier, count in report.faults.items()
+        ]
         if self.lockstep.num_differing:
             failures.append(f"hits of {self.lockstep.num_differing} requests differ in lockstep")
         failures += [

@@ -3,6 +3,7 @@
 What it does with requests is the simulator's own code (`simulate.Serving`); what differs is the cache under it and the clock.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from tiercel import Cache, CacheConfig, ConfigError, ModelConfig, TierName
 from tiercel.config import check_resources, format_bytes
 from tiercel.config.resources import probe_memory
 from tiercel.telemetry.snapshot import StatusSnapshot
+from tiercel.tiers.base import BlockStatus
 from tiercel.tune.replay.caches import RealCache
 from tiercel.tune.replay.clocks import RealClock, StepClock, settle
 from tiercel.tune.replay.lockstep import in_lockstep
@@ -21,6 +23,8 @@ from tiercel.tune.simulate.simulation import Progress, Serving
 from tiercel.tune.traces import Trace
 
 OpenCache = Callable[[ModelConfig, CacheConfig], Cache]
+
+_NO_FAULTS = (BlockStatus.OK.name.lower(), BlockStatus.CANCELLED.name.lower())
 
 _FLIGHT_BYTES = 64 << 20
 """Memory of the engine for transfers under way, beside what the longest prompts take."""
@@ -36,6 +40,7 @@ class ReplayReport:
         wrong_blocks: those of them that held other bytes than were stored; must be 0.
         wrong: the first of them, in words.
         failed_blocks: blocks that a load promised and did not bring: recomputed.
+        faults: blocks that a tier could not read or write, or found damaged, by tier; none where all went well.
         late_s: longest time by which something ran late because the machine was busy; 0 in lockstep.
         notes: what was left out in lockstep, and what the cache fell back from, as its status says it.
     """
@@ -45,6 +50,7 @@ class ReplayReport:
     wrong_blocks: int
     wrong: tuple[str, ...]
     failed_blocks: int
+    faults: Mapping[str, int]
     late_s: float
     notes: tuple[str, ...]
 
@@ -99,6 +105,7 @@ def replay(
         wrong_blocks=checks.wrong_blocks,
         wrong=tuple(checks.wrong),
         failed_blocks=checks.failed_blocks,
+        faults=_faults(status),
         late_s=0.0 if isinstance(clock, StepClock) else clock.late_s,
         notes=(*setup.notes, *status.notes),
     )
@@ -124,6 +131,15 @@ def _require_memory(model: ModelConfig, config: CacheConfig, num_blocks: int) ->
             f"trace's longest prompts, and {format_bytes(memory.available_bytes)} are available ({memory.limited_by}); lower "
             f"num_cpu_blocks, or replay with a smaller model's geometry"
         )
+
+
+def _faults(status: StatusSnapshot) -> Mapping[str, int]:
+    """Blocks that moves did not bring though nobody cancelled them, by the slower tier of both."""
+    faults: Counter[str] = Counter()
+    for move in status.activity.transfers:
+        slower = max(move.source, move.target, key=lambda name: TierName[name.upper()])
+        faults[slower] += sum(count for outcome, count in move.blocks.items() if outcome not in _NO_FAULTS)
+    return dict(+faults)
 
 
 def _traffic(status: StatusSnapshot) -> Mapping[TierName, TierTraffic]:
