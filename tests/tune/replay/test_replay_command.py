@@ -18,6 +18,8 @@ from tiercel import cli
 from tiercel.tune.machine import write_machine
 from tiercel.tune.replay import FOLDER, Pace, ReplayReport, replay
 from tiercel.tune.replay.memory import EngineBuffers
+from tiercel.tune.simulate import SimulationResult, SimulationSetup, simulate
+from tiercel.tune.traces import Trace
 
 Capture = pytest.CaptureFixture[str]
 
@@ -76,14 +78,20 @@ def test_a_tier_that_failed_ends_a_replay_with_1_and_is_named(
 
 
 def test_prove_ends_with_1_beyond_its_tolerance_and_with_0_within(
-    words: list[str], tmp_path: Path, capsys: Capture
+    words: list[str], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = ["prove", *words, "--machine", str(tmp_path / "machine.json"), "--requests", "20", "--speedup", "5"]
     assert cli.main([*chosen, "--tolerance", "1e9"]) == 0
     shown = capsys.readouterr().out
     assert "in lockstep: hits of all 20 requests are equal, block for block" in shown
     assert "the prediction holds" in shown
-    assert cli.main([*chosen, "--tolerance", "0", "--json"]) == 1
+
+    def too_slow(trace: Trace, setup: SimulationSetup, **options: Any) -> SimulationResult:
+        result = simulate(trace, setup, **options)
+        return dataclasses.replace(result, first_token_s=result.first_token_s + 3600.0)
+
+    monkeypatch.setattr("tiercel.tune.replay.proof.simulate", too_slow)
+    assert cli.main([*chosen, "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert told["failures"]
     assert told["lockstep"]["differing"] == 0
