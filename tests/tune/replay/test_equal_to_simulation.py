@@ -96,6 +96,15 @@ def test_a_proof_compares_hits_bytes_and_times(tmp_path: Path) -> None:
     assert "made up" in proof.notes
 
 
+def test_shares_of_a_machine_are_proved_with_what_the_prediction_took_them_for(tmp_path: Path) -> None:
+    chosen = dataclasses.replace(settings(tmp_path, load_policy="always"), num_cpu_blocks="0.000001%")
+    facts = EngineFacts(prefill=PrefillSource(curve=CURVE, told="made up"))
+    given = ReplaySetup(model=MODEL, config=chosen, engine=setup(chosen, prefill=CURVE).engine)
+    proof = prove(random_trace(3), given, machine(tmp_path), facts, tolerance=1e9)
+    assert proof.failures == ()
+    assert proof.reports[0].result.tiers[TierName.HOST].evicted > 0
+
+
 def test_a_proof_fails_if_a_tier_did(tmp_path: Path) -> None:
     proof = prove_it(tmp_path, 1e9, random_trace(3))
     reports = (proof.reports[0], dataclasses.replace(proof.reports[1], faults={"disk": 7}))

@@ -10,12 +10,13 @@ from functools import partial
 
 import numpy as np
 
+from tiercel import CacheConfig
 from tiercel.tiers.base import TierName
 from tiercel.tune.machine import Machine
 from tiercel.tune.replay.lockstep import simulate_in_lockstep
 from tiercel.tune.replay.run import ReplayReport, replay
 from tiercel.tune.replay.setup import Pace, ReplaySetup
-from tiercel.tune.simulate import EngineFacts, SimulationResult, make_setup, simulate
+from tiercel.tune.simulate import EngineFacts, SimulationResult, SimulationSetup, make_setup, simulate
 from tiercel.tune.traces import Trace
 
 TOLERANCE = 0.1
@@ -145,6 +146,7 @@ def prove(
         raise ValueError(f"tolerance = {tolerance}: must be 0 or more, as a share")
     tell = progress or (lambda _stage, _done, _total: None)
     predicted = make_setup(setup.config, setup.model, machine, facts, speedup=setup.speedup)
+    setup = replace(setup, config=_with_capacities(setup.config, predicted))
     stepped = simulate_in_lockstep(
         trace, predicted, root=setup.root_key, progress=partial(tell, "simulate in lockstep")
     )
@@ -162,6 +164,17 @@ def prove(
         reports=(lockstep, realtime),
         notes=(*_lateness(realtime, tolerance), *dict.fromkeys((*timed.notes, *lockstep.notes, *realtime.notes))),
     )
+
+
+def _with_capacities(config: CacheConfig, predicted: SimulationSetup) -> CacheConfig:
+    """The settings with the prediction's capacities in blocks: shares such as "80%" are of what was free when the machine was
+    measured, which by now is another number."""
+    capacities = predicted.control.capacities
+    if TierName.HOST in capacities:
+        config = replace(config, num_cpu_blocks=capacities[TierName.HOST])
+    if TierName.DISK in capacities:
+        config = replace(config, num_ssd_blocks=capacities[TierName.DISK])
+    return config
 
 
 def _lateness(report: ReplayReport, tolerance: float) -> Iterator[str]:
