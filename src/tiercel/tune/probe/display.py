@@ -6,6 +6,7 @@ The bar hides the terminal's cursor; a signal that ends the probe gives it back 
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -40,7 +41,8 @@ class ProbeDisplay:
         try:
             self._progress.start()
         except BaseException:  # Ctrl-C, once the cursor is hidden
-            self._end()
+            with suppress(IndexError):  # what the console was to call for the bar is not there yet
+                self._end()
             raise
         return self
 
@@ -52,10 +54,10 @@ class ProbeDisplay:
     def _end(self) -> None:
         try:
             self._progress.stop()
-        finally:  # a bar that was interrupted in its start has nothing to stop, and has hidden the cursor
+        finally:  # a bar that was interrupted in its start cannot be stopped, and has hidden the cursor
             self._show_cursor()
-        for name, handler in self._previous.items():
-            signal.signal(name, handler)
+            for name, handler in self._previous.items():
+                signal.signal(name, handler)
 
     def _leave(self, number: int, _frame: FrameType | None) -> None:
         # Not by way of the bar, whose locks the code that was interrupted may hold.
