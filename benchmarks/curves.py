@@ -43,7 +43,7 @@ SAMPLE_SEEDS = range(20)
 MINIATURE_RATES = [0.1, 0.03]
 MINIATURE_TOKENS = [2**exponent for exponent in (20, 21, 22, 23, 24)]
 MINIATURE_SEEDS = range(3)
-MINIATURE_BOUND_PT = 1.5
+MINIATURE_BOUND_PT = 1.0
 
 
 def blocks_of(trace: Trace, tokens: list[int]) -> list[int]:
