@@ -7,16 +7,17 @@ depends on the machine's speed.
 `--markdown FILE` renews the tables of docs/curves.md from the results, or, with `--from JSON`, from earlier ones.
 """
 
-import json
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from _curve_tables import MiniatureError, Results, SampleError, TraceCurves, fill_tables
-from _harness import Row, describe_machine, make_parser
-from _traces import add_argument, find_traces
+from _harness import Row, describe_machine
+from _pages import measured_or_read, page_arguments, print_rows, write_page
+from _traces import find_traces
 
 from tiercel.index import EVICTION_POLICIES
 from tiercel.tune.curves import (
@@ -148,26 +149,14 @@ def rows_of(results: Results) -> list[Row]:
 
 
 def main() -> int:
-    parser = make_parser(__doc__)
-    add_argument(parser)
-    parser.add_argument(
-        "--from", dest="source", type=Path, metavar="JSON", help="take earlier results instead of measuring"
-    )
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="renew the tables of this page")
-    arguments = parser.parse_args()
-    measured = json.loads(arguments.source.read_text()) if arguments.source else measure(arguments.traces)
+    arguments = page_arguments(__doc__)
+    measured = measured_or_read(arguments, measure)
     results = Results.from_dict(measured)
     if not results.curves:
         print("nothing was measured, nothing is written")
         return 0
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps(measured, indent=1) + "\n")
-    if arguments.markdown is not None:
-        arguments.markdown.write_text(fill_tables(arguments.markdown.read_text(), results))
-    rows = rows_of(results)
-    for row in rows:
-        print(f"{row.name:70} {row.value:8.3g} <= {row.bound:<6.3g} {row.unit:3} {row.verdict}")
-    return sum(row.verdict == "NOT reached" for row in rows)
+    write_page(arguments, measured, partial(fill_tables, results=results))
+    return print_rows(rows_of(results), digits=3)
 
 
 if __name__ == "__main__":

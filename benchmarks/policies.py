@@ -7,15 +7,16 @@ for each block that is ever read back. Results are hit rates, so nothing here de
 `--markdown FILE` renews the tables of docs/policies.md from the results, or, with `--from JSON`, from earlier ones.
 """
 
-import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from _harness import Row, describe_machine, make_parser
+from _harness import Row, describe_machine
+from _pages import measured_or_read, page_arguments, print_rows, write_page
 from _policy_tables import Results, TierRun, TraceResult, fill_tables
-from _traces import TOKENS_PER_BLOCK, add_argument, find_traces
+from _traces import TOKENS_PER_BLOCK, find_traces
 from _two_tiers import ADMISSIONS, TwoTiers
 
 from tiercel.index import EVICTION_POLICIES, Index
@@ -100,27 +101,16 @@ def measure(folder: Path) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = make_parser(__doc__)
-    add_argument(parser)
-    parser.add_argument(
-        "--from", dest="source", type=Path, metavar="JSON", help="take earlier results instead of measuring"
-    )
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="renew the tables of this page")
-    arguments = parser.parse_args()
-    measured = json.loads(arguments.source.read_text()) if arguments.source else measure(arguments.traces)
+    arguments = page_arguments(__doc__)
+    measured = measured_or_read(arguments, measure)
     results = Results.from_dict(measured)
     if not results.traces:
         print("nothing was measured, nothing is written")
         return 0
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps(measured, indent=1) + "\n")
-    if arguments.markdown is not None:
-        arguments.markdown.write_text(fill_tables(arguments.markdown.read_text(), results))
-    rows = rows_of(results)
-    for row in rows:
-        print(f"{row.name:70} {row.value:8.4g} <= {row.bound:<8.4g} {row.unit:3} {row.verdict}")
+    write_page(arguments, measured, partial(fill_tables, results=results))
+    num_missed = print_rows(rows_of(results), digits=4)
     print(f"{measured['seconds']:.0f} s")
-    return sum(row.verdict == "NOT reached" for row in rows)
+    return num_missed
 
 
 if __name__ == "__main__":

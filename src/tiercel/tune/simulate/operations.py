@@ -54,7 +54,7 @@ class Operations:
     def __init__(self, control: Control, setup: SimulationSetup, clock: Clock, *, seed: int = 0) -> None:
         """seed: of the blocks' keys."""
         self._control = control
-        self.clock = self._clock = clock
+        self.clock = clock
         self.tokens_per_block = setup.control.tokens_per_block
         self.tiers = control.tiers
         self._root = root_key(fingerprint({"simulation": seed}), "")
@@ -104,7 +104,7 @@ class Operations:
     def lookup(self, sequence: TokenSequence, *, limit_tokens: int, engine_tokens: int) -> Lookup:
         return self._control.lookup(
             sequence,
-            now_s=self._clock.now_s,
+            now_s=self.clock.now_s,
             limit_tokens=limit_tokens,
             engine_tokens=engine_tokens,
             queued_bytes=self.transfers.queued_bytes,
@@ -119,7 +119,7 @@ class Operations:
                 lookup.release()
                 return False
         sequence, stop = lookup.sequence, lookup.first_block + lookup.num_blocks
-        now_s = self._clock.now_s
+        now_s = self.clock.now_s
         self._start(self._control.begin_load(self._next(), lookup, deadline_s=self._deadline_s, now_s=now_s), on_loaded)
         if self._control.promotes_hits:
             self._promote(sequence, stop)
@@ -138,7 +138,7 @@ class Operations:
             blocks=blocks,
             deadline_s=self._deadline_s,
             targets=targets,
-            now_s=self._clock.now_s,
+            now_s=self.clock.now_s,
         )
         self._start(operation, None)
 
@@ -156,7 +156,7 @@ class Operations:
         if not self.transfers.has_room(self._store_lanes[-1], 1):
             return
         operation, refusals = self._control.begin_promotion(
-            self._next(), sequence, stop, deadline_s=self._deadline_s, now_s=self._clock.now_s
+            self._next(), sequence, stop, deadline_s=self._deadline_s, now_s=self.clock.now_s
         )
         self.refused.update(refusals)
         if operation is not None:
@@ -225,7 +225,7 @@ class Operations:
         self._control.finish(operation)
         demotion = operation.plan.kind is OperationKind.DEMOTE
         if demotion:
-            self._control.relief.end(operation, self._clock.now_s)
+            self._control.relief.end(operation, self.clock.now_s)
         if demotion or self._control.relief.is_due():
             self._press()
         self._resolve(running)
@@ -238,14 +238,14 @@ class Operations:
     def _press(self) -> None:
         if not self._pressed:
             self._pressed = True
-            self._clock.at(self._clock.now_s, self._relieve)
+            self.clock.at(self.clock.now_s, self._relieve)
 
     def _relieve(self, _: None) -> None:
         """Bring tiers that are fuller than their high watermark down to the low one."""
         self._pressed = False
         if self._relieves_when_idle and self._running:
             return  # the last one to end calls again
-        relief, now_s = self._control.relief, self._clock.now_s
+        relief, now_s = self._control.relief, self.clock.now_s
         relief.evict(now_s)
         while self.transfers.has_room(self._store_lanes[-1], STORE_MOVES_MAX):
             operation = relief.begin_demotion(self._next(), now_s, self._deadline_s)
@@ -260,13 +260,13 @@ class Operations:
 
     def _watch(self, ticket: int) -> None:
         """Look at a ticket at its deadline; as all have the same time, the first one launched is the first one late."""
-        self._deadlines.append((self._clock.now_s + self._deadline_s, ticket))
+        self._deadlines.append((self.clock.now_s + self._deadline_s, ticket))
         if not self._watching:
             self._watching = True
-            self._clock.at(self._deadlines[0][0], self._expire)
+            self.clock.at(self._deadlines[0][0], self._expire)
 
     def _expire(self, _: None) -> None:
-        due, now_s = self._deadlines, self._clock.now_s
+        due, now_s = self._deadlines, self.clock.now_s
         while due and (due[0][1] not in self._running or due[0][0] <= now_s):
             ticket = due.popleft()[1]
             running = self._running.get(ticket)
@@ -274,7 +274,7 @@ class Operations:
                 self._give_up(ticket, running)
         self._watching = bool(due)
         if due:
-            self._clock.at(due[0][0], self._expire)
+            self.clock.at(due[0][0], self._expire)
 
     def _give_up(self, ticket: int, running: _Running) -> None:
         """Resolve a late ticket; its operation ends when what is in progress of it has arrived."""
