@@ -210,6 +210,38 @@ def test_runs_of_fio_stand_beside_ours_with_their_ratio(tmp_path: Path, fake_fio
     assert figure.fio_ratio.value == pytest.approx(figure.bytes_per_s.value / 1e7)
 
 
+_IF_REGISTERED = 'case " $* " in *" --fixedbufs "*) {} ;; *) {} ;; esac'
+
+
+def _in_ms(milliseconds: int) -> str:
+    return f"echo '{_ANSWER.replace('100}', f'{milliseconds}}}')}'"
+
+
+@pytest.mark.parametrize(("registered_ms", "plain_ms"), [(50, 100), (100, 50)])
+def test_the_faster_of_fios_two_ways_is_what_we_are_held_against(
+    tmp_path: Path, fake_fio: Path, registered_ms: int, plain_ms: int
+) -> None:
+    fake_fio.write_text("#!/bin/sh\n" + _IF_REGISTERED.format(_in_ms(registered_ms), _in_ms(plain_ms)))
+    with DiskSide(tmp_path, num_bytes=64 * MIB) as side:
+        fio = FioSide(side)
+        for operation in ("read", "write"):
+            assert fio.run(Workload(operation=operation, block_bytes=MIB, depth=4), MIB) == 2e7
+    assert not fio.unregistered_reason
+
+
+def test_a_fio_that_may_not_pin_its_buffers_is_held_against_and_the_reason_told(tmp_path: Path, fake_fio: Path) -> None:
+    if why_no_io_uring():
+        pytest.skip(why_no_io_uring())
+    fake_fio.write_text("#!/bin/sh\n" + _IF_REGISTERED.format("echo 'fio: no memory' >&2; exit 1", _in_ms(100)))
+    effort = Effort(block_bytes=(MIB,), depths=(4,), in_flight_bytes=8 * MIB, file_bytes=64 * MIB, with_fio=True)
+    probe = probe_of(tmp_path, effort=effort)
+    found = probe.run(lambda shares: 0.0, lambda title: None)
+    assert found is not None
+    compared = [figure for figure in found.figures if figure.operation != "mixed"]
+    assert all(figure.fio_bytes_per_s is not None and figure.fio_bytes_per_s.value == 1e7 for figure in compared)
+    assert any("could not be registered: fio: no memory" in note for note in probe.notes)
+
+
 def test_a_fio_that_fails_is_a_note_and_the_figure_is_measured_without_it(tmp_path: Path, fake_fio: Path) -> None:
     if why_no_io_uring():
         pytest.skip(why_no_io_uring())
