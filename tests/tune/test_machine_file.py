@@ -1,6 +1,8 @@
 """machine.json: what is written is read back, older files are read, newer ones refused by what they are."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import msgspec
@@ -8,7 +10,7 @@ import pytest
 
 from tests.helpers.machine_samples import directory, gpu, machine
 from tiercel.errors import FormatError
-from tiercel.tune.machine import HugePages, StorageDevice, read_machine, write_machine
+from tiercel.tune.machine import HugePages, StorageDevice, nearest_size, read_machine, write_machine
 
 RESULT = Path(__file__).parents[2] / "benchmarks" / "results" / "machine.json"
 
@@ -66,6 +68,50 @@ def test_another_file_is_refused_by_name(tmp_path: Path, content: str) -> None:
     path.write_bytes(content.encode("latin-1"))
     with pytest.raises(FormatError, match="is no file of `tiercel probe`"):
         read_machine(path)
+
+
+@pytest.mark.parametrize("value", [0.0, -5.0])
+def test_a_figure_that_nothing_can_be_counted_with_is_refused_by_its_place(tmp_path: Path, value: float) -> None:
+    path = tmp_path / "machine.json"
+    write_machine(machine(), path)
+    fields = json.loads(path.read_text())
+    fields["directories"][0]["figures"][0]["bytes_per_s"]["value"] = value
+    path.write_text(json.dumps(fields))
+    with pytest.raises(FormatError, match=r"directories\[0\].figures\[0\].bytes_per_s.value.*measure again"):
+        read_machine(path)
+
+
+def test_a_full_disk_leaves_the_file_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "machine.json"
+    write_machine(machine(), path)
+    before = path.read_bytes()
+
+    def full(self: Path, text: str, encoding: str) -> None:
+        self.write_bytes(text[:100].encode(encoding))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match=r"No space left.*machine\.json"):
+        write_machine(machine(notes=("Another.",)), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_stays_and_a_pipe_is_written(tmp_path: Path) -> None:
+    link, target = tmp_path / "link.json", tmp_path / "target.json"
+    link.symlink_to(target)
+    write_machine(machine(), link)
+    assert link.is_symlink()
+    assert read_machine(target) == machine()
+    write_machine(machine(), "/dev/null")
+    assert Path("/dev/null").is_char_device()
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "nearest"), [(1, 1 << 20), (9 << 18, 4 << 20), (2 << 20, 1 << 20), (1 << 30, 8 << 20)]
+)
+def test_a_size_is_most_like_the_one_of_the_smaller_ratio(num_bytes: int, nearest: int) -> None:
+    assert nearest_size([8 << 20, 1 << 20, 4 << 20], num_bytes) == nearest
 
 
 def test_the_committed_machine_is_read_and_names_no_place_of_its_own() -> None:

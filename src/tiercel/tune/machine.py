@@ -4,12 +4,15 @@ Rates are bytes a second, times seconds. Every figure says how far its repeats l
 be trusted.
 """
 
+import math
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from tiercel.errors import ConfigError, FormatError
+from tiercel.tune.files import write_whole
 
 VERSION = 1
 
@@ -17,10 +20,17 @@ TRUSTED_SPREAD = 0.1
 """Largest distance between the quartiles, as a share of the median, at which a figure is trusted."""
 
 
+PART_BYTES = 2 << 20
+"""The disk tier makes several requests of a block that is larger."""
+
+_Measured = Annotated[float, msgspec.Meta(gt=0)]
+_AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+
+
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
     """The median of repeated measurements, and their quartiles."""
 
-    value: float
+    value: _Measured
     low: float
     high: float
     repeats: int
@@ -44,13 +54,18 @@ class DiskFigure(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     operation: Literal["read", "write", "mixed"]
-    block_bytes: int
-    depth: int
+    block_bytes: _AtLeastOne
+    depth: _AtLeastOne
     bytes_per_s: Figure
     latency_p50_s: float
     latency_p99_s: float
     fio_bytes_per_s: Figure | None = None
     fio_ratio: Figure | None = None
+
+    @property
+    def num_requests(self) -> int:
+        """How many requests were in progress at once: what `ssd_cache_iouring_entries` counts."""
+        return self.depth * -(-self.block_bytes // PART_BYTES)
 
 
 class StorageDevice(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +102,7 @@ class GpuCopyFigure(msgspec.Struct, frozen=True, kw_only=True):
     """Scattered copies of one piece size. ctas: 0 for the copy engine."""
 
     direction: Literal["h2d", "d2h"]
-    piece_bytes: int
+    piece_bytes: _AtLeastOne
     ctas: int
     bytes_per_s: Figure
 
@@ -177,5 +192,10 @@ class _Versioned(msgspec.Struct):
 
 
 def write_machine(machine: Machine, path: str | Path) -> None:
-    """Write a machine's file. Raises OSError."""
-    Path(path).write_bytes(msgspec.json.format(msgspec.json.encode(machine), indent=2) + b"\n")
+    """Write a machine's file. Raises OSError, and leaves what was there."""
+    write_whole(path, msgspec.json.format(msgspec.json.encode(machine), indent=2).decode() + "\n")
+
+
+def nearest_size(sizes: Iterable[int], num_bytes: int) -> int:
+    """Return the measured size that another one is most like, by their ratio; of two the smaller one."""
+    return min(sizes, key=lambda size: (abs(math.log(size / max(num_bytes, 1))), size))

@@ -4,13 +4,12 @@ The least that is as fast as the fastest within `ENOUGH` is taken: a copy engine
 the model, a shallower queue answers sooner.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from tiercel.config import ModelConfig
-from tiercel.tune.machine import DirectoryFigures, GpuCopyFigure, Machine
+from tiercel.tune.machine import DirectoryFigures, GpuCopyFigure, Machine, nearest_size
 
 ENOUGH = 0.97
 """Share of the fastest rate that counts as fast."""
@@ -51,20 +50,21 @@ def copy_rates(machine: Machine, direction: str, piece_bytes: int) -> tuple[int,
     figures = [figure for figure in copies if figure.direction == direction]
     if not figures:
         return 0, {}
-    nearest = min({figure.piece_bytes for figure in figures}, key=lambda size: (_distance(size, piece_bytes), size))
+    nearest = nearest_size({figure.piece_bytes for figure in figures}, piece_bytes)
     return nearest, {figure.ctas: figure.bytes_per_s.value for figure in figures if figure.piece_bytes == nearest}
 
 
 def read_rates(directories: Sequence[DirectoryFigures], block_bytes: int) -> tuple[int, dict[int, float]]:
-    """Return the measured block size nearest to this one, and bytes a second read from all directories together by depth."""
+    """Return the measured block size nearest to this one, and bytes a second read from all directories together, by requests in
+    flight."""
     reads = [figure for folder in directories for figure in folder.figures if figure.operation == "read"]
     if not reads:
         return 0, {}
-    nearest = min({figure.block_bytes for figure in reads}, key=lambda size: (_distance(size, block_bytes), size))
+    nearest = nearest_size({figure.block_bytes for figure in reads}, block_bytes)
     rates: dict[int, float] = {}
     for figure in reads:
         if figure.block_bytes == nearest:
-            rates[figure.depth] = rates.get(figure.depth, 0.0) + figure.bytes_per_s.value
+            rates[figure.num_requests] = rates.get(figure.num_requests, 0.0) + figure.bytes_per_s.value
     return nearest, rates
 
 
@@ -100,18 +100,14 @@ def _choose_depth(choice: TransferChoice, directories: Sequence[DirectoryFigures
     if not rates:
         choice.unjudged[key] = "machine.json has no reads of a directory"
         return
-    depth = least_of_fast(rates)
-    deepest = max(rates)
-    choice.settings[key] = depth
+    entries = least_of_fast(rates)
+    most = max(rates)
+    choice.settings[key] = entries
     choice.reasons[key] = (
-        f"reads of {measured} bytes reach {rates[depth] / _GB:.2f} GB/s at depth {depth}, and {rates[deepest] / _GB:.2f} GB/s "
-        f"at the deepest that was measured, {deepest}"
+        f"reads of {measured} bytes reach {rates[entries] / _GB:.2f} GB/s with {entries} requests in flight, and "
+        f"{rates[most] / _GB:.2f} GB/s with the most that were measured, {most}"
     )
 
 
 def _way(ctas: int) -> str:
     return f"{ctas} CTAs" if ctas else "the copy engine"
-
-
-def _distance(a: int, b: int) -> float:
-    return abs(math.log(max(a, 1) / max(b, 1)))

@@ -114,7 +114,6 @@ def _depth_rules(machine: Machine, block_bytes: int) -> Sequence[Rule]:
     rules = []
     for depth in _DEPTHS:
         text = f"{depth} disk requests in flight"
-        deepest = max(rates, default=0)
         if not rates:
             rules.append(Rule(text=text, judged="unjudged: machine.json has no reads of a directory"))
         elif depth in rates:
@@ -125,5 +124,5 @@ def _depth_rules(machine: Machine, block_bytes: int) -> Sequence[Rule]:
             )
             rules.append(Rule(text=text, judged=judged))
         else:
-            rules.append(Rule(text=text, judged=f"unjudged: machine.json has depths up to {deepest}"))
+            rules.append(Rule(text=text, judged=f"unjudged: machine.json has up to {max(rates)}"))
     return rules

@@ -19,13 +19,11 @@ from numpy.typing import NDArray
 
 from tiercel.tiers.block_files import BlockFiles, checksum
 from tiercel.tiers.memory import allocate_memory, bytes_view
+from tiercel.tune.machine import PART_BYTES
 from tiercel.tune.probe.nameless import NamelessFile
 
 Operation = Literal["read", "write", "mixed"]
 Slots = NDArray[np.uint32]
-
-PART_BYTES = 2 << 20
-"""The disk tier makes several requests of a block that is larger."""
 
 _FILL_BLOCK_BYTES = 1 << 20
 _FILL_DEPTH = 32

@@ -20,7 +20,7 @@ from tiercel.control import control_settings
 from tiercel.errors import ConfigError
 from tiercel.tiers.base import TierName
 from tiercel.transfer import TransferSettings
-from tiercel.tune.machine import DirectoryFigures, DiskFigure, Figure, GpuFigures, Machine
+from tiercel.tune.machine import DirectoryFigures, DiskFigure, Figure, GpuFigures, Machine, nearest_size
 from tiercel.tune.simulate.prefill import PrefillSource
 from tiercel.tune.simulate.setup import EngineModel, Link, SimulationSetup
 
@@ -184,7 +184,7 @@ def _copy_rate(
     if not copies:
         notes.append(f"scattered copies ({direction}) were not measured; taken to be as fast as contiguous ones")
         return _rate(contiguous, f"{direction}_bytes_per_s", notes)
-    nearest = min((copy.piece_bytes for copy in copies), key=lambda size: (abs(size - piece_bytes), size))
+    nearest = nearest_size((copy.piece_bytes for copy in copies), piece_bytes)
     copies = [copy for copy in copies if copy.piece_bytes == nearest]
     if engine:
         chosen = [copy for copy in copies if copy.ctas == 0]
@@ -199,7 +199,7 @@ def _copy_rate(
 def _disk_links(
     resolved: ResolvedConfig, directories: Sequence[DirectoryFigures], notes: list[str]
 ) -> tuple[Link, Link]:
-    depth = resolved.config.ssd_cache_iouring_entries
+    num_requests = resolved.config.ssd_cache_iouring_entries
     links = []
     for operation in ("read", "write"):
         rate, latency_s = 0.0, 0.0
@@ -209,7 +209,7 @@ def _disk_links(
                 raise ConfigError(
                     f"ssd_cache_dir = {directory.path!r}: the machine's file has no {operation} of it; run tiercel probe again"
                 )
-            figure = _nearest(figures, resolved.block_bytes, depth)
+            figure = _nearest(figures, resolved.block_bytes, num_requests)
             what = f"{operation} of {format_bytes(figure.block_bytes)} in {directory.path}"
             rate += _rate(figure.bytes_per_s, what, notes)
             single = min(figures, key=lambda one: (one.depth, abs(one.block_bytes - figure.block_bytes)))
@@ -218,12 +218,12 @@ def _disk_links(
     return links[0], links[1]
 
 
-def _nearest(figures: Iterable[DiskFigure], block_bytes: int, depth: int) -> DiskFigure:
-    """The figure of the size nearest to a block's, by the queue depth that the cache may use."""
+def _nearest(figures: Iterable[DiskFigure], block_bytes: int, num_requests: int) -> DiskFigure:
+    """The figure of the size nearest to a block's, with no more requests in progress than the cache may have."""
     figures = list(figures)
-    size = min((figure.block_bytes for figure in figures), key=lambda size: (abs(size - block_bytes), size))
+    size = nearest_size((figure.block_bytes for figure in figures), block_bytes)
     of_size = [figure for figure in figures if figure.block_bytes == size]
-    allowed = [figure for figure in of_size if figure.depth <= depth]
+    allowed = [figure for figure in of_size if figure.num_requests <= num_requests]
     return max(allowed or of_size, key=lambda figure: figure.bytes_per_s.value)
 
 
