@@ -28,6 +28,7 @@ def advise(
     from tiercel.tune.advise.emit import vllm_flags
     from tiercel.tune.advise.options import Asked
     from tiercel.tune.advise.report import files_of
+    from tiercel.tune.files import write_whole
     from tiercel.tune.traces import read_trace
 
     asked = Asked(options, read_trace)
@@ -35,22 +36,20 @@ def advise(
     with _Told() as told:
         advice = advise_on(question, asked.oracle(), told)
     files = files_of(advice, question, str(options.trace), asked.directories)
-    options.output.write_text(files.settings, encoding="utf-8")
-    if files.flexkv is not None:
-        options.flexkv_output.write_text(files.flexkv, encoding="utf-8")
+    written = [str(options.output)]
     flags = vllm_flags(str(options.output), advice.choice.candidate.tokens_per_block)
-    if json:
-        print_json(
-            {"advice": advice, "vllm": flags, "files": [str(path) for path in _written(asked)], "notes": asked.notes}
-        )
-        return
-    _print_advice(advice, asked)
-    print_line(f"\nwritten to {' and '.join(str(path) for path in _written(asked))}; vLLM is started with\n  {flags}")
-
-
-def _written(asked: "Asked") -> list[object]:
-    options = asked.options
-    return [options.output, *([options.flexkv_output] if options.emit == "flexkv" else [])]
+    try:  # files first: who reads the output may stop reading; and a file that fails costs nobody the advice
+        write_whole(options.output, files.settings)
+        if files.flexkv is not None:
+            write_whole(options.flexkv_output, files.flexkv)
+            written.append(str(options.flexkv_output))
+    finally:
+        if json:
+            print_json({"advice": advice, "vllm": flags, "files": written, "notes": asked.notes})
+        else:
+            _print_advice(advice, asked)
+    if not json:
+        print_line(f"\nwritten to {' and '.join(written)}; vLLM is started with\n  {flags}")
 
 
 def _print_advice(advice: "Advice", asked: "Asked") -> None:

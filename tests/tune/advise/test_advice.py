@@ -1,10 +1,15 @@
 """The whole advice on landscapes: the sentences have the numbers, rules of thumb are weighed, and no is said where no is due."""
 
 from dataclasses import replace
+from typing import Any
 
+import msgspec
 import pytest
 
 from tests.tune.advise.stand_in import GIB, MODEL, Landscape, machine
+from tiercel.config import CacheConfig
+from tiercel.costs import PrefillCurve
+from tiercel.tiers.base import TierName
 from tiercel.tune.advise import (
     Advice,
     Budget,
@@ -17,9 +22,11 @@ from tiercel.tune.advise import (
     advise,
     space_of,
 )
+from tiercel.tune.advise.moving import choose_transfer
 from tiercel.tune.advise.report import margin_line, rule_row, verdict_lines
 from tiercel.tune.advise.wording import seconds
-from tiercel.tune.machine import Machine
+from tiercel.tune.machine import DiskFigure, Figure, Machine
+from tiercel.tune.simulate import EngineFacts, PrefillSource, make_setup
 
 TEN_PROMPTS = 10 * 8192 * MODEL.token_size_in_bytes
 BUDGET = Budget(host_bytes=256 * GIB, disk_bytes=2048 * GIB)
@@ -70,12 +77,48 @@ def test_transfers_are_set_by_the_machines_figures() -> None:
     assert "50.5 GB/s, with 32 CTAs" in reason.sentence
 
 
+@pytest.mark.parametrize("tokens", [16, 32, 64, 128])
+def test_the_depth_that_is_set_is_read_off_the_figures_that_the_simulator_takes(tokens: int) -> None:
+    measured, bandwidths = machine(), {}
+    for operation, sizes in (("read", (1 << 20, 4 << 20, 8 << 20)), ("write", (1 << 20, 8 << 20))):
+        bandwidths[operation] = [_disk_figure(operation, size, depth) for size in sizes for depth in (1, 8)]
+    figures = tuple(bandwidths["read"] + bandwidths["write"])
+    directories = (msgspec.structs.replace(measured.directories[0], figures=figures),)
+    measured = msgspec.structs.replace(measured, directories=directories)
+    model = replace(MODEL, num_layers=36)  # 2.25 MiB to 18 MiB a block: between two sizes, and in several requests
+    candidate = Candidate(host_bytes=0, disk_bytes=64 * GIB, tokens_per_block=tokens)
+    chosen = choose_transfer(measured, model, tokens, has_disk=True).settings
+    engine = EngineFacts(
+        prefill=PrefillSource(curve=PrefillCurve(fixed_s=0.0, token_s=1e-4, token_pair_s=0.0), told="")
+    )
+    directory = [measured.directories[0].path]
+    links = [
+        make_setup(CacheConfig(**candidate.settings(directory), **extra), model, measured, engine).reads[TierName.DISK]
+        for extra in (chosen, {})
+    ]
+    assert links[0].bytes_per_s >= 0.97 * links[1].bytes_per_s
+
+
+def _disk_figure(operation: Any, block_bytes: int, depth: int) -> DiskFigure:
+    """Of blocks of 4 MiB one at a time is as fast as eight; of the others eight are four times as fast."""
+    rate = (4e9 if block_bytes == 4 << 20 else 1e9 * (1 + 3 * (depth > 1))) + block_bytes
+    figure = Figure(value=rate, low=rate, high=rate, repeats=5)
+    return DiskFigure(
+        operation=operation,
+        block_bytes=block_bytes,
+        depth=depth,
+        bytes_per_s=figure,
+        latency_p50_s=block_bytes / rate * 2,
+        latency_p99_s=block_bytes / rate * 4,
+    )
+
+
 def test_what_no_figure_judges_is_named() -> None:
     advice, _ = asked(Landscape(half_bytes=400 * GIB), measured=machine(with_gpu=False))
     assert "transfer_sms_h2d" in advice.transfer.unjudged
     said = {verdict.rule: verdict.said for verdict in advice.rules}
     assert said["16 CTAs on an H100"].startswith("unjudged")
-    assert said["1024 disk requests in flight"] == "unjudged: machine.json has depths up to 512"
+    assert said["1024 disk requests in flight"] == "unjudged: machine.json has up to 512"
 
 
 def test_rules_of_thumb_are_weighed_beside_the_choice() -> None:
@@ -201,5 +244,23 @@ def test_a_rule_of_thumb_that_does_better_is_followed() -> None:
         evaluate = screen
 
     advice, _ = asked(Hidden(half_bytes=400 * GIB))
-    assert advice.choice.candidate.host_bytes == TEN_PROMPTS
+    choice = advice.choice.candidate
+    assert choice.host_bytes == TEN_PROMPTS
     assert min(verdict.change for verdict in advice.rules if verdict.weighed) >= -0.01
+    followed_alone = [each.weighed for each in advice.rules if each.weighed and each.rule.startswith("evict ")]
+    assert [weighed.candidate for weighed in followed_alone] == [
+        choice.changed(evict_ratio=0.05),
+        choice.changed(evict_ratio=0.1),
+    ]
+
+
+def test_a_tier_that_the_choice_does_without_is_priced_too() -> None:
+    advice, _ = asked(Landscape(sharing=0.0))
+    without = [tier for tier in ("host", "disk") if not getattr(advice.choice.candidate, f"{tier}_bytes")]
+    assert without
+    assert {margin.tier: margin.step_bytes for margin in advice.margins if margin.tier in without} == dict.fromkeys(without, GIB)
+
+
+def test_a_next_best_that_only_takes_more_is_called_a_tie() -> None:
+    advice, _ = asked(Landscape(sharing=0.0))
+    assert advice.next_best.endswith("a tie that takes more")

@@ -1,6 +1,8 @@
 """`tiercel advise` from files to files: what it prints, what it writes, and what it says of wrong input."""
 
+import errno
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
@@ -128,6 +130,11 @@ def test_a_long_trace_is_searched_on_a_stretch_of_it(words: list[str], capsys: C
         (["--budget", "host=1GiB", "--prefill", "p.json"], "one of them must say"),
         (["--budget", "host=1GiB", "--evaluations", "0"], "--evaluations = 0: must be at least 1"),
         (["--budget", "host=1GiB", "--output", "no/where.yaml"], "lies in no folder"),
+        (["--budget", "host=1GiB", "--output", "model"], "--output = 'model': is a folder"),
+        (["--budget", "host=1GiB", "--speedup", "0"], "--speedup = 0.0: must be a positive number"),
+        (["--budget", "host=1GiB", "--speedup", "inf"], "--speedup = inf: must be a positive number"),
+        (["--budget", "host=1GiB", "--slo", ""], "--slo = '': must be KEY=VALUE"),
+        (["--budget", "host=1GiB", "--prices", ""], "--prices = '': must be KEY=VALUE"),
     ],
 )
 def test_wrong_input_is_named_with_a_remedy(words: list[str], more: list[str], says: str, capsys: Capture) -> None:
@@ -142,6 +149,41 @@ def test_a_disk_that_nobody_measured_is_refused(words: list[str], tmp_path: Path
     write_machine(msgspec.structs.replace(machine(), directories=()), tmp_path / "machine.json")
     assert cli.main([*words, "--budget", "host=1GiB,disk=1TiB"]) == 2
     assert "run tiercel probe with --directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("more", "name"), [([], "tiercel.yaml"), (["--emit", "flexkv"], "flexkv.yaml")])
+def test_a_file_that_somebody_else_wrote_is_refused_before_the_search(
+    words: list[str], more: list[str], name: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def searched(*_: object, **__: object) -> None:
+        raise AssertionError("searched")
+
+    monkeypatch.setattr("tiercel.tune.advise.options.simulate", searched)
+    Path(name).write_text("cache_config: {}\n")
+    assert cli.main([*words, "--budget", "host=1GiB", *more]) == 2
+    assert f"{name}': is there already, and was not written by tiercel advise" in capsys.readouterr().err
+    assert Path(name).read_text() == "cache_config: {}\n"
+
+
+def test_a_file_that_cannot_be_written_costs_nobody_the_advice_nor_the_file_before(
+    words: list[str], capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli.main([*words, "--budget", "host=1GiB"]) == 0
+    before = Path("tiercel.yaml").read_bytes()
+    capsys.readouterr()
+
+    def full(self: Path, text: str, encoding: str) -> None:
+        self.write_bytes(text[:100].encode(encoding))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert cli.main([*words, "--budget", "host=2GiB"]) == 1
+    shown = capsys.readouterr()
+    assert "rules of thumb" in shown.out
+    assert "written to" not in shown.out
+    assert "tiercel.yaml: No space left on device" in shown.err
+    assert Path("tiercel.yaml").read_bytes() == before
+    assert not [path for path in Path().iterdir() if path.name.endswith(".partial")]
 
 
 def test_an_interrupted_search_writes_nothing(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,9 @@ from tiercel.tune.machine import Machine
 FINALISTS = 5
 """Candidates that are tried on the whole trace where the search ran on a part of it."""
 
+_RULES_FOLLOWED_MAX = 3
+"""How many rules of thumb may follow one another, each for the choice that the one before it made."""
+
 _STEP = 0.125
 """By how much of its capacity a tier is enlarged to see what more of it buys."""
 _GIB = float(1 << 30)
@@ -141,11 +144,7 @@ def advise(question: Question, oracle: Oracle, progress: Progress = lambda what,
     tried = trials.outcomes
     if oracle.is_screening:
         tried = _finals(oracle, objective, tried, progress)
-    choice = objective.choose(tried)
-    rules = _rules(question, choice)
-    followed = _followed(rules, oracle, tried, progress)
-    fitting = {rule: outcome for rule, outcome in followed.items() if question.allows(rule)}
-    tried = {**tried, **fitting}
+    tried, rules, followed = _with_rules(question, oracle, tried, progress)
     choice = objective.choose(tried)
     chosen, without = tried[choice], oracle.without()
     weigh = _Weigh(objective)
@@ -164,7 +163,7 @@ def advise(question: Question, oracle: Oracle, progress: Progress = lambda what,
         reasons=[*reasons, *_transfer_reasons(transfer)],
         second=None if second is None else weigh(second, tried[second]),
         next_best="" if second is None else against(objective, tried, choice, second),
-        margins=_margins(oracle, choice, chosen, progress),
+        margins=_margins(question, oracle, choice, chosen, progress),
         rules=_verdicts(rules, followed, weigh, weigh(choice, chosen).value),
         without=without,
         cost=None if prices is None else cost_of(choice, chosen, prices, objective.num_gpus),
@@ -217,14 +216,21 @@ def _closest(objective: Objective, choice: Candidate, chosen: Outcome) -> str:
     )
 
 
-def _margins(oracle: Oracle, choice: Candidate, chosen: Outcome, progress: Progress) -> list[Margin]:
-    """Enlarge each tier of the choice, whatever the budget says."""
+def _margins(
+    question: Question, oracle: Oracle, choice: Candidate, chosen: Outcome, progress: Progress
+) -> list[Margin]:
+    """Enlarge each tier of the choice, whatever the budget says, and add those of the budget that the choice does without."""
     margins = []
-    tiers = [(name, size) for name, size in (("host", choice.host_bytes), ("disk", choice.disk_bytes)) if size]
+    budget = question.budget
+    sizes = {"host": (choice.host_bytes, budget.host_bytes), "disk": (choice.disk_bytes, budget.disk_bytes)}
+    tiers = [(name, size) for name, (size, most) in sizes.items() if size or most]
     for number, (tier, size) in enumerate(tiers):
         progress("larger tiers", number, len(tiers))
-        step = max(int(size * _STEP), min(size, 1 << 30))
-        larger = oracle.evaluate(choice.changed(**{f"{tier}_bytes": size + step}))
+        step = max(int(size * _STEP), min(size, 1 << 30)) if size else 1 << 30
+        candidate = choice.changed(**{f"{tier}_bytes": size + step})
+        if not size and candidate not in question.space:  # FlexKV has no disk that is smaller than its host memory
+            continue
+        larger = oracle.evaluate(candidate)
         gib = step / _GIB
         margins.append(
             Margin(
@@ -235,6 +241,27 @@ def _margins(oracle: Oracle, choice: Candidate, chosen: Outcome, progress: Progr
             )
         )
     return margins
+
+
+def _with_rules(
+    question: Question, oracle: Oracle, tried: dict[Candidate, Outcome], progress: Progress
+) -> tuple[dict[Candidate, Outcome], list[Rule], dict[Candidate, Outcome]]:
+    """Apply the rules of thumb to the choice, and follow one that does better; to the choice that this makes they apply anew.
+
+    Returns:
+        What was tried, with the rules that may be chosen; the rules for the choice among it; and what these come to.
+    """
+    for _ in range(_RULES_FOLLOWED_MAX):
+        choice = question.objective.choose(tried)
+        rules = _rules(question, choice)
+        followed = _followed(rules, oracle, tried, progress)
+        fitting = {rule: outcome for rule, outcome in followed.items() if question.allows(rule)}
+        after = {**tried, **fitting}
+        if question.objective.choose(after) == choice:
+            return after, rules, followed
+        tried = after
+    rules = _rules(question, question.objective.choose(tried))
+    return tried, rules, _followed(rules, oracle, tried, progress)
 
 
 def _rules(question: Question, choice: Candidate) -> list[Rule]:

@@ -12,6 +12,9 @@ from dataclasses import asdict
 from tiercel.config import ModelConfig
 from tiercel.tune.advise.candidate import Candidate
 
+HEADER = "# What `tiercel advise` chose"
+"""What every file begins with."""
+
 _WIDTH = 118
 _GIB = 2**30
 

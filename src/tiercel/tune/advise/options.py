@@ -1,5 +1,7 @@
 """What the user of `tiercel advise` gives, and the question that follows from it."""
 
+import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -14,6 +16,7 @@ from tiercel.errors import ConfigError
 from tiercel.tune.advise.advice import Question
 from tiercel.tune.advise.asking import TIMES, Budget, Prices, Slo, parse_budget, parse_prices, parse_slo
 from tiercel.tune.advise.candidate import Candidate
+from tiercel.tune.advise.emit import HEADER
 from tiercel.tune.advise.forecast import Forecaster
 from tiercel.tune.advise.moving import choose_transfer
 from tiercel.tune.advise.objective import Objective
@@ -62,7 +65,7 @@ class AdviseOptions:
         evaluations: simulations of the search.
         requests_max: a longer trace is searched on a stretch of this many requests; finalists run on all of it.
         emit: also write the same decision as another cache's configuration; only what it can be told is searched then.
-        output: file to write.
+        output: file to write; one that this command wrote before is replaced, any other is refused.
     """
 
     model: Path
@@ -100,8 +103,13 @@ class AdviseOptions:
                 raise problem(
                     f"--{name.replace('_', '-')}", getattr(self, name), f"must be at least {least}", "leave it out"
                 )
-        if not self.output.absolute().parent.is_dir():
-            raise problem("--output", str(self.output), "lies in no folder", "create the folder first")
+        if not 0 < self.speedup < math.inf:
+            raise problem(
+                "--speedup", self.speedup, "must be a positive number", "leave it out for the trace's own pace"
+            )
+        _require_writable(self.output, "--output")
+        if self.emit == "flexkv":
+            _require_writable(self.flexkv_output, "--emit flexkv")
         if sum(source is not None for source in (self.prefill, self.prefill_from, self.gpu_rate)) != 1:
             raise ConfigError("--prefill, --prefill-from, --gpu-rate: one of them must say how fast the engine computes "
                               "prompts; give --gpu-rate 989e12 for an H100 if nobody measured it")  # fmt: skip
@@ -112,14 +120,29 @@ class AdviseOptions:
         return self.output.with_name("flexkv.yaml")
 
 
+def _require_writable(path: Path, option: str) -> None:
+    """Refuse what cannot be written before a search is spent on it, and files that somebody else wrote."""
+    if not path.absolute().parent.is_dir():
+        raise problem(option, str(path), "lies in no folder", "create the folder first")
+    if path.is_dir():
+        raise problem(option, str(path), "is a folder", "name a file")
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise problem(option, str(path), "cannot be written", "name a file where you may write, with --output")
+    if path.is_file() and not path.read_bytes()[: len(HEADER)] == HEADER.encode():
+        raise problem(option, str(path), "is there already, and was not written by tiercel advise",
+                      "name another file with --output, or move that one away")  # fmt: skip
+
+
 class Asked:
     """The files of the options, read, and the question that they make. Reading happens on first use."""
 
     def __init__(self, options: AdviseOptions, read_trace: Callable[[Path, str | None], Trace]) -> None:
         self.options = options
         self.budget: Budget = parse_budget(options.budget)
-        self.slo: Slo = parse_slo(options.slo) if options.slo else Slo()
-        self.prices: Prices | None = parse_prices(options.prices, self.budget) if options.prices else None
+        self.slo: Slo = parse_slo(options.slo) if options.slo is not None else Slo()
+        self.prices: Prices | None = None
+        if options.prices is not None:
+            self.prices = parse_prices(options.prices, self.budget)
         self.model = ModelConfig.from_model(options.model, dtype=options.dtype, tp_size=options.tp_size)
         self.model.require_full_attention()
         self.machine: Machine = read_machine(options.machine)

@@ -127,5 +127,6 @@ def against(objective: Objective, tried: Tried, choice: Candidate, other: Candid
     """Return how another candidate compares with the choice, in a sentence."""
     values = [objective.value(candidate, tried[candidate]) for candidate in (other, choice)]
     text = f"{candidate_text(other)}: {objective.title} {change(*values)}"
-    excess = objective.excess(tried[other])
-    return f"{text}, {percent(excess)} beyond a limit of the SLO" if excess else text
+    if excess := objective.excess(tried[other]):
+        return f"{text}, {percent(excess)} beyond a limit of the SLO"
+    return f"{text}, a tie that takes more" if other in objective.tied(tried) else text

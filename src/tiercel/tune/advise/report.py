@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from tiercel.config import ModelConfig
 from tiercel.tune.advise.advice import Advice, Margin, Question, RuleVerdict, Weighed
-from tiercel.tune.advise.emit import flexkv_file, settings_file
+from tiercel.tune.advise.emit import HEADER, flexkv_file, settings_file
 from tiercel.tune.advise.objective import Objective
 from tiercel.tune.advise.outcome import Cost, Outcome
 from tiercel.tune.advise.wording import candidate_text, change, percent, seconds, size
@@ -28,7 +28,7 @@ def files_of(advice: Advice, question: Question, trace: str, directories: Sequen
     settings = {**candidate.settings(directories), **advice.transfer.settings}
     reasons = {reason.key: f"{reason.sentence}." for reason in advice.reasons}
     header = [
-        f"What `tiercel advise` chose for the trace {trace} within {budget_text(question)}.",
+        f"{HEADER[2:]} for the trace {trace} within {budget_text(question)}.",
         *(f"{line}." for line in verdict_lines(advice, question.objective)),
     ]
     return Files(
