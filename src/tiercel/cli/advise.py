@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from tiercel.cli.render import print_json, print_line, print_table
+from tiercel.cli.trace import TraceOptions
 from tiercel.tune.advise.options import AdviseOptions
 
 if TYPE_CHECKING:
@@ -12,11 +13,13 @@ if TYPE_CHECKING:
     from tiercel.tune.advise.options import Asked
 
 _TRIED_MAX = 8
+_SOURCE = TraceOptions()
 
 
 def advise(
     options: Annotated[AdviseOptions, Parameter(name="*", negative="")],
     *,
+    source: TraceOptions = _SOURCE,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Search capacities, block size, policies and transfers for a trace on a machine, say why, and write a settings file.
@@ -29,9 +32,8 @@ def advise(
     from tiercel.tune.advise.options import Asked
     from tiercel.tune.advise.report import files_of
     from tiercel.tune.files import write_whole
-    from tiercel.tune.traces import read_trace
 
-    asked = Asked(options, read_trace)
+    asked = Asked(options, source.read, seed=source.seed)
     question = asked.question()
     with _Told() as told:
         advice = advise_on(question, asked.oracle(), told)

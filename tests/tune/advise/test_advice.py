@@ -24,7 +24,7 @@ from tiercel.tune.advise import (
 )
 from tiercel.tune.advise.moving import choose_transfer
 from tiercel.tune.advise.report import margin_line, rule_row, verdict_lines
-from tiercel.tune.advise.wording import seconds
+from tiercel.tune.advise.wording import change, seconds
 from tiercel.tune.machine import DiskFigure, Figure, Machine
 from tiercel.tune.simulate import EngineFacts, PrefillSource, make_setup
 
@@ -258,9 +258,16 @@ def test_a_tier_that_the_choice_does_without_is_priced_too() -> None:
     advice, _ = asked(Landscape(sharing=0.0))
     without = [tier for tier in ("host", "disk") if not getattr(advice.choice.candidate, f"{tier}_bytes")]
     assert without
-    assert {margin.tier: margin.step_bytes for margin in advice.margins if margin.tier in without} == dict.fromkeys(without, GIB)
+    assert {margin.tier: margin.step_bytes for margin in advice.margins if margin.tier in without} == dict.fromkeys(
+        without, GIB
+    )
 
 
 def test_a_next_best_that_only_takes_more_is_called_a_tie() -> None:
     advice, _ = asked(Landscape(sharing=0.0))
     assert advice.next_best.endswith("a tie that takes more")
+
+
+def test_what_rounds_to_no_difference_has_no_sign() -> None:
+    assert change(0.9999, 1.0) == change(1.0001, 1.0) == "+0.0 %"
+    assert change(0.999, 1.0) == "-0.1 %"

@@ -108,6 +108,20 @@ def test_a_trace_without_sharing_is_told_from_one_with(words: list[str], tmp_pat
     assert "share next to nothing: 0.0 %" in shown
 
 
+def test_a_log_of_prompts_is_read_as_the_trace_commands_read_it(words: list[str], capsys: Capture) -> None:
+    """Its notes name --arrivals-per-s and --tokenizer: they are to be had here, too."""
+    rows = [{"messages": [{"role": "user", "content": "the same beginning " * 400 + str(n)}]} for n in range(12)]
+    Path("prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words[words.index("--trace") + 1] = "prompts.jsonl"
+    spans = []
+    for rate in ("0.01", "50"):
+        assert cli.main([*words, "--budget", "host=2GiB", "--arrivals-per-s", rate, "--seed", "3", "--json"]) == 0
+        spans.append(json.loads(capsys.readouterr().out)["advice"]["without"]["span_s"])
+    assert spans[0] > 2 * spans[1]
+    assert cli.main([*words, "--budget", "host=2GiB", "--tokenizer", "nowhere.json"]) == 1
+    assert "nowhere.json" in capsys.readouterr().err
+
+
 def test_an_slo_that_nothing_meets_is_said(words: list[str], capsys: Capture) -> None:
     assert cli.main([*words, "--budget", "host=2GiB", "--slo", "ttft_p50=1us"]) == 0
     assert "meets the SLO: the choice comes closest, with ttft_p50 = " in capsys.readouterr().out

@@ -47,7 +47,6 @@ class AdviseOptions:
         budget: most that the tiers may take: "host=256GiB,disk=2TiB", and "disk_writes=5TB" a day.
         slo: most seconds of a time, such as "ttft_p99=2s"; known are ttft and e2e by mean, p50, p90, p95 and p99.
         prices: "host=3,disk=0.08,gpu_hour=2.5": of a GiB a month, and of a GPU an hour; then the cheapest is chosen.
-        format: the trace's format, if it is not found out.
         prefill: a JSON file of measured prefills, {"points": [[cached tokens, computed tokens, seconds], ...]}, or of a
             curve, {"fixed_s": ..., "token_s": ..., "token_pair_s": ...}.
         prefill_from: a running cache whose learnt curve is taken: process id, socket or cache directory.
@@ -56,7 +55,6 @@ class AdviseOptions:
         gpu_kv: memory of the engine's own KV cache, such as "40GiB".
         decode_ms: milliseconds between two tokens that a request generates.
         replicas: engines that share the cache.
-        seed: of the simulated blocks' keys; runs of one seed are equal.
         tp_size: GPUs that compute one prompt together.
         dtype: type of the KV cache, where it is not the weights'.
         speedup: arrivals come this many times faster than the trace has them.
@@ -74,7 +72,6 @@ class AdviseOptions:
     budget: str
     slo: str | None = None
     prices: str | None = None
-    format: str | None = None
     prefill: Path | None = None
     prefill_from: str | None = None
     gpu_rate: float | None = None
@@ -82,7 +79,6 @@ class AdviseOptions:
     gpu_kv: str | None = None
     decode_ms: float | None = None
     replicas: int = 1
-    seed: int = 0
     tp_size: int = 1
     dtype: str | None = None
     speedup: float = 1.0
@@ -136,8 +132,10 @@ def _require_writable(path: Path, option: str) -> None:
 class Asked:
     """The files of the options, read, and the question that they make. Reading happens on first use."""
 
-    def __init__(self, options: AdviseOptions, read_trace: Callable[[Path, str | None], Trace]) -> None:
+    def __init__(self, options: AdviseOptions, read_trace: Callable[[Path], Trace], *, seed: int = 0) -> None:
+        """seed: of the simulated blocks' keys; the same question with the same seed gets the same answer."""
         self.options = options
+        self._seed = seed
         self.budget: Budget = parse_budget(options.budget)
         self.slo: Slo = parse_slo(options.slo) if options.slo is not None else Slo()
         self.prices: Prices | None = None
@@ -147,7 +145,7 @@ class Asked:
         self.model.require_full_attention()
         self.machine: Machine = read_machine(options.machine)
         self.directories = self._directories()
-        self.trace = read_trace(options.trace, options.format)
+        self.trace = read_trace(options.trace)
         self._require_room()
 
     def _directories(self) -> list[str]:
@@ -225,7 +223,7 @@ class Asked:
             self.trace,
             Forecaster(self.trace),
             self.setup,
-            partial(simulate, seed=self.options.seed),
+            partial(simulate, seed=self._seed),
             requests_max=self.options.requests_max,
         )
 

@@ -8,7 +8,7 @@ from tiercel.tune.advise.advice import Advice, Margin, Question, RuleVerdict, We
 from tiercel.tune.advise.emit import HEADER, flexkv_file, settings_file
 from tiercel.tune.advise.objective import Objective
 from tiercel.tune.advise.outcome import Cost, Outcome
-from tiercel.tune.advise.wording import candidate_text, change, percent, seconds, size
+from tiercel.tune.advise.wording import candidate_text, change, percent, seconds, signed_percent, size
 
 COLUMNS = ("configuration", "ttft mean", "ttft p99", "tokens held", "host", "disk", "written a day")
 """Of a table of candidates."""
@@ -88,7 +88,7 @@ def rule_row(verdict: RuleVerdict) -> list[str]:
     outcome = verdict.weighed.outcome
     return [
         verdict.rule,
-        f"{verdict.change * 100:+.1f} %",
+        signed_percent(verdict.change),
         seconds(outcome.times_s["ttft_mean"]),
         seconds(outcome.times_s["ttft_p99"]),
         percent(outcome.token_hit_rate),

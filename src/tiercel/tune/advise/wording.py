@@ -27,9 +27,15 @@ def percent(share: float) -> str:
     return f"{share * 100:.1f} %"
 
 
+def signed_percent(share: float) -> str:
+    """Return a difference that is a share: "+4.2 %"; what rounds to nothing is "+0.0 %", whatever its sign."""
+    told = f"{share * 100:+.1f} %"
+    return "+0.0 %" if told == "-0.0 %" else told
+
+
 def change(new: float, old: float) -> str:
     """Return a difference in percent: "+4.2 %"."""
-    return f"{(new / old - 1) * 100:+.1f} %" if old else "+0.0 %" if new == old else "from nothing"
+    return signed_percent(new / old - 1) if old else "+0.0 %" if new == old else "from nothing"
 
 
 def size(num_bytes: int | None) -> str:
