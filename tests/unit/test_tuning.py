@@ -240,6 +240,18 @@ def test_a_reset_of_the_cache_undoes_what_cannot_be_judged_any_more() -> None:
     assert run.windows(3).actions == ["tried", "undone"], "what was seen before the reset counts no more"
 
 
+def test_a_cache_that_is_reset_again_and_again_is_not_changed_to_and_fro() -> None:
+    run = Run(flood)
+    for number in range(100):
+        run.windows(LIMITS.num_windows + 3)  # enough to try something, too little to judge it
+        run.total = replace(run.total, resets=number + 1)
+        run.look()
+    tried = [at for at, change in run.changes if change.action.value == "tried"]
+    assert len(tried) > 1
+    assert min(later - earlier for earlier, later in zip(tried, tried[1:], strict=False)) >= LIMITS.rest_s
+    assert "not tried again for 30 min" in run.changes[1][1].reason
+
+
 def test_on_evict_is_never_switched_to_or_from() -> None:
     assert start(settings(ssd_admission=ON_EVICT)).knobs == (Knob.HOST_WATERMARK,)
     assert start(settings(ssd_admission=ON_EVICT, capacities={TierName.DISK: 10})).knobs == ()

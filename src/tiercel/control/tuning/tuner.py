@@ -110,7 +110,7 @@ def look(
     if began is None:
         return replace(state, counts=counts, counted_s=now_s), None
     if counts.resets != began.resets:
-        return _forget(replace(state, counts=counts, counted_s=now_s))
+        return _forget(replace(state, counts=counts, counted_s=now_s), now_s, limits)
     if counts.lookups - began.lookups < limits.window_lookups or now_s - state.counted_s < limits.window_s:
         return state, None
     windows = (*state.windows, counts.since(began))
@@ -152,13 +152,19 @@ def _judge(state: TunerState, trial: _Trial, now_s: float, limits: Limits) -> tu
     return undone, _change(state, trial, Action.UNDONE, reason)
 
 
-def _forget(state: TunerState) -> tuple[TunerState, Change | None]:
-    """Begin anew with empty tiers; a change that has not been judged yet cannot be any more."""
+def _forget(state: TunerState, now_s: float, limits: Limits) -> tuple[TunerState, Change | None]:
+    """Begin anew with empty tiers; a change that has not been judged yet cannot be any more.
+
+    Its knob rests, or a cache that is reset again and again would go to and fro without ever coming to a verdict.
+    """
     trial = state.trial
     if trial is None:
         return replace(state, windows=()), None
-    undone = replace(state, tuned=trial.was, trial=None, windows=())
-    return undone, _change(state, trial, Action.UNDONE, "the cache was reset before the change could be judged")
+    knob = trial.proposal.knob
+    rest = _Rest(now_s + limits.rest_s, state.rests.get(knob, _Rest()).num_undone)
+    undone = replace(state, tuned=trial.was, trial=None, windows=(), rests={**state.rests, knob: rest})
+    reason = f"the cache was reset before the change could be judged; not tried again for {limits.rest_s / 60:.3g} min"
+    return undone, _change(state, trial, Action.UNDONE, reason)
 
 
 def _change(state: TunerState, trial: _Trial, action: Action, reason: str) -> Change:
