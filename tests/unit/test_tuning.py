@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -248,7 +249,7 @@ def test_a_cache_that_is_reset_again_and_again_is_not_changed_to_and_fro() -> No
         run.look()
     tried = [at for at, change in run.changes if change.action.value == "tried"]
     assert len(tried) > 1
-    assert min(later - earlier for earlier, later in zip(tried, tried[1:], strict=False)) >= LIMITS.rest_s
+    assert min(later - earlier for earlier, later in pairwise(tried)) >= LIMITS.rest_s
     assert "not tried again for 30 min" in run.changes[1][1].reason
 
 
