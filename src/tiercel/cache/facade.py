@@ -18,9 +18,10 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from tiercel.cache.assembly import Progress, assemble
+from tiercel.cache.assembly import assemble
 from tiercel.cache.checks import Blocks, looked_up
 from tiercel.cache.core import CacheCore
+from tiercel.cache.opening import Progress
 from tiercel.cache.tickets import Ticket
 from tiercel.config import CacheConfig, ModelConfig
 from tiercel.control import Lookup, Priority, check_priority

@@ -3,6 +3,7 @@
 import ctypes
 import mmap
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -15,6 +16,30 @@ PAGE_BYTES = 4096
 def page_aligned_bytes(block_bytes: int) -> int:
     """Return the bytes that a block takes when it has whole pages to itself."""
     return -(-block_bytes // PAGE_BYTES) * PAGE_BYTES
+
+
+class Arena(Protocol):
+    """Memory that several processes map: `_native.Arena`, which ends with them, or `arena.MappedArena`, which stays."""
+
+    @property
+    def address(self) -> int: ...
+
+    @property
+    def num_bytes(self) -> int: ...
+
+    @property
+    def fd(self) -> int: ...
+
+    @property
+    def huge(self) -> bool:
+        """Whether it gets huge pages."""
+        ...
+
+    def prefault(self, start: int, stop: int) -> None:
+        """Make the pages of [start, stop) resident, keeping what they hold. Raises OSError."""
+
+    def close(self) -> None:
+        """Unmap. Idempotent; after every other use."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +61,7 @@ class SharedMemory:
         unit_bytes: size of what lies in it one behind another, such as slots.
     """
 
-    arena: _native.Arena
+    arena: Arena
     resident: bool
     unit_bytes: int
 
@@ -57,7 +82,7 @@ class SharedMemory:
 
     @property
     def fd(self) -> int:
-        """The file to map."""
+        """The file to map. Who maps this very descriptor holds the lock of an arena that outlives its process."""
         return self.arena.fd
 
 
