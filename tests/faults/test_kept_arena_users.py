@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -91,7 +92,12 @@ def test_an_arena_is_warm_when_its_last_user_is_gone_in_time(arena_directory: Pa
 def test_a_stopped_rank_of_a_cache_that_ended_leaves_the_next_one_cold_and_its_end_the_one_after_warm(
     tmp_path: Path, arena_directory: Path
 ) -> None:
-    settings = {"host": 64, "cpu_arena_dir": str(arena_directory), "cpu_arena_wait_s": 0.3, "cpu_hugepages": False}
+    settings: dict[str, Any] = {
+        "host": 64,
+        "cpu_arena_dir": str(arena_directory),
+        "cpu_arena_wait_s": 0.3,
+        "cpu_hugepages": False,
+    }
     with open_cache(tmp_path, **settings) as cache:
         group = RankGroup(cache.geometry, cache.shared_memory, num_ranks=1, directory=tmp_path / "ranks")
         rank = RankProcess(tmp_path / "ranks", 0, 1)
