@@ -196,8 +196,9 @@ def run_cycle(config: CacheConfig, model: Model, reported: Reported, generator: 
         run_child(config, model, reported, theirs, seed)
     os.close(theirs)
     data = b""
-    deadline = time.monotonic() + HANG_S
-    delay_s = generator.uniform(0, 0.03 if while_opening else 0.06)
+    started = time.monotonic()
+    deadline = started + HANG_S
+    moment = generator.random()
     while not while_opening and b"V\x08\x00" not in data:
         readable, _, _ = select.select([ours], [], [], max(0.0, deadline - time.monotonic()))
         part = os.read(ours, 1 << 16) if readable else b""
@@ -206,7 +207,9 @@ def run_cycle(config: CacheConfig, model: Model, reported: Reported, generator: 
             _, status = os.waitpid(child, 0)
             raise AssertionError("the child hangs" if not readable else f"the child failed by itself, status {status}")
         data += part
-    end = time.monotonic() + delay_s
+    # As long as it took to read everything, so that there is time for some work on a busy machine, too.
+    verified_s = time.monotonic() - started
+    end = time.monotonic() + moment * (0.03 if while_opening else max(0.06, verified_s))
     while (left_s := end - time.monotonic()) > 0:  # the pipe must not run full
         if select.select([ours], [], [], left_s)[0]:
             part = os.read(ours, 1 << 16)
