@@ -73,7 +73,12 @@ class MappedArena:
         first = start // PAGE_BYTES * PAGE_BYTES
         if first == stop:
             return
-        os.posix_fallocate(self._fd, first, stop - first)  # with an error where a touched page would end the process
+        try:
+            os.posix_fallocate(self._fd, first, stop - first)  # an error where a touched page would end the process
+        except OSError as error:
+            raise OSError(
+                error.errno, f"arena of {self._num_bytes} bytes: the tmpfs has no more ({error.strerror})"
+            ) from error
         if self._madvise(self._address + first, stop - first, _MADV_POPULATE_WRITE) == 0:
             return
         code = ctypes.get_errno()

@@ -28,10 +28,12 @@ HEADER_BYTES = 4096
 
 _MAGIC = b"TCARENA\0"
 _HEADER = struct.Struct("<8sIIQ")  # magic, version, length of what follows, its checksum
-_RECORD = np.dtype([("key", "<u8", 2), ("parent", "<u8", 2), ("order", "<u8"), ("valid", "<u8")])
+_KEY, _PARENT, _ORDER, _VALID = slice(0, 2), slice(2, 4), 4, 5
+_WORD = np.dtype("<u8")
+_RECORD_WORDS = 6
+_RECORD_BYTES = _RECORD_WORDS * _WORD.itemsize
 
-Table = NDArray[np.void]
-"""One record a slot."""
+Words = NDArray[np.uint64]
 
 
 class ArenaHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -92,37 +94,37 @@ class ArenaRecords:
         """Map a file that `write_records` made, for writing."""
         mapped = np.asarray(np.memmap(path, dtype=np.uint8, mode="r+"))
         header = parse_header(mapped[:HEADER_BYTES].tobytes())
-        self._table: Table = mapped[HEADER_BYTES:].view(_RECORD)[: header.num_slots]
+        self._table: Words = mapped[HEADER_BYTES:].view(_WORD).reshape(-1, _RECORD_WORDS)
         self._seed = header.seed
         self._lock = threading.Lock()
-        self._next_order = int(self._table["order"].max(initial=0)) + 1
+        self._next_order = int(self._table[:, _ORDER].max(initial=0)) + 1
 
     def void(self, slots: Slots) -> None:
         """As `SlotRecords.void`."""
-        self._table["valid"][slots] = 0
+        self._table[slots, _VALID] = 0
 
     def record(self, slots: Slots, labels: BlockLabels, statuses: Statuses) -> None:
         """As `SlotRecords.record`. The records of these slots are void until now."""
-        good = statuses == BlockStatus.OK
-        taken, num_taken = slots[good], int(np.count_nonzero(good))
-        keys, parents = _words_of(labels.names[good]), _words_of(parents_of(labels)[good])
+        keys, parents = labels.names, parents_of(labels)
+        if statuses.any():  # OK is 0
+            good = statuses == BlockStatus.OK
+            slots, keys, parents = slots[good], keys[good], parents[good]
         with self._lock:
-            first, self._next_order = self._next_order, self._next_order + num_taken
-        table = self._table
-        table["key"][taken] = keys
-        table["parent"][taken] = parents
-        table["order"][taken] = np.arange(first, first + num_taken, dtype=np.uint64)
-        table["valid"][taken] = _valid_words(taken, keys, parents, self._seed)
+            first, self._next_order = self._next_order, self._next_order + len(slots)
+        records = _records(keys, parents, first)
+        valid = _valid_words(slots, records, self._seed)
+        self._table[slots] = records
+        self._table[slots, _VALID] = valid
 
     def keep_order(self, slots: Slots) -> None:
         """As `SlotRecords.keep_order`."""
         with self._lock:
             first, self._next_order = self._next_order, self._next_order + len(slots)
-        self._table["order"][slots] = np.arange(first, first + len(slots), dtype=np.uint64)
+        self._table[slots, _ORDER] = np.arange(first, first + len(slots), dtype=np.uint64)
 
     def close(self) -> None:
         """Unmap. Idempotent."""
-        self._table = np.empty(0, _RECORD)
+        self._table = np.empty((0, _RECORD_WORDS), _WORD)
 
 
 def parse_header(data: bytes) -> ArenaHeader:
@@ -153,14 +155,14 @@ def read_records(data: bytes, header: ArenaHeader, *, num_slots: int) -> tuple[R
         header: its header.
         num_slots: slots that there are now; what lay in others is left out.
     """
-    num_records = min(header.num_slots, (len(data) - HEADER_BYTES) // _RECORD.itemsize)
-    table = np.frombuffer(data, _RECORD, num_records, HEADER_BYTES)
+    num_records = min(header.num_slots, (len(data) - HEADER_BYTES) // _RECORD_BYTES)
+    table = np.frombuffer(data, _WORD, num_records * _RECORD_WORDS, HEADER_BYTES).reshape(-1, _RECORD_WORDS)
     slots = np.arange(num_records, dtype=np.uint32)
-    is_valid = table["valid"] == _valid_words(slots, table["key"], table["parent"], header.seed)
-    num_damaged = int(np.count_nonzero(table["valid"])) - int(np.count_nonzero(is_valid))
+    is_valid = table[:, _VALID] == _valid_words(slots, table, header.seed)
+    num_damaged = int(np.count_nonzero(table[:, _VALID])) - int(np.count_nonzero(is_valid))
     found = np.flatnonzero(is_valid[:num_slots])
-    found = found[np.argsort(table["order"][found], kind="stable")]
-    keys, parents = _bytes_of(table["key"][found]), _bytes_of(table["parent"][found])
+    found = found[np.argsort(table[found, _ORDER], kind="stable")]
+    keys, parents = _bytes_of(table[found, _KEY]), _bytes_of(table[found, _PARENT])
     return RecoveredBlocks(parents=parents, keys=keys, slots=slots[found]), num_damaged
 
 
@@ -172,12 +174,11 @@ def write_records(path: Path, header: ArenaHeader, blocks: RecoveredBlocks | Non
         header: what it begins with; the model's name is cut to what there is room for.
         blocks: what the slots hold, least recently used first; none by default.
     """
-    table = np.zeros(header.num_slots, _RECORD)
+    table = np.zeros((header.num_slots, _RECORD_WORDS), _WORD)
     if blocks is not None:
-        keys, parents = _words_of(blocks.keys), _words_of(blocks.parents)
-        table["key"][blocks.slots], table["parent"][blocks.slots] = keys, parents
-        table["order"][blocks.slots] = np.arange(len(blocks.slots), dtype=np.uint64)
-        table["valid"][blocks.slots] = _valid_words(blocks.slots, keys, parents, header.seed)
+        records = _records(blocks.keys, blocks.parents, 0)
+        records[:, _VALID] = _valid_words(blocks.slots, records, header.seed)
+        table[blocks.slots] = records
     content = msgspec.json.encode(header)
     head = _HEADER.pack(_MAGIC, FORMAT_VERSION, len(content), _native.checksum(content)) + content
     temporary = path.with_name(path.name + ".tmp")
@@ -187,19 +188,24 @@ def write_records(path: Path, header: ArenaHeader, blocks: RecoveredBlocks | Non
     temporary.rename(path)
 
 
-def _words_of(names: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    return np.ascontiguousarray(names).view("<u8")
+def _records(keys: NDArray[np.uint8], parents: NDArray[np.uint8], first_order: int) -> Words:
+    """Return blocks' records, void."""
+    records = np.zeros((len(keys), _RECORD_WORDS), _WORD)
+    records[:, _KEY] = np.ascontiguousarray(keys).view(_WORD)
+    records[:, _PARENT] = np.ascontiguousarray(parents).view(_WORD)
+    records[:, _ORDER] = np.arange(first_order, first_order + len(keys), dtype=np.uint64)
+    return records
 
 
-def _bytes_of(words: NDArray[np.uint64]) -> NDArray[np.uint8]:
+def _bytes_of(words: Words) -> NDArray[np.uint8]:
     return np.ascontiguousarray(words).view(np.uint8)
 
 
-def _valid_words(slots: Slots, keys: NDArray[np.uint64], parents: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+def _valid_words(slots: Slots, records: Words, seed: int) -> Words:
     """Return what makes each slot's record valid; never 0."""
     multiplier, shift = np.uint64(0xD6E8FEB86659FD93), np.uint64(32)
-    words = (slots.astype(np.uint64) + np.uint64(1)) * multiplier ^ np.uint64(seed)
-    for column in (*keys.T, *parents.T):
-        words = (words ^ column) * multiplier
+    words: Words = (slots.astype(np.uint64) + np.uint64(1)) * multiplier ^ np.uint64(seed)
+    for column in range(_ORDER):
+        words = (words ^ records[:, column]) * multiplier
         words ^= words >> shift
     return words | np.uint64(1)
