@@ -79,7 +79,9 @@ TEST(many_clients_look_up_while_blocks_come_and_go) {
   while (num_running != 0) {
     testing::store(*sample.index, *testing::node_sequence(1200));
     Index::Lock lock(sample.index->mutex());
-    sample.index->evict(lock, 0, {.num_blocks = 900});
+    EvictOptions options;
+    options.num_blocks = 900;
+    sample.index->evict(lock, 0, options);
   }
   for (std::thread& client : clients) client.join();
   node.join();
