@@ -11,6 +11,7 @@ void bind_index(nanobind::module_& module);
 void bind_admission(nanobind::module_& module);
 void bind_ghost(nanobind::module_& module);
 void bind_curve(nanobind::module_& module);
+void bind_costs(nanobind::module_& module);
 void bind_disk(nanobind::module_& module);
 void bind_cuda(nanobind::module_& module);
 void bind_telemetry(nanobind::module_& module);

@@ -266,6 +266,25 @@ class CudaCopier:
     ) -> CudaTransfer:
         """Pinned slots at sources -> engine blocks; as start_gather."""
 
+# ── learnt costs (native/core/costs) ─────────────────────────────────────────────────────────────────────────────────
+@final
+class OnlineFit:
+    """Least squares with exponential forgetting, coefficients never negative. Not thread-safe.
+
+    Keeps the normal equations only, so an observation costs O(features^2) whatever came before. The observations are
+    weighted by the inverse square of the measured value: it is relative errors that count, over four decades of sizes.
+    """
+
+    def __init__(self, prior: collections.abc.Sequence[float]) -> None:
+        """prior: the coefficients assumed before anything was seen, one per feature, 1 to 4; it decides between features that
+        the observations cannot tell apart. 0 where nothing is assumed. ValueError for none or more."""
+    @property
+    def num_observations(self) -> int: ...
+    @property
+    def coefficients(self) -> list[float]: ...
+    def observe(self, features: collections.abc.Sequence[float], measured: float) -> None:
+        """Take in one measurement. measured: > 0. ValueError: not as many features as coefficients."""
+
 # ── index (native/core/index) ────────────────────────────────────────────────────────────────────────────────────────
 EVICTION_POLICIES: Final[tuple[str, ...]]
 EVICTION_AGE_BOUNDS_S: Final[tuple[float, ...]]
