@@ -70,6 +70,13 @@ def test_a_tenth_of_the_grid_is_within_two_percent_of_its_best() -> None:
         assert Objective().value(choice, trials.outcomes[choice]) <= 1.02 * best, landscape
 
 
+def test_each_way_of_using_the_tiers_is_tried_before_any_is_refined() -> None:
+    space = replace(small_space(), host_bytes=(0, 16 * GIB, 64 * GIB))
+    _, trials = found(Landscape(admission={"on_evict": 1.5}), space, Objective(), 5)
+    tried = {(bool(c.host_bytes), bool(c.disk_bytes), c.ssd_admission == "on_evict") for c in trials.outcomes}
+    assert tried == {(True, False, False), (False, True, False), (True, True, False), (True, True, True)}
+
+
 def test_the_same_question_is_tried_in_the_same_order() -> None:
     first, second = Landscape(policy={"lfu": 1.2}), Landscape(policy={"lfu": 1.2})
     for landscape in (first, second):

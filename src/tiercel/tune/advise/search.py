@@ -16,8 +16,9 @@ from tiercel.tune.advise.space import Space
 Evaluate = Callable[[Candidate], Outcome]
 """Says what a candidate comes to; the same for the same candidate."""
 
-Tiers = tuple[bool, bool]
-"""Whether there is a host tier, and whether there is a disk tier."""
+Structure = tuple[bool, bool, bool]
+"""Whether there is a host tier, whether there is a disk tier, and whether the disk takes only what the host tier loses: then they
+hold different blocks, and capacities that are right for the one are not for the other."""
 
 ORDER = (
     "tokens_per_block",
@@ -79,23 +80,28 @@ def search(space: Space, trials: Trials, objective: Objective, forecast: Evaluat
     if not forecasts or trials.limit < 1:
         raise ValueError("there is nothing to search: no candidate, or no evaluation allowed")
     climb = _Climb(space, trials, objective, forecast, forecasts)
-    for start in _starts(forecasts, objective):
+    for start in _starts(space, forecasts, objective):
         trials.attempt(start)
     climb.everywhere()
     climb.down()
     return objective.choose(trials.outcomes)
 
 
-def _starts(forecasts: dict[Candidate, Outcome], objective: Objective) -> Sequence[Candidate]:
-    """The forecast's choice, its best of each other set of tiers, and all that the budget allows: however far behind they are
-    forecast to be, as a forecast may be wrong about a whole tier."""
+def _starts(space: Space, forecasts: dict[Candidate, Outcome], objective: Objective) -> Sequence[Candidate]:
+    """The forecast's choice, its best of each other structure, and all that the budget allows: however far behind they are
+    forecast to be, as a forecast may be wrong about a whole tier. It does not tell demotion from writing at once, so its best
+    of two tiers is tried both ways."""
     ranked = [objective.choose(forecasts), *objective.ranked(forecasts)]
-    by_tiers: dict[Tiers, Candidate] = {}
+    by_structure: dict[Structure, Candidate] = {}
     for candidate in ranked:
-        by_tiers.setdefault(_tiers_of(candidate), candidate)
+        by_structure.setdefault(_structure_of(candidate), candidate)
+    for candidate in list(by_structure.values()):
+        for other in space.alternatives(candidate, "ssd_admission"):
+            if other.ssd_admission == "on_evict":
+                by_structure.setdefault(_structure_of(other), other)
     most = max((candidate.host_bytes, candidate.disk_bytes) for candidate in forecasts)
     largest = next(candidate for candidate in ranked if (candidate.host_bytes, candidate.disk_bytes) == most)
-    return list(dict.fromkeys([*by_tiers.values(), largest]))
+    return list(dict.fromkeys([*by_structure.values(), largest]))
 
 
 def _is_far_behind(
@@ -121,30 +127,30 @@ class _Climb:
         self._space, self._trials, self._objective = space, trials, objective
         self._forecast, self._forecasts = forecast, forecasts
 
-    def _best(self, tiers: Tiers | None) -> Candidate:
+    def _best(self, structure: Structure | None) -> Candidate:
         ranked = self._objective.ranked(self._trials.outcomes)
-        return next(candidate for candidate in ranked if tiers in (None, _tiers_of(candidate)))
+        return next(candidate for candidate in ranked if structure in (None, _structure_of(candidate)))
 
     def everywhere(self) -> None:
-        """Climb from the best candidate, and with what evaluations are left from the best of each other set of tiers: settings
-        that only such a set has may make it the better one."""
+        """Climb from the best candidate, and with what evaluations are left from the best of each other structure: settings
+        that only it has may make it the better one."""
         self.up(None)
         ranked = self._objective.ranked(self._trials.outcomes)
-        for tiers in dict.fromkeys(map(_tiers_of, ranked)):
-            self.up(tiers)
+        for structure in dict.fromkeys(map(_structure_of, ranked)):
+            self.up(structure)
         self.up(None)
 
-    def up(self, tiers: Tiers | None) -> None:
-        """Try every setting in turn around the best so far, of one set of tiers or of all, until a whole round has found nothing
+    def up(self, structure: Structure | None) -> None:
+        """Try every setting in turn around the best so far, of one structure or of all, until a whole round has found nothing
         better."""
         enough = int(self._trials.limit * (1 - _SHARE_DOWN))
         while len(self._trials.outcomes) < enough:
-            before = self._best(tiers)
+            before = self._best(structure)
             for dimension in ORDER:
-                for other in self._promising(self._best(tiers), dimension):
+                for other in self._promising(self._best(structure), dimension):
                     if len(self._trials.outcomes) < enough:
                         self._trials.attempt(other)
-            if not self._is_better(self._best(tiers), before):
+            if not self._is_better(self._best(structure), before):
                 return
 
     def down(self) -> None:
@@ -173,8 +179,8 @@ class _Climb:
         return new[:2] < old[:2] or (new[:2] == old[:2] and new[2] < old[2] * (1 - TIE / 2))
 
 
-def _tiers_of(candidate: Candidate) -> Tiers:
-    return candidate.host_bytes > 0, candidate.disk_bytes > 0
+def _structure_of(candidate: Candidate) -> Structure:
+    return candidate.host_bytes > 0, candidate.disk_bytes > 0, candidate.ssd_admission == "on_evict"
 
 
 def _takes_less(other: Candidate, than: Candidate) -> bool:
