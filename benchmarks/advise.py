@@ -6,9 +6,11 @@ DESIGN's measured table, and one NVMe drive of 6 GB/s read and 3 GB/s written), 
 
     python benchmarks/advise.py --json benchmarks/results/advise.json
 
-Traces: a stretch of each of Mooncake's, and a seeded one of agents: sessions that share a system prompt and grow by each turn.
+Traces: Mooncake's synthetic one whole, of its conversations as many requests from the middle, and a seeded one of agents:
+sessions that share a system prompt and grow by each turn.
 """
 
+import pickle
 import random
 import sys
 import time
@@ -47,6 +49,8 @@ MODEL = ModelConfig(model_id="8B", num_layers=32, num_kv_heads=8, head_size=128,
 PREFILL = PrefillSource(curve=PrefillCurve(0.005, 3.2e-5, 5e-10), told="16 GFLOP a token at half of an H100's rate")
 WITHIN = 1.02
 SHARE = 10
+REQUESTS_MAX = 4000
+"""Requests of a trace whose full grid takes some five minutes on two cores; the next larger trace has three times as many."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Case:
     """A trace, the engines that serve it, and the grid that is searched."""
 
     trace: Trace
+    is_whole: bool
     replicas: int
     space: Space
 
@@ -186,16 +191,44 @@ def oracle_of(case: Case) -> SimulatedOracle:
     return SimulatedOracle(case.trace, Forecaster(case.trace), make, simulate, requests_max=case.trace.num_requests)
 
 
-def evaluate(candidate: Candidate) -> Outcome:
-    return _CASE[0][1].evaluate(candidate)
+def evaluate(candidate: Candidate) -> tuple[Outcome, float]:
+    """Simulate a candidate in a worker. Returns what it came to, and seconds of CPU."""
+    start_s = time.thread_time()
+    outcome = _CASE[0][1].evaluate(candidate)
+    return outcome, time.thread_time() - start_s
 
 
-def run_case(case: Case, workers: int) -> tuple[list[Row], dict[str, object]]:
+@dataclass(frozen=True)
+class Grid:
+    """What each candidate came to, and what finding out took."""
+
+    outcomes: dict[Candidate, Outcome]
+    seconds: float
+    cpu_s: float
+
+
+def run_grid(case: Case, workers: int, folder: Path | None) -> Grid:
+    """Simulate every candidate, or read what an earlier run kept of the same case. folder: where to keep it."""
+    kept = None if folder is None else folder / f"{case.trace.name}-{case.trace.num_requests}.pickle"
+    if kept is not None and kept.exists():
+        found: tuple[Space, Grid] = pickle.loads(kept.read_bytes())
+        if found[0] == case.space:
+            return found[1]
     candidates = case.space.candidates()
     start_s = time.perf_counter()
     with ProcessPoolExecutor(workers, initializer=begin, initargs=(case,)) as pool:
-        outcomes = dict(zip(candidates, pool.map(evaluate, candidates, chunksize=4), strict=True))
-    seconds = time.perf_counter() - start_s
+        answers = list(pool.map(evaluate, candidates, chunksize=4))
+    outcomes = {candidate: outcome for candidate, (outcome, _) in zip(candidates, answers, strict=True)}
+    grid = Grid(outcomes, time.perf_counter() - start_s, sum(cpu_s for _, cpu_s in answers))
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_bytes(pickle.dumps((case.space, grid)))
+    return grid
+
+
+def run_case(case: Case, workers: int, folder: Path | None) -> tuple[list[Row], dict[str, object]]:
+    found = run_grid(case, workers, folder)
+    outcomes, candidates = found.outcomes, list(found.outcomes)
     oracle = oracle_of(case)
     limit = len(candidates) // SHARE
     rows, details = [], []
@@ -230,7 +263,8 @@ def run_case(case: Case, workers: int) -> tuple[list[Row], dict[str, object]]:
             bound=0.1,
         )
     )
-    return rows, {"trace": case.trace.name, "grid_s": seconds, "requests": case.trace.num_requests, "searches": details}
+    told = {"trace": case.trace.name, "requests": case.trace.num_requests, "whole": case.is_whole}
+    return rows, told | {"grid_s": found.seconds, "grid_cpu_s": found.cpu_s, "searches": details}
 
 
 def default_of(space: Space) -> Candidate:
@@ -239,29 +273,42 @@ def default_of(space: Space) -> Candidate:
 
 
 def cases(folder: Path, requests: int, seed: int) -> Sequence[Case]:
-    found = [Case(agents(seed), 2, grid(64, 256))]
+    found = [Case(agents(seed), True, 2, grid(64, 256))]
     for name, file in TRACE_FILES.items():
         paths = sorted(folder.rglob(file)) if folder.is_dir() else []
         if not paths:
             print(SKIPPED.format(file=file, folder=folder))
             continue
         trace = read_trace(paths[0])
-        part = replace(stretch_of(trace, min(requests, trace.num_requests)), name=name)
-        found.append(Case(part, 3, grid(128, 1024)))
+        is_whole = requests >= trace.num_requests
+        part = trace if is_whole else stretch_of(trace, requests)
+        found.append(Case(replace(part, name=name), is_whole, 3, grid(128, 1024)))
     return found
 
 
 def main() -> int:
     parser = make_parser(__doc__)
     add_argument(parser)
-    parser.add_argument("--requests", type=int, default=1000, help="requests of each of Mooncake's traces")
+    parser.add_argument(
+        "--requests",
+        type=int,
+        default=REQUESTS_MAX,
+        metavar="N",
+        help="of each of Mooncake's traces, from its middle (default: %(default)s, which is all of one of them)",
+    )
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        metavar="DIR",
+        help="keep what the grids came to, and take it from there again while only the search changes",
+    )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=7, help="of the agents' trace")
     arguments = parser.parse_args()
     rows: list[Row] = []
     details = []
     for case in cases(arguments.traces, arguments.requests, arguments.seed):
-        found, detail = run_case(case, arguments.workers)
+        found, detail = run_case(case, arguments.workers, arguments.keep)
         rows += found
         details.append(detail)
         print(detail, flush=True)

@@ -3,12 +3,11 @@
 Seconds are of CPU in the one thread that simulates. The bound is the design's: 12,000 requests of a real trace, host and disk
 tier, in 5 s on one core. Where no real trace is found, conversations of the same kind are made up, which the last rows use
 anyway: twice as many requests through the same cache must not take more than twice the time or hold more memory, beside what
-the trace itself takes.
+the trace itself takes. A million requests through the command itself are `simulate_long.py`'s.
 """
 
 import argparse
 import json
-import resource
 import sys
 import time
 import tracemalloc
@@ -151,24 +150,7 @@ def measure_growth(num_requests: int) -> list[Row]:
     return rows
 
 
-def measure_long(num_requests: int) -> list[Row]:
-    """A made-up trace of any length: time, and what the process held at most when the trace was made and when it had run."""
-    trace = make_conversations(num_requests)
-    made_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    _, seconds = run(trace, make_setup(512))
-    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    title = f"long: {num_requests} requests, {trace.num_references} references"
-    return [
-        Row(name=title, value=seconds / 60, unit="min"),
-        Row(name=f"{title}: a million requests", value=1e6 * seconds / num_requests / 60, unit="min"),
-        Row(name=f"{title}: resident at most, making the trace", value=made_kib / 1024, unit="MiB"),
-        Row(name=f"{title}: resident at most, the run included", value=peak_kib / 1024, unit="MiB"),
-    ]
-
-
 def main(arguments: argparse.Namespace) -> int:
-    if arguments.long:
-        return report(measure_long(arguments.long), arguments.json)
     rows = []
     for name in TRACE_FILES:
         trace = read_mooncake(name, arguments.traces)
@@ -187,11 +169,5 @@ if __name__ == "__main__":
         default=NUM_MADE,
         metavar="N",
         help="of the trace that is made up (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--long",
-        type=int,
-        metavar="N",
-        help="only run a made-up trace of N requests and measure its memory, a million for example",
     )
     sys.exit(main(parser.parse_args()))
