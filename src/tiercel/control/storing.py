@@ -20,8 +20,13 @@ STORE_MOVES_MAX = 2 * STEPS_MAX + 2
 """Most moves of a slower tier's lane that a store is split into: each priority's part of the tier before it and what lies
 between them, and a promotion of what comes first."""
 
-_OK, _NO_SPACE = int(BlockStatus.OK), int(BlockStatus.NO_SPACE)
-_MISSING_BYTE = bytes([BlockStatus.MISSING])
+# Statuses are put together as bytes: on the few of a store each call of numpy's takes several times as long.
+_OK_BYTE, _NO_SPACE_BYTE, _MISSING_BYTE, _PENDING_BYTE = (
+    bytes([status]) for status in (BlockStatus.OK, BlockStatus.NO_SPACE, BlockStatus.MISSING, PENDING)
+)
+_ALL_PENDING = _PENDING_BYTE * 256
+_ALL_BUT_OK_PENDING = _OK_BYTE + _PENDING_BYTE * 255
+_ALL_BUT_PENDING_OK = _OK_BYTE * PENDING + _PENDING_BYTE
 
 
 class StoreBuilder:
@@ -48,26 +53,22 @@ class StoreBuilder:
         Returns:
             uint8[end - first_block], what is known of each block's outcome, and the blocks that other tickets are writing.
         """
-        # As a buffer of its own: numpy takes twice as long to make and fill an array.
-        statuses = np.frombuffer(bytearray(_MISSING_BYTE * (self._end - self._first_block)), np.uint8)
+        statuses = bytearray(_MISSING_BYTE * (self._end - self._first_block))
         sources = [Stretch(TierName.GPU, self._first_block, self._end)]
         attached: Attached = ()
         for number, (tier, stop) in enumerate(targets):
             parts, reservation = self._store_into(tier, stop, sources)
             if reservation is not None:
                 if number == 0:
-                    attached = self._note_first(statuses[: max(0, stop - self._first_block)], reservation)
+                    attached = self._note_first(statuses, max(0, stop - self._first_block), reservation)
                 else:
                     self._note_stored(statuses, reservation)
             for part in parts:
-                window = statuses[part.start - self._first_block : part.stop - self._first_block]
-                if number == 0:
-                    window.fill(PENDING)
-                else:
-                    np.putmask(window, window != _OK, PENDING)
+                window = slice(part.start - self._first_block, part.stop - self._first_block)
+                statuses[window] = statuses[window].translate(_ALL_PENDING if number == 0 else _ALL_BUT_OK_PENDING)
             if number == 0:
                 sources = self._behind(parts)
-        return statuses, attached
+        return np.frombuffer(statuses, np.uint8), attached
 
     def _store_into(
         self, tier: TierName, stop: int, sources: Sequence[Stretch]
@@ -100,32 +101,36 @@ class StoreBuilder:
             sources.append(Stretch(TierName.GPU, at, self._end))
         return sources
 
-    def _note_first(self, statuses: NDArray[np.uint8], reservation: Reservation) -> Attached:
-        """Enter what the first target's reservation says of each block: stored, being written by another ticket, without room,
-        or missing for want of the blocks before the first. Returns those that others are writing, by block of the operation."""
+    def _note_first(self, statuses: bytearray, limit: int, reservation: Reservation) -> Attached:
+        """Enter what the first target's reservation says of each block before `limit`: stored, being written by another ticket,
+        without room, or missing for want of the blocks before the first. Returns those that others are writing, by block of the
+        operation."""
         first_block = self._first_block
         present = reservation.first_block - first_block
         if present < 0:
             return ()
-        if present:
-            statuses[:present] = _OK
-        statuses[present:] = _NO_SPACE
+        limit = min(limit, len(statuses))
+        present = min(present, limit)
+        statuses[:limit] = _OK_BYTE * present + _NO_SPACE_BYTE * (limit - present)
         attached = []
         for first, count, owner in reservation.attached:
-            start, stop = max(first - first_block, 0), min(first + count - first_block, len(statuses))
+            start, stop = max(first - first_block, 0), min(first + count - first_block, limit)
             if owner != self._ticket and start < stop:
                 attached.append((start, stop - start, owner))
-                statuses[start:stop] = PENDING
+                statuses[start:stop] = _PENDING_BYTE * (stop - start)
         return tuple(attached)
 
-    def _note_stored(self, statuses: NDArray[np.uint8], reservation: Reservation) -> None:
+    def _note_stored(self, statuses: bytearray, reservation: Reservation) -> None:
         """Mark as stored what the first target has no copy of but a slower tier has."""
         first_block = self._first_block
         present = reservation.first_block - first_block
         if present <= 0:
             return
-        stored = np.zeros(len(statuses), np.bool_)
-        stored[:present] = True
-        for first, count, _ in reservation.attached:
-            stored[max(0, first - first_block) : max(0, first + count - first_block)] = False
-        statuses[stored & (statuses != PENDING)] = _OK
+        writing = [
+            slice(max(0, first - first_block), max(0, first + count - first_block))
+            for first, count, _ in reservation.attached
+        ]
+        before = [(blocks, statuses[blocks]) for blocks in writing]
+        statuses[:present] = statuses[:present].translate(_ALL_BUT_PENDING_OK)
+        for blocks, unchanged in before:
+            statuses[blocks] = unchanged
