@@ -50,7 +50,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
 ENGINES = {"torch", "transformers", "vllm", "sglang", "tokenizers"}
 ENGINE_FOLDERS = {"connectors", "demo"}
 ENGINE_FOLDERS_OF = {"tokenizers": ENGINE_FOLDERS | {"tune"}}  # logs of prompts are read with a model's own tokenizer
-NATIVE_USERS = {"hashing", "index", "layout", "telemetry", "tiers", "transfer", "tune", "cli"}
+NATIVE_USERS = {"costs", "hashing", "index", "layout", "telemetry", "tiers", "transfer", "tune", "cli"}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
