@@ -6,8 +6,8 @@ DESIGN's measured table, and one NVMe drive of 6 GB/s read and 3 GB/s written), 
 
     python benchmarks/advise.py --json benchmarks/results/advise.json
 
-Traces: Mooncake's synthetic one whole, of its conversations as many requests from the middle, and a seeded one of agents:
-sessions that share a system prompt and grow by each turn.
+Traces: a stretch from the middle of each of Mooncake's, and a seeded one of agents: sessions that share a system prompt and
+grow by each turn.
 """
 
 import pickle
@@ -49,8 +49,8 @@ MODEL = ModelConfig(model_id="8B", num_layers=32, num_kv_heads=8, head_size=128,
 PREFILL = PrefillSource(curve=PrefillCurve(0.005, 3.2e-5, 5e-10), told="16 GFLOP a token at half of an H100's rate")
 WITHIN = 1.02
 SHARE = 10
-REQUESTS_MAX = 4000
-"""Requests of a trace whose full grid takes some five minutes on two cores; the next larger trace has three times as many."""
+REQUESTS_MAX = 800
+"""Requests of a stretch: its full grid takes minutes. A simulated request takes about a millisecond."""
 
 
 @dataclass(frozen=True)
