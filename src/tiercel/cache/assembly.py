@@ -23,7 +23,7 @@ from tiercel.tiers.base import Tier, TierName
 from tiercel.tiers.disk import DiskTier
 from tiercel.tiers.disk_options import DiskOptions
 from tiercel.tiers.host import HostTier
-from tiercel.tiers.memory import SharedMemory, return_freed_memory
+from tiercel.tiers.memory import SharedMemory, region_of, return_freed_memory
 from tiercel.transfer import Devices, GpuCopySettings, TransferSettings
 
 _logger = logging.getLogger(__name__)
@@ -199,7 +199,7 @@ def _devices(resolved: ResolvedConfig, host: HostTier | None, disk: DiskTier | N
         pool_reserve_bytes=resolved.gpu_pool_reserve_bytes,
         pool_release_bytes=resolved.gpu_pool_release_bytes,
     )
-    regions = [tier.shared_memory.region for tier in (host, disk) if tier is not None]
+    regions = [region_of(tier.shared_memory) for tier in (host, disk) if tier is not None]
     return Devices(regions, settings, note=partial(notes.add, kind="gpu"))
 
 

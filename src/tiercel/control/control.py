@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tiercel.control.admission import BUDGET, DiskAdmission
 from tiercel.control.building import Attached, PlanBuilder, note_prefetched
 from tiercel.control.changes import BlockWatch
-from tiercel.control.choosing import LoadChoice, QueuedBytes
+from tiercel.control.choosing import LearntChoice, QueuedBytes
 from tiercel.control.ghost import HitCurve, make_ghost, read_curve, read_tier_shares
 from tiercel.control.indexing import count_present, make_index
 from tiercel.control.operation import PENDING, Lookup, Operation
@@ -19,7 +19,7 @@ from tiercel.control.settings import ControlSettings, Tuned
 from tiercel.control.storing import StoreBuilder
 from tiercel.hashing import KEY_BYTES
 from tiercel.hashing import Sequence as TokenSequence
-from tiercel.index import IndexStats
+from tiercel.index import IndexStats, Match
 from tiercel.plan import Free, OperationKind, Segment, cut_segments, pack_slots
 from tiercel.tiers.base import BlockStatus, Slots, TierName
 
@@ -40,7 +40,7 @@ class Control:
         self.index = make_index(settings)
         self.blocks = BlockWatch(self.index, self.tiers)
         self._ghost = make_ghost(settings)
-        self._choice = LoadChoice(settings)
+        self._choice = LearntChoice(settings)
         self._admission = DiskAdmission(settings)
         self._sees = self._admission.sees
         self._tokens_per_block = settings.tokens_per_block
@@ -122,6 +122,7 @@ class Control:
     ) -> Operation:
         lookup.check_launchable(self.index)
         match = lookup.take_match()
+        assert isinstance(match, Match), "a lookup that may be launched here was made here"
         loading = kind is _LOAD
         top = self.tiers[0]
         base = lookup.first_block

@@ -1,17 +1,50 @@
 """What the control half hands out: lookups before a launch, operations after one."""
 
+from typing import Protocol
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from tiercel.errors import StaleTicketError
 from tiercel.hashing import Sequence as TokenSequence
-from tiercel.index import Index, Match, Reservation
+from tiercel.index import Match, Reservation
 from tiercel.plan import Free, Plan, Segment
 from tiercel.tiers.base import TierName
 
 PENDING = 255
 """Marks a block of an operation that has no outcome yet; never leaves the core."""
+
+
+class Promises(Protocol):
+    """What lookups were made by: an index, or what stands for one that another process has."""
+
+    @property
+    def generation(self) -> int:
+        """Grows when everything that was promised is void."""
+        ...
+
+
+class Pins(Protocol):
+    """A hold on the blocks that a lookup found; an index's `Match`, or what stands for one. Let go when destroyed."""
+
+    @property
+    def num_pending(self) -> int:
+        """Blocks directly behind them that are being written now."""
+        ...
+
+    @property
+    def generation(self) -> int:
+        """The generation in which they were found."""
+        ...
+
+    def truncate(self, num_blocks: int, /) -> None:
+        """Let go of the blocks from num_blocks on."""
+        ...
+
+    def release(self) -> None:
+        """Let go of everything. Idempotent."""
+        ...
 
 
 class Lookup:
@@ -40,9 +73,9 @@ class Lookup:
 
     def __init__(
         self,
-        index: Index,
+        index: Promises,
         sequence: TokenSequence,
-        match: Match,
+        match: Pins,
         matched_blocks: int,
         blocks: range,
         segments: tuple[Segment, ...],
@@ -57,14 +90,14 @@ class Lookup:
         self.generation = match.generation
         if blocks.stop < matched_blocks:
             match.truncate(blocks.stop)
-        self._match: Match | None = match
+        self._match: Pins | None = match
 
     @property
     def num_tokens(self) -> int:
         """Tokens that the blocks to load hold."""
         return self.num_blocks * self.sequence.tokens_per_block
 
-    def check_launchable(self, index: Index) -> None:
+    def check_launchable(self, index: Promises) -> None:
         """Raise unless an operation on `index` may take the pins over.
 
         Raises:
@@ -78,7 +111,7 @@ class Lookup:
         if self.generation != index.generation:
             raise StaleTicketError("the cache was reset after this lookup; look the sequence up again")
 
-    def take_match(self) -> Match:
+    def take_match(self) -> Pins:
         """Hand the pins over to an operation. The lookup must be launchable."""
         match, self._match = self._match, None
         assert match is not None, "a lookup was launched without check_launchable"

@@ -15,7 +15,6 @@ from tiercel.telemetry.logs import current_request_id
 from tiercel.tiers.base import BlockStatus, TierName
 from tiercel.transfer.guard import Guard, GuardedMemory
 from tiercel.transfer.layers import LayerArrivals
-from tiercel.transfer.remote import RemoteMemory
 from tiercel.transfer.sides import EngineSide
 
 _OK = int(BlockStatus.OK)
@@ -47,7 +46,7 @@ class Job:
     def __init__(self, plan: Plan, side: EngineSide | None, launched_at: float) -> None:
         self.plan = plan
         self.on_gpu = side is not None and side.on_gpu
-        self.guard = Guard(side.memory.give_up if side is not None and isinstance(side.memory, RemoteMemory) else None)
+        self.guard = Guard() if side is None else side.guard()
         self.memory = None if side is None else GuardedMemory(side.memory, self.guard)
         self._layers = None if side is None else side.layers
         self.cancelled = False
