@@ -11,7 +11,7 @@ from tiercel.control.changes import BlockWatch
 from tiercel.control.choosing import LearntChoice, QueuedBytes
 from tiercel.control.ghost import HitCurve, make_ghost, read_curve, read_tier_shares
 from tiercel.control.indexing import count_present, make_index
-from tiercel.control.operation import PENDING, Lookup, Operation
+from tiercel.control.operation import PENDING, Lookup, Operation, check_launchable
 from tiercel.control.outcomes import Outcomes
 from tiercel.control.priorities import Ladder, Priority, count_leading
 from tiercel.control.relief import DEMOTION, Relief, copy_to_disk
@@ -97,10 +97,7 @@ class Control:
 
     def check_launchable(self, lookups: Sequence[Lookup]) -> None:
         """Raise what `begin_load` would raise for one of several lookups, and for one that is named twice. Nothing changes."""
-        for lookup in lookups:
-            lookup.check_launchable(self.index)
-        if len(lookups) > 1 and len({id(lookup) for lookup in lookups}) < len(lookups):
-            raise ValueError("a lookup is named twice; look the sequence up once for each load")
+        check_launchable(lookups, self.index)
 
     def begin_load(self, ticket: int, lookup: Lookup, *, deadline_s: float, now_s: float = 0.0) -> Operation:
         """Plan to bring a lookup's blocks to the engine; takes over its pins. Blocks from slower tiers are kept in the fastest

@@ -1,5 +1,6 @@
 """What the control half hands out: lookups before a launch, operations after one."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -97,6 +98,11 @@ class Lookup:
         """Tokens that the blocks to load hold."""
         return self.num_blocks * self.sequence.tokens_per_block
 
+    @property
+    def pins(self) -> Pins | None:
+        """What it holds; None if that was released or handed over."""
+        return self._match
+
     def check_launchable(self, index: Promises) -> None:
         """Raise unless an operation on `index` may take the pins over.
 
@@ -132,6 +138,14 @@ class Lookup:
     def __repr__(self) -> str:
         where = ", ".join(f"{s.tier.name.lower()}: {s.num_blocks}" for s in self.segments) or "nothing"
         return f"Lookup(load {self.num_blocks} of {self.matched_blocks} stored blocks; {where})"
+
+
+def check_launchable(lookups: Sequence[Lookup], index: Promises) -> None:
+    """Raise what a launch on `index` would raise for one of several lookups, and for one that is named twice."""
+    for lookup in lookups:
+        lookup.check_launchable(index)
+    if len(lookups) > 1 and len({id(lookup) for lookup in lookups}) < len(lookups):
+        raise ValueError("a lookup is named twice; look the sequence up once for each load")
 
 
 class Operation(msgspec.Struct, kw_only=True, eq=False):
