@@ -1,4 +1,4 @@
-"""The connections of a client for its calls: one call at a time on each, so that no call waits for another. Used by `link` only."""
+"""The connections of a client for its calls: one call at a time on each, so that none waits for another. Used by `link`."""
 
 import threading
 import time
@@ -11,7 +11,6 @@ from tiercel.errors import DeviceError, ThrottledError, TiercelError
 from tiercel.node.calls import Failed
 from tiercel.node.codec import Answer, decode_for_client, encode
 from tiercel.node.protocol import Message, MessageError
-
 
 _CALLERS = {"ValueError": ValueError, "TypeError": TypeError}
 """Errors that are a caller's mistake, by name."""
@@ -64,7 +63,9 @@ class CallPool:
         with self._changed:
             while not self._idle and self._num_open >= self._calls_max and not self._closed:
                 if not self._changed.wait(max(0.0, stop_at - time.monotonic())):
-                    raise ThrottledError(f"all {self._calls_max} connections to the node are in use; raise node_calls_max")
+                    raise ThrottledError(
+                        f"all {self._calls_max} connections to the node are in use; raise node_calls_max"
+                    )
             if self._closed:
                 raise ConnectionResetError("the connection to the node has ended")
             if self._idle:

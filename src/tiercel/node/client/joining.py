@@ -1,4 +1,4 @@
-"""How a client joins a node: its greeting, the node's memory mapped, and what the node says of its cache. Used by `keeping` only."""
+"""How a client joins a node: its greeting, the node's memory mapped, and what the node says of its cache. Used by `keeping`."""
 
 import os
 import socket
@@ -93,7 +93,9 @@ def read_facts(facts: CacheFacts) -> NodeFacts:
     order = cast(SlotOrder, facts.order)  # checked by the geometry
     geometry = BlockGeometry.from_model(model, tokens_per_block=config.tokens_per_block, order=order)
     if hashing.fingerprint(geometry.fingerprint_parts()) != facts.fingerprint:
-        raise ConfigError("the node's blocks have another fingerprint than this release gives them; run the same release")
+        raise ConfigError(
+            "the node's blocks have another fingerprint than this release gives them; run the same release"
+        )
     return NodeFacts(config, geometry, facts.fingerprint)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tiercel.errors import ConfigError, TiercelError
-from tiercel.layout import BlockGeometry, EngineMemory
+from tiercel.layout import EngineMemory
 from tiercel.node.client.joining import NodeFacts, join
 from tiercel.node.client.link import Link
 from tiercel.node.client.tickets import TicketTable

@@ -5,22 +5,21 @@ One thread listens. What is lost is told by whoever notices first; the listener 
 
 import os
 import select
-import socket
 import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from tiercel._native import NodeCall
+from tiercel.node.calls import OpenNamespace, Root
 from tiercel.node.client import joining
 from tiercel.node.client.calls import CallPool, NodeGoneError, ask, checked
 from tiercel.node.client.copying import Copyists
 from tiercel.node.client.receiving import SEND_S, receive
 from tiercel.node.client.tickets import TicketTable
 from tiercel.node.codec import Answer, Event, decode_for_client, encode
-from tiercel.node.calls import OpenNamespace, Root
 from tiercel.node.endpoint import LocalEndpoint
 from tiercel.node.events import Bye, Cancel, CancelCopy, Copy, Done, Ended, SourceFree
 from tiercel.node.joining import Join, Joined, Refused
@@ -122,6 +121,10 @@ class Link:
             root = self.roots[namespace] = answer.root
         return root
 
+    def discard_lookup(self, lookup: int) -> None:
+        """Have the node told that a lookup is not wanted any more, as `discard`."""
+        self.discard(Kind.RELEASE, lookup)
+
     def discard(self, kind: Kind, number: int) -> None:
         """Have the node told that a lookup or a sequence is not wanted any more. Takes no lock: destructors call it."""
         self._unwanted[kind].append(number)
@@ -134,12 +137,14 @@ class Link:
         for kind, form in ((Kind.RELEASE, "Q"), (Kind.FORGET, "I")):
             unwanted = self._unwanted[kind]
             while unwanted:
-                numbers = []
+                numbers: list[int] = []
                 with suppress(IndexError):  # others may flush, too
                     while len(numbers) < _BATCH:
                         numbers.append(unwanted.popleft())
                 if numbers:
-                    self._send(MAGIC + bytes((PROTOCOL_VERSION, kind)) + struct.pack(f"<{len(numbers)}{form}", *numbers))
+                    self._send(
+                        MAGIC + bytes((PROTOCOL_VERSION, kind)) + struct.pack(f"<{len(numbers)}{form}", *numbers)
+                    )
 
     def _send(self, data: bytes) -> None:
         if not self.alive:

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable
 from typing import Final
 
-from tiercel._native import NodeCall, NodeFound
+from tiercel._native import NodeFound
 from tiercel.hashing import Sequence
 from tiercel.node.calls import Failed
 from tiercel.node.client.calls import NodeGoneError, ask
@@ -26,6 +26,7 @@ UNKNOWN_SEQUENCE: Final = "unknown sequence"
 _UNKNOWN_STATE: Final = 1
 """The same of a lookup."""
 
+_OPEN: Final = MAGIC + bytes((PROTOCOL_VERSION, Kind.OPEN))
 _NUMBERS: Final = 2**32
 _numbers = itertools.count(1)
 
@@ -43,12 +44,12 @@ class KnownSequence:
         self._namespace = namespace
         self._lock = threading.Lock()
 
-    def look_up(self, link: Link, sequence: Sequence, limit_blocks: int, engine_blocks: int) -> NodeFound:
+    def look_up(self, link: Link, sequence: Sequence, limit_blocks: int | None, engine_blocks: int) -> NodeFound:
         """Ask what is stored of its leading blocks. Raises NodeGoneError, ThrottledError."""
         self._check_root(link, sequence)
         with self._lock, link.lent(SILENCE_S) as call:
             for again in (False, True):
-                self._open(link, call, sequence, anew=again)
+                self._number_it(link, anew=again)
                 found = call.lookup(sequence, self.number, self._num_keys, limit_blocks, engine_blocks, SILENCE_S)
                 if found.state != _UNKNOWN_STATE:
                     break
@@ -66,7 +67,9 @@ class KnownSequence:
         self._check_root(link, sequence)
         with self._lock, link.lent(timeout_s) as call:
             for again in (False, True):
-                self._open(link, call, sequence, anew=again)
+                self._number_it(link, anew=again)
+                if not self._num_keys:
+                    call.send(_OPEN + struct.pack("<I", self.number) + sequence.root)
                 call.send_keys(sequence, self.number, min(self._num_keys, stop), stop)
                 answer = ask(call, make(self.number), timeout_s)
                 if not (isinstance(answer, Failed) and answer.text.startswith(UNKNOWN_SEQUENCE)):
@@ -80,12 +83,10 @@ class KnownSequence:
                 f"the keys of namespace {self._namespace!r} are others since the node was restarted with another secret"
             )
 
-    def _open(self, link: Link, call: NodeCall, sequence: Sequence, *, anew: bool) -> None:
-        """Have the node know the sequence, by a new number if it does not."""
-        if self.epoch == link.epoch and not anew:
-            return
-        self.epoch, self.number, self._num_keys = link.epoch, next(_numbers) % _NUMBERS, 0
-        call.send(MAGIC + bytes((PROTOCOL_VERSION, Kind.OPEN)) + struct.pack("<I", self.number) + sequence.root)
+    def _number_it(self, link: Link, *, anew: bool) -> None:
+        """Give the sequence a new number if the node does not know it: it is opened by that, and all its keys are sent."""
+        if anew or self.epoch != link.epoch:
+            self.epoch, self.number, self._num_keys = link.epoch, next(_numbers) % _NUMBERS, 0
 
 
 class SequenceTable:

@@ -182,4 +182,3 @@ class TicketTable:
                 seconds=time.monotonic() - opened.started_at if seconds is None else seconds,
             )
         )
-
