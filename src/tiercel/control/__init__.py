@@ -20,7 +20,7 @@ from tiercel.control.choosing import LoadChoice
 from tiercel.control.control import Control
 from tiercel.control.ghost import HitCurve
 from tiercel.control.keyed import KeyedControl
-from tiercel.control.operation import PENDING, Lookup, Operation, Pins, Promises, check_launchable
+from tiercel.control.operation import PENDING, Lookup, Operation, Pins, Promises, adopt, check_launchable
 from tiercel.control.priorities import STEPS_MAX as PRIORITY_STEPS_MAX
 from tiercel.control.priorities import Priority, check_priority
 from tiercel.control.resolving import control_settings
@@ -47,6 +47,7 @@ __all__ = [
     "Priority",
     "Promises",
     "Tuned",
+    "adopt",
     "check_launchable",
     "check_priority",
     "control_settings",
