@@ -95,6 +95,8 @@ class NodeClient(CacheFacade):
             facts=link.board.facts,
             decline=lambda tiers: link.tell(Declined([int(tier) for tier in tiers])),
         )
+        present = ((TierName.HOST, config.enable_cpu), (TierName.DISK, config.enable_ssd))
+        self._tiers = tuple(tier for tier, enabled in present if enabled)  # as the node's index numbers them
         self.shared_memory, self.devices = link.regions, devices
 
     def refuse(self, reason: str) -> None:
@@ -151,7 +153,7 @@ class NodeClient(CacheFacade):
             self._reports.throttled("lookups")
         pins = RemotePins(found.lookup, found.num_pending, generation, link.discard_lookup)
         matched = found.matched_blocks
-        segments = tuple([Segment(TierName(tier), first, count) for tier, first, count in found.segments])
+        segments = tuple([Segment(self._tiers[number], first, count) for number, first, count in found.segments])
         if not segments:
             return Lookup(epochs, sequence, pins, 0, range(0), ())
         start = min(start, matched)
