@@ -100,8 +100,9 @@ class NodeClient(CacheFacade):
         self.shared_memory, self.devices = link.regions, devices
 
     def refuse(self, reason: str) -> None:
-        """Refuse every call from now on. Takes no lock."""
+        """Refuse every call from now on, and leave the connections to the process that they are of. Takes no lock."""
         self._refusal = reason
+        self._keeper.link.alive = False
 
     def _check_open(self) -> None:
         if self._refusal is not None:

@@ -61,6 +61,7 @@ class Link:
         self._join = Join(joined.welcome.client, joined.welcome.token)
         self._socket = joined.connection
         self._sending = threading.Lock()
+        self._waking = threading.RLock()  # taken by destructors, on whatever thread they run
         self._tickets = tickets
         self._pool = CallPool(self._connect, joined.welcome.limits.calls)
         self._copyists = Copyists(tickets, self.regions, self.facts.geometry.block_bytes, self._answer, self.lose)
@@ -126,11 +127,10 @@ class Link:
         self.discard(Kind.RELEASE, lookup)
 
     def discard(self, kind: Kind, number: int) -> None:
-        """Have the node told that a lookup or a sequence is not wanted any more. Takes no lock: destructors call it."""
+        """Have the node told that a lookup or a sequence is not wanted any more. Destructors call it."""
         self._unwanted[kind].append(number)
         if self.alive:
-            with suppress(OSError):  # it is ending, or was told often enough
-                os.eventfd_write(self._wakeup, 1)
+            self._wake()
 
     def flush(self) -> None:
         """Tell the node what is not wanted any more."""
@@ -220,8 +220,14 @@ class Link:
         """Note that the connection is of no use any more, for the first reason given. Takes no time."""
         if self.alive:
             self.reason, self.alive = reason, False
-            with suppress(OSError):
-                os.eventfd_write(self._wakeup, 1)
+            self._wake()
+
+    def _wake(self) -> None:
+        """Have the listener look around."""
+        with self._waking:
+            if self._wakeup >= 0:
+                with suppress(BlockingIOError):  # it was told often enough
+                    os.eventfd_write(self._wakeup, 1)
 
     def close(self, devices: Devices | None, *, bye: bool = False) -> bool:
         """Let go of everything, after the listener has returned. Idempotent.
@@ -239,9 +245,10 @@ class Link:
                 with suppress(OSError):
                     sockets.send(self._socket, encode(Bye()), SEND_S)
             self._socket.close()
-        if self._wakeup >= 0:
-            wakeup, self._wakeup = self._wakeup, -1
-            os.close(wakeup)
+        with self._waking:
+            if self._wakeup >= 0:
+                os.close(self._wakeup)
+                self._wakeup = -1
         if drained:
             if devices is not None:
                 devices.close()

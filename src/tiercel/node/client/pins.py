@@ -28,7 +28,7 @@ class RemotePins:
         Args:
             lookup: the node's number of it, 0 if it holds nothing.
             generation: of the epochs in which it was asked for.
-            discard: told the number when the pins are not wanted any more; called from destructors, so it may take no lock.
+            discard: told the number when the pins are not wanted any more; called from destructors, on any thread.
         """
         self.lookup = lookup
         self.num_pending = num_pending

@@ -75,7 +75,8 @@ class Reports:
         assert told is not None
         counters = dict(told.activity.counters)
         for name, counts in self._counts.items():
-            counters[name] = dict(Counter(counters[name]) + counts)
+            told_counts = counters[name]
+            counters[name] = {**told_counts, **{kind: told_counts.get(kind, 0) + n for kind, n in counts.items()}}
         notes = tuple(dict.fromkeys((*told.notes, *self._notes.texts())))
         return replace(told, activity=replace(told.activity, counters=counters), notes=notes)
 

@@ -93,7 +93,7 @@ class SequenceTable:
     """The sequences that one client made. Thread-safe."""
 
     def __init__(self, forget: Callable[[int, int], None]) -> None:
-        """forget: told (epoch, number) of a sequence that is gone; may take no lock."""
+        """forget: told (epoch, number) of a sequence that is gone; called by its weak reference, on any thread."""
         self._forget = forget
         self._known: dict[int, tuple[KnownSequence, weakref.ref[Sequence]]] = {}
 
