@@ -4,8 +4,9 @@ import multiprocessing
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -111,8 +112,6 @@ def _serve(endpoint: str, config: CacheConfig, model: ModelConfig, pipe: Connect
 
 def until(condition: Callable[[], bool], timeout_s: float = WAIT_S) -> bool:
     """Wait until something holds; False if it does not in time."""
-    import time
-
     stop_at = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > stop_at:
@@ -125,8 +124,6 @@ def held_here(part: str) -> list[str]:
     """What this process has open or mapped of a name."""
     files = []
     for entry in Path("/proc/self/fd").iterdir():
-        try:
-            files.append(os.readlink(entry))
-        except FileNotFoundError:
-            continue
+        with suppress(FileNotFoundError):  # what lists them is open as well
+            files.append(str(entry.readlink()))
     return [line for line in (*files, *Path("/proc/self/maps").read_text().splitlines()) if part in line]
