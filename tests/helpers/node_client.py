@@ -58,6 +58,8 @@ def open_through_node(
         shutil.rmtree(directory, ignore_errors=True)
 
     client.close = close  # type: ignore[method-assign]
+    for name in ("_assembly", "_dispatcher"):  # tests of the cache in process look inside, and find the node's
+        setattr(client, name, getattr(server.cache, name))
     return client
 
 

@@ -48,6 +48,9 @@ from tiercel.transfer import Devices, EngineSide
 _NAMESPACES_KEPT = 4096
 """Namespaces whose root key is not computed again for each sequence."""
 
+_COUNT_MAX, _SECONDS_MAX = 2**32 - 1, 86400.0
+"""What a message can say at most."""
+
 _TOO_MANY_LOOKUPS = 2
 """State of a lookup for which the node has no room."""
 
@@ -68,7 +71,7 @@ class NodeClient(CacheFacade):
         self._fingerprint = facts.fingerprint
         self._checks = ArgumentChecks(facts.geometry, facts.fingerprint, facts.config.transfer_timeout_s)
         self._epochs = Epochs()
-        self._sequences = SequenceTable(self._forget)
+        self._sequences = SequenceTable(root_key(facts.fingerprint, ""), self._forget)
         self._launcher = Launcher(keeper.tickets, reports.missed)
         self._root_key = lru_cache(maxsize=_NAMESPACES_KEPT)(root_key)
         self._refusal: str | None = None
@@ -92,7 +95,7 @@ class NodeClient(CacheFacade):
             LoadPolicy(config.load_policy),
             tokens_per_block=self.geometry.tokens_per_block,
             block_bytes=self.geometry.block_bytes,
-            facts=link.board.facts,
+            facts=link.costs,
             decline=lambda tiers: link.tell(Declined([int(tier) for tier in tiers])),
         )
         present = ((TierName.HOST, config.enable_cpu), (TierName.DISK, config.enable_ssd))
@@ -229,7 +232,8 @@ class NodeClient(CacheFacade):
     def observe_prefill(self, *, cached_tokens: int, computed_tokens: int, seconds: float) -> None:
         """Tell how long the engine took to compute tokens behind a prefix, as `Cache.observe_prefill`."""
         check_prefill(cached_tokens, computed_tokens, seconds)
-        self._keeper.link.tell(Observe(cached_tokens, computed_tokens, min(seconds, 86400.0)))
+        cached, computed = (min(int(tokens), _COUNT_MAX) for tokens in (cached_tokens, computed_tokens))
+        self._keeper.link.tell(Observe(cached, computed, min(float(seconds), _SECONDS_MAX)))
 
     def observe_recompute(self, reason: str) -> None:
         """Tell that an error of ours became recompute, and which; the node's status and metrics count it."""

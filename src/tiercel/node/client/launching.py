@@ -72,8 +72,8 @@ class Launcher:
         opened = self._tickets.open(OperationKind.STORE, len(blocks), side, timeout_s)
         stop = min(blocks.stop, SEQUENCE_BLOCKS_MAX)  # what lies behind ends as missing
         count = max(0, stop - blocks.start)
-        if not blocks:
-            self._tickets.finish(opened, BlockStatus.OK)
+        if not count:
+            self._tickets.finish(opened, BlockStatus.MISSING)
             return opened.ticket
         told = priority[:count].astype(np.uint8).tobytes() if isinstance(priority, np.ndarray) else priority
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from tiercel._native import NodeCall
+from tiercel.costs import PrefillCurve
+from tiercel.node.board import BoardFacts
 from tiercel.node.calls import OpenNamespace, Root
 from tiercel.node.client import joining
 from tiercel.node.client.calls import CallPool, NodeGoneError, ask, checked
@@ -27,6 +29,8 @@ from tiercel.node.protocol import MAGIC, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, Ki
 from tiercel.ranks import sockets
 from tiercel.tiers.memory import region_of
 from tiercel.transfer import Devices, GpuCopySettings
+
+NOTHING_KNOWN = BoardFacts(0, PrefillCurve(), {})
 
 SILENCE_S = 2.0
 """How long a node may leave unanswered what it answers at once, a lookup; then it counts as gone."""
@@ -56,7 +60,8 @@ class Link:
         self.alive = True
         self.reason = ""
         self.roots: dict[str, bytes] = {}
-        self.regions, self.board, self.facts = joined.regions, joined.board, joined.facts
+        self.regions, self.facts = joined.regions, joined.facts
+        self._board = joined.board
         self._endpoint = endpoint
         self._join = Join(joined.welcome.client, joined.welcome.token)
         self._socket = joined.connection
@@ -71,6 +76,13 @@ class Link:
     def devices(self, settings: GpuCopySettings, note: Callable[[str], None]) -> Devices:
         """Return what reaches this process's blocks; its GPUs pin the node's memory."""
         return Devices([region_of(region) for region in self.regions], settings, note=note)
+
+    def costs(self) -> BoardFacts:
+        """What the node's board says of costs; nothing, once the link is closed."""
+        try:
+            return self._board.facts()
+        except ValueError:  # of a page that is not mapped any more
+            return NOTHING_KNOWN
 
     # ── what is sent ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -254,4 +266,5 @@ class Link:
                 devices.close()
             for region in self.regions:
                 region.close()
+            self._board.close()
         return drained

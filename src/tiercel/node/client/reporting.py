@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from tiercel.control import HitCurve
 from tiercel.errors import DeadlineError
-from tiercel.node.calls import AskHitCurve, AskStats, HitCurveAnswer, Reset, Settle, Settled, Stats
+from tiercel.node.calls import CAPACITIES_MAX, AskHitCurve, AskStats, HitCurveAnswer, Reset, Settle, Settled, Stats
 from tiercel.node.client.calls import NodeGoneError
 from tiercel.node.client.link import CALL_S, Link
 from tiercel.node.codec import Answer, shortened
@@ -21,6 +21,8 @@ from tiercel.telemetry.snapshot import StatusSnapshot
 
 _RESET_S = 35.0
 """Longest wait for a reset, which itself waits for devices."""
+
+_CAPACITY_MAX = 2**63 - 1
 
 _SETTLE_S_MAX = 60.0
 """Longest wait that the node takes on."""
@@ -82,9 +84,15 @@ class Reports:
 
     def hit_curve(self, link: Link, capacities_blocks: Iterable[int] | None) -> HitCurve:
         """As `Cache.hit_curve`. Raises DeadlineError if the node is gone."""
-        asked = AskHitCurve(None if capacities_blocks is None else [int(each) for each in capacities_blocks])
+        capacities = (
+            None if capacities_blocks is None else [min(int(each), _CAPACITY_MAX) for each in capacities_blocks]
+        )
+        if capacities is not None and any(capacity < 0 for capacity in capacities):
+            raise ValueError(f"capacities_blocks = {capacities}: must not be negative")
+        if capacities is not None and len(capacities) > CAPACITIES_MAX:
+            raise ValueError(f"{len(capacities)} capacities: ask a node for at most {CAPACITIES_MAX} at once")
         try:
-            answer = self._ask(link, asked, CALL_S)
+            answer = self._ask(link, AskHitCurve(capacities), CALL_S)
         except NodeGoneError as error:
             raise DeadlineError(f"the node is gone: {error}") from error
         assert isinstance(answer, HitCurveAnswer), f"AskHitCurve was answered with {type(answer).__name__}"
@@ -92,7 +100,7 @@ class Reports:
 
     def settle(self, link: Link, timeout_s: float) -> bool:
         """Whether nothing was under way in the node in time."""
-        wait_s = min(timeout_s, _SETTLE_S_MAX)
+        wait_s = max(0.0, min(timeout_s, _SETTLE_S_MAX))
         try:
             answer = self._ask(link, Settle(wait_s), wait_s + CALL_S)
         except NodeGoneError:

@@ -1,8 +1,7 @@
 """What the node knows of this client's sequences: their numbers, and how many of their keys it has. Used by `client` only.
 
 Keys go to the node once, ahead of the call that needs them and on its connection. A sequence that the node has dropped is opened
-anew, with all its keys. Entries go when their sequences do; what a weak reference calls back may run anywhere, so it takes no
-lock.
+anew, with all its keys. Entries go when their sequences do.
 """
 
 import itertools
@@ -10,7 +9,7 @@ import struct
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Final
+from typing import ClassVar, Final
 
 from tiercel._native import NodeFound
 from tiercel.hashing import Sequence
@@ -28,6 +27,7 @@ _UNKNOWN_STATE: Final = 1
 
 _OPEN: Final = MAGIC + bytes((PROTOCOL_VERSION, Kind.OPEN))
 _NUMBERS: Final = 2**32
+_NAMESPACES_MAX: Final = 4096
 _numbers = itertools.count(1)
 
 
@@ -90,24 +90,44 @@ class KnownSequence:
 
 
 class SequenceTable:
-    """The sequences that one client made. Thread-safe."""
+    """The sequences that one client uses. Thread-safe."""
 
-    def __init__(self, forget: Callable[[int, int], None]) -> None:
-        """forget: told (epoch, number) of a sequence that is gone; called by its weak reference, on any thread."""
+    _namespaces: ClassVar[dict[bytes, str]] = {}
+    """Of each root key that any client in this process was given, the namespace, so that they may share sequences."""
+
+    def __init__(self, common_root: bytes, forget: Callable[[int, int], None]) -> None:
+        """Know none.
+
+        Args:
+            common_root: of the namespace "", by which sequences of caches in process are known.
+            forget: told (epoch, number) of a sequence that is gone; called by its weak reference, on any thread.
+        """
+        self._common_root = common_root
         self._forget = forget
         self._known: dict[int, tuple[KnownSequence, weakref.ref[Sequence]]] = {}
 
     def enter(self, sequence: Sequence, namespace: str) -> None:
         """Know a new sequence."""
-        key = id(sequence)
-        self._known[key] = (KnownSequence(namespace), weakref.ref(sequence, lambda _: self._gone(key)))
+        known = self._namespaces
+        known.setdefault(sequence.root, namespace)
+        if len(known) > _NAMESPACES_MAX:
+            known.pop(next(iter(known)), None)
+        self._know(sequence, namespace)
 
     def find(self, sequence: Sequence) -> KnownSequence:
-        """Return what is known of a sequence. Raises ValueError for one that this client did not make."""
+        """Return what is known of a sequence, which may be another cache's with the same keys. Raises ValueError for one whose
+        namespace cannot be told."""
         entry = self._known.get(id(sequence))
-        if entry is None:
+        if entry is not None:
+            return entry[0]
+        namespace = "" if sequence.root == self._common_root else self._namespaces.get(sequence.root)
+        if namespace is None:
             raise ValueError("the sequence was made by another cache or by hand; make it with this cache's `sequence`")
-        return entry[0]
+        return self._know(sequence, namespace)
+
+    def _know(self, sequence: Sequence, namespace: str) -> KnownSequence:
+        key, known = id(sequence), KnownSequence(namespace)
+        return self._known.setdefault(key, (known, weakref.ref(sequence, lambda _: self._gone(key))))[0]
 
     def _gone(self, key: int) -> None:
         entry = self._known.pop(key, None)
