@@ -85,7 +85,7 @@ def test_a_looked_event_follows_with_the_sequence(harness: FrontHarness) -> None
     call.send(opening(3))
     sequence = sequence_of(24)
     call.lookup(sequence, 3, 0, 23, 0, TIMEOUT_S)
-    _, client, looked, limit_blocks, matched_blocks, seconds = harness.wait_for("looked")
+    _, client, looked, limit_blocks, matched_blocks, seconds, _, _ = harness.wait_for("looked")
     assert (client, limit_blocks, matched_blocks) == (CLIENT, 23, 20)
     assert isinstance(looked, Sequence)
     assert isinstance(seconds, float)
@@ -98,9 +98,10 @@ def test_the_pins_of_a_lookup_can_be_taken_once(harness: FrontHarness) -> None:
     call = harness.call()
     call.send(opening(3))
     found = call.lookup(sequence_of(20), 3, 0, None, 0, TIMEOUT_S)
-    match = harness.front.take_match(CLIENT, found.lookup)
-    assert match is not None
-    assert match.num_blocks == 20
+    taken = harness.front.take_match(CLIENT, found.lookup)
+    assert taken is not None
+    match, sequence = taken
+    assert (match.num_blocks, sequence.num_blocks) == (20, 20)
     assert harness.front.take_match(CLIENT, found.lookup) is None
     call.send(datagram(Kind.RELEASE, struct.pack("<Q", found.lookup)))
     assert call.lookup(sequence_of(20), 3, 20, None, 0, TIMEOUT_S).lookup != found.lookup

@@ -21,7 +21,7 @@ from tiercel.tiers.arena_directory import KeptArena
 from tiercel.tiers.arena_records import NoRecords, SlotRecords
 from tiercel.tiers.base import Addresses, BlockLabels, BlockMemory, BlockStatus, Slots, Statuses, TierName, TierStats
 from tiercel.tiers.labels import RecoveredBlocks, check_labels, nothing_recovered
-from tiercel.tiers.memory import Arena, ContiguousMemory, SharedMemory, page_aligned_bytes
+from tiercel.tiers.memory import Arena, ContiguousMemory, SharedArena, SharedMemory, page_aligned_bytes
 
 Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
@@ -91,7 +91,7 @@ class HostTier:
     @property
     def shared_memory(self) -> SharedMemory:
         """The memory itself, for other processes to map and for devices to copy from and to."""
-        return SharedMemory(self._arena, resident=True, unit_bytes=self._stride)
+        return SharedArena(self._arena, resident=True, unit_bytes=self._stride)
 
     @property
     def recovered(self) -> RecoveredBlocks:
