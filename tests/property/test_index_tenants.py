@@ -193,10 +193,8 @@ class AnyHistory:
         if made is None:
             return
         match, reservation = made
-        grown = [tenant for tenant, (had, has) in enumerate(zip(before, self.held(1), strict=True)) if has > had] or [
-            None
-        ]
-        self.expect_fair(1, before, grown[0])
+        grown = [tenant for tenant, (had, has) in enumerate(zip(before, self.held(1), strict=True)) if has > had]
+        self.expect_fair(1, before, grown[0] if grown else None)
         self.index.commit(reservation)
         match.release()
         reservation.release()

@@ -13,6 +13,7 @@ from tiercel.config.areas.capacity import CapacitySettings
 from tiercel.config.areas.gpu import GpuSettings
 from tiercel.config.areas.moving import MovingSettings
 from tiercel.config.areas.policy import PolicySettings
+from tiercel.config.areas.sharing import SharingSettings
 from tiercel.config.areas.sight import SightSettings
 from tiercel.config.messages import StrictKeywords, problem
 from tiercel.config.model import ModelConfig
@@ -20,13 +21,18 @@ from tiercel.config.paths import expanded
 from tiercel.config.resolved import ResolvedConfig, Room, resolve_sizes
 from tiercel.config.settings import Setting, settings_of
 from tiercel.config.sizes import is_share
+from tiercel.config.tenants import TenantConfig, read_tenants
 
-AREAS: tuple[type, ...] = (CapacitySettings, PolicySettings, MovingSettings, GpuSettings, SightSettings)
+AREAS: tuple[type, ...] = (
+    CapacitySettings, PolicySettings, SharingSettings, MovingSettings, GpuSettings, SightSettings,
+)  # fmt: skip
 """The groups that settings are declared in, in the order of the reference page."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CacheConfig(SightSettings, GpuSettings, MovingSettings, PolicySettings, CapacitySettings, StrictKeywords):
+class CacheConfig(
+    SightSettings, GpuSettings, MovingSettings, SharingSettings, PolicySettings, CapacitySettings, StrictKeywords
+):
     """Settings of one cache; docs/configuration.md describes each.
 
     Raises:
@@ -80,6 +86,11 @@ class CacheConfig(SightSettings, GpuSettings, MovingSettings, PolicySettings, Ca
         """The directories of `ssd_cache_dir`, in order."""
         given = self.ssd_cache_dir.split(";") if isinstance(self.ssd_cache_dir, str) else self.ssd_cache_dir
         return tuple(expanded("ssd_cache_dir", entry.strip()) for entry in given if entry.strip())
+
+    @property
+    def tenant_list(self) -> tuple[TenantConfig, ...]:
+        """What `tenants` describes, in order; tenant number 1 comes first."""
+        return read_tenants("tenants", self.tenants)
 
     @property
     def shares(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ declarations back with `settings_of`. So a default or a range stands in one plac
 
 import dataclasses
 import enum
+import json
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from tiercel.config.messages import problem
 from tiercel.config.paths import is_path_text
 from tiercel.config.sizes import format_bytes, is_share, parse_share, parse_size
+from tiercel.config.tenants import read_tenants
 from tiercel.errors import ConfigError
 
 FLAG_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
@@ -31,6 +33,7 @@ class Kind(enum.Enum):
     SIZE = "bytes, or a size such as 64MiB"
     DIRECTORIES = 'a directory, a list of directories, or one text with ";" between them'
     TEXT = "text"
+    TENANTS = "tenants by name (JSON in the environment)"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,6 +113,8 @@ class Setting:
             return None
         if self.kind in (Kind.CHOICE, Kind.DIRECTORIES, Kind.TEXT):
             return self.check(text, origin)
+        if self.kind is Kind.TENANTS:
+            return self.check(_as_json(word), origin)
         number = _as_number(word)
         return self.check(text if number is None else number, origin)
 
@@ -169,6 +174,13 @@ def _as_number(word: str) -> int | float | None:
     return None
 
 
+def _as_json(word: str) -> object:
+    try:
+        return json.loads(word)
+    except ValueError:
+        return word
+
+
 def _flag(_: Setting, value: object, __: str) -> object:
     return value if isinstance(value, bool) else None
 
@@ -217,6 +229,10 @@ def _text(_: Setting, value: object, __: str) -> object:
     return text if isinstance(text, str) and text and is_path_text(text) else None
 
 
+def _tenants(described: Setting, value: object, origin: str) -> object:
+    return read_tenants(described.key, value, origin)
+
+
 _CHECKS: dict[Kind, Callable[[Setting, object, str], object]] = {
     Kind.FLAG: _flag,
     Kind.COUNT: _count,
@@ -227,4 +243,5 @@ _CHECKS: dict[Kind, Callable[[Setting, object, str], object]] = {
     Kind.SIZE: _size,
     Kind.DIRECTORIES: _directories,
     Kind.TEXT: _text,
+    Kind.TENANTS: _tenants,
 }

@@ -23,7 +23,7 @@ from tiercel.control.operation import PENDING, Lookup, Operation
 from tiercel.control.priorities import STEPS_MAX as PRIORITY_STEPS_MAX
 from tiercel.control.priorities import Priority, check_priority
 from tiercel.control.resolving import control_settings
-from tiercel.control.settings import DEMOTION_START, Admission, ControlSettings, Tuned
+from tiercel.control.settings import DEMOTION_START, Admission, ControlSettings, TenantSlots, Tuned
 from tiercel.control.storing import STORE_MOVES_MAX
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "Lookup",
     "Operation",
     "Priority",
+    "TenantSlots",
     "Tuned",
     "check_priority",
     "control_settings",

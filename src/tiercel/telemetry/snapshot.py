@@ -55,11 +55,27 @@ class HistogramStatus(msgspec.Struct, frozen=True, kw_only=True):
         return None
 
 
+class TenantStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tenant has of one tier, in blocks.
+
+    Attributes:
+        name: as in the setting `tenants`; "" is everybody who is not named there.
+        held: stored or being written.
+        evicted: since the cache was opened.
+    """
+
+    name: str
+    held: Count
+    reserve: Count
+    limit: Count
+    evicted: Count
+
+
 class TierStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One tier: what it holds now, and what it did since it was opened.
 
     Bytes are payload bytes of blocks that ended ok; `journal_bytes` is what the journal has grown by since its checkpoint,
-    `eviction_age` the seconds from the last use of a block to its eviction.
+    `eviction_age` the seconds from the last use of a block to its eviction, `tenants` those that share the tier.
     """
 
     name: str
@@ -80,6 +96,7 @@ class TierStatus(msgspec.Struct, frozen=True, kw_only=True):
     evicted: Count = 0
     eviction_age: HistogramStatus = HistogramStatus(bounds=(), counts=(0,), sum=0.0)
     journal_bytes: Count = 0
+    tenants: tuple[TenantStatus, ...] = ()
 
 
 class TierCurveStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,10 +6,10 @@
     (DISK, loading)     disk -> host, disk -> gpu      DiskTier.read into the arena, or through its buffers
     (DISK, storing)     host -> disk, gpu -> disk      DiskTier.write
 
-A store is queued when the engine is done with its blocks (`gate`). Loads go ahead of stores of the same tier. Chunks of
-different plans take turns; `mover` runs each. When a plan is cancelled, by its owner or at its deadline, what has not started
-ends as `CANCELLED`, engine memory is fenced off, and what is already with the device is waited for in the background: its
-completion comes when the device is done, so its slots stay out of use until then.
+A store is queued when the engine is done with its blocks (`gate`). Loads go ahead of stores of the same tier. Owners share a
+lane by weight (`queues`), chunks of one owner's plans take turns; `mover` runs each. When a plan is cancelled, by its owner
+or at its deadline, what has not started ends as `CANCELLED`, engine memory is fenced off, and what is already with the device
+is waited for in the background: its completion comes when the device is done, so its slots stay out of use until then.
 
 The facade submits plans in the order in which they were made and gets one `Completion` per move, from a worker's thread.
 """
@@ -32,6 +32,7 @@ from tiercel.transfer.gate import Gate
 from tiercel.transfer.job import Chunk, Job
 from tiercel.transfer.lanes import Lane, LaneName, TransferSettings, lane_of
 from tiercel.transfer.mover import Mover
+from tiercel.transfer.queues import NOBODY, Owner
 from tiercel.transfer.sides import EngineSide
 
 _logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class TransferEngine:
         self._closing = False
         self._ended = False
         names = [LaneName(tier, loading) for tier, loading in itertools.product(sorted(tiers), (True, False))]
-        self._lanes = {name: Lane(name, self._lock) for name in names}
+        self._lanes = {name: Lane(name, settings, self._lock) for name in names}
         self._loading = [(name.tier, lane) for name, lane in self._lanes.items() if name.loading]
         self._threads = [
             threading.Thread(target=self._work, args=(self._lanes[name],), name=f"tiercel-{name}-{i}", daemon=True)
@@ -85,9 +86,9 @@ class TransferEngine:
             self.close()
             raise
 
-    def has_room(self, lane: LaneName, num_moves: int = 1) -> bool:
-        """Whether a lane takes that many more moves. Only the thread that submits may rely on the answer."""
-        return self._lanes[lane].num_moves + num_moves <= self._settings.queue_depth_max
+    def has_room(self, lane: LaneName, num_moves: int = 1, owner: Owner = NOBODY) -> bool:
+        """Whether a lane takes that many more moves of an owner. Only the thread that submits may rely on the answer."""
+        return self._lanes[lane].num_moves_of(owner) + num_moves <= self._settings.queue_depth_max
 
     def queued_bytes(self) -> dict[TierName, int]:
         """Bytes that wait to be loaded, for each tier where there are any."""
@@ -101,8 +102,12 @@ class TransferEngine:
         """Whether a ticket's plan was taken and has moves that have not ended."""
         return ticket in self._jobs
 
-    def submit(self, plan: Plan, side: EngineSide | None) -> None:
-        """Apply a plan's frees and reservations and queue its moves. side: the engine's blocks, for a load or store.
+    def submit(self, plan: Plan, side: EngineSide | None, owner: Owner = NOBODY) -> None:
+        """Apply a plan's frees and reservations and queue its moves.
+
+        Args:
+            side: the engine's blocks, for a load or store.
+            owner: in whose queues they wait.
 
         Raises:
             CacheClosedError: the engine is closing. Nothing was started.
@@ -111,20 +116,20 @@ class TransferEngine:
         if not plan.moves:
             self._prepare(plan)
             return
-        job = Job(plan, side, time.monotonic())
+        job = Job(plan, side, time.monotonic(), owner)
         with self._lock:
             if self._closing:
                 raise CacheClosedError("the cache is closed")
             for name in {lane_of(m) for m in plan.moves}:
                 count = sum(lane_of(m) == name for m in plan.moves)
-                if not self.has_room(name, count):
+                if not self.has_room(name, count, owner):
                     raise ThrottledError(
-                        f"the {name} queue holds {self._lanes[name].num_moves} moves of at most "
+                        f"the {name} queue holds {self._lanes[name].num_moves_of(owner)} moves of at most "
                         f"{self._settings.queue_depth_max}; retry later, recompute, or raise transfer_queue_depth_max"
                     )
             for move in plan.moves:
                 lane = self._lanes[lane_of(move)]
-                lane.num_moves += 1
+                lane.begin_move(owner)
                 lane.num_bytes += move.num_blocks * self._block_bytes
             self._jobs[plan.ticket] = job
         self._prepare(plan)
@@ -153,17 +158,17 @@ class TransferEngine:
     def _enqueue(self, chunks: list[Chunk]) -> None:
         for chunk in chunks:
             lane = self._lanes[lane_of(chunk.job.plan.moves[chunk.move])]
-            lane.waiting.append(chunk)
+            lane.waiting.add(chunk)
             lane.has_work.notify()
 
     def _work(self, lane: Lane) -> None:
         while True:
             with self._lock:
-                while not lane.ready and not (self._ended and not lane.waiting):
-                    lane.has_work.wait(_LOOK_S)
+                while not lane.ready(now_s := time.monotonic()) and not (self._ended and not lane.waiting):
+                    lane.has_work.wait(min(_LOOK_S, lane.waiting.wait_s(now_s) or _LOOK_S))
                 if not lane.waiting:
                     return
-                chunk = lane.waiting.popleft()
+                chunk = lane.waiting.pop(now_s, self._first_bytes)
                 lane.num_running += 1
             adopt_request_id(chunk.job.request_id)
             if not lane.name.loading:
@@ -173,15 +178,16 @@ class TransferEngine:
             finally:
                 with self._lock:
                     lane.num_running -= 1
-                    if lane.ready:
+                    now_s = time.monotonic()
+                    if lane.ready(now_s):
                         lane.has_work.notify()
-                    if lane.idle:
+                    if lane.idle(now_s):
                         lane.idled.notify_all()
 
     def _let_loads_pass(self, tier: TierName) -> None:
         loads = self._lanes[LaneName(tier, True)]
         with self._lock:
-            loads.idled.wait_for(lambda: loads.idle or self._closing, timeout=self._settings.yield_s)
+            loads.idled.wait_for(lambda: loads.idle(time.monotonic()) or self._closing, timeout=self._settings.yield_s)
 
     def _run(self, chunk: Chunk) -> None:
         """Run the first part of a chunk; what is left of it goes to the end of the queue."""
@@ -201,6 +207,11 @@ class TransferEngine:
             error.settled.add_done_callback(lambda _: self._finish(chunk, lost, runnable_stop, started_at))
             return
         self._finish(chunk, statuses, runnable_stop, started_at)
+
+    def _first_bytes(self, chunk: Chunk) -> int:
+        """Bytes of a waiting chunk that are moved first."""
+        num_blocks = min(chunk.stop - chunk.start, self._chunk_blocks(chunk))
+        return num_blocks * chunk.job.share_bytes(chunk, self._block_bytes)
 
     def _chunk_blocks(self, chunk: Chunk) -> int:
         """Blocks that are moved at once."""
@@ -223,7 +234,7 @@ class TransferEngine:
             )
             self._enqueue(after)
             if completion is not None:
-                lane.num_moves -= 1
+                lane.end_move(job.owner)
         if completion is not None:
             self._on_completion(completion)
             with self._lock:
@@ -252,7 +263,7 @@ class TransferEngine:
     def _take(self, job: Job) -> list[Chunk]:
         """Remove what has not started of a job."""
         with self._lock:
-            taken = [chunk for lane in self._lanes.values() for chunk in lane.take(job)]
+            taken = [chunk for lane in self._lanes.values() for chunk in lane.waiting.take(job)]
             if not job.queued:  # it waits for the engine, or a signal interrupted `submit`: nobody else will end it
                 job.queued = True
                 taken += job.first_chunks()

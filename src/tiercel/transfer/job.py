@@ -15,6 +15,7 @@ from tiercel.telemetry.logs import current_request_id
 from tiercel.tiers.base import BlockStatus, TierName
 from tiercel.transfer.guard import Guard, GuardedMemory
 from tiercel.transfer.layers import LayerArrivals
+from tiercel.transfer.queues import NOBODY, Owner
 from tiercel.transfer.remote import RemoteMemory
 from tiercel.transfer.sides import EngineSide
 
@@ -37,6 +38,7 @@ class Job:
     """The state of a plan's moves.
 
     Attributes:
+        owner: in whose queues its chunks wait.
         cancelled: whether what has not started is to end as `CANCELLED`.
         queued: whether its first chunks were queued or dropped; not so while it waits for the engine, or if the thread that
             submitted it was interrupted.
@@ -44,8 +46,9 @@ class Job:
         request_id: what the job's lines are logged under, on whatever thread.
     """
 
-    def __init__(self, plan: Plan, side: EngineSide | None, launched_at: float) -> None:
+    def __init__(self, plan: Plan, side: EngineSide | None, launched_at: float, owner: Owner = NOBODY) -> None:
         self.plan = plan
+        self.owner = owner
         self.on_gpu = side is not None and side.on_gpu
         self.guard = Guard(side.memory.give_up if side is not None and isinstance(side.memory, RemoteMemory) else None)
         self.memory = None if side is None else GuardedMemory(side.memory, self.guard)

@@ -1,13 +1,14 @@
 """Lanes: what waits for one tier in one direction, and the bounds on it."""
 
 import threading
-from collections import deque
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tiercel.config import ResolvedConfig
+from tiercel.config import ResolvedConfig, ResolvedTenant
 from tiercel.plan import Move
 from tiercel.tiers.base import TierName
-from tiercel.transfer.job import Chunk, Job
+from tiercel.transfer.queues import Owner, OwnerQueues, TenantRate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +16,7 @@ class TransferSettings:
     """Bounds of the transfer engine.
 
     Attributes:
-        queue_depth_max: moves that may wait or run in one lane.
+        queue_depth_max: moves of one owner that may wait or run in one lane.
         chunk_bytes: most bytes that a lane moves between two looks at the queue.
         gpu_chunk_bytes: the same between a GPU and host memory, if that is more.
         lane_workers: threads per lane, and so chunks in flight. With two, a chunk starts while the one before is finishing, which
@@ -23,6 +24,7 @@ class TransferSettings:
             one at a time, unless a GPU does them: each has threads of its own.
         yield_s: longest time that a store's chunk waits for loads of the same tier to go first.
         close_timeout_s: longest wait for moves in progress when closing.
+        tenants: what each has of the lanes, by number; number 0 is everybody who was not named.
     """
 
     queue_depth_max: int = 256
@@ -31,6 +33,7 @@ class TransferSettings:
     lane_workers: int = 2
     yield_s: float = 0.05
     close_timeout_s: float = 30.0
+    tenants: tuple[TenantRate, ...] = ()
 
     @classmethod
     def from_resolved(cls, resolved: ResolvedConfig, *, lane_workers: int = 2) -> "TransferSettings":
@@ -40,7 +43,26 @@ class TransferSettings:
             chunk_bytes=resolved.transfer_chunk_bytes,
             gpu_chunk_bytes=resolved.transfer_gpu_chunk_bytes,
             lane_workers=lane_workers,
+            tenants=tenant_rates(resolved.tenants),
         )
+
+
+def tenant_rates(tenants: Sequence[ResolvedTenant]) -> tuple[TenantRate, ...]:
+    """What each tenant has of the lanes, by its number; none without tenants."""
+    if not tenants:
+        return ()
+    rates = [
+        TenantRate(
+            weight=tenant.weight,
+            bytes_per_s={
+                tier: limit
+                for tier, limit in ((TierName.HOST, tenant.cpu.bytes_per_s), (TierName.DISK, tenant.ssd.bytes_per_s))
+                if limit is not None
+            },
+        )
+        for tenant in tenants
+    ]
+    return (TenantRate(), *rates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,30 +84,42 @@ def lane_of(move: Move) -> LaneName:
 class Lane:
     """Chunks that wait for one tier in one direction; guarded by the engine's lock."""
 
-    def __init__(self, name: LaneName, lock: threading.Lock) -> None:
+    def __init__(self, name: LaneName, settings: TransferSettings, lock: threading.Lock) -> None:
         self.name = name
         self._one_at_a_time = name == LaneName(TierName.HOST, False)
-        self.waiting: deque[Chunk] = deque()
-        self.num_moves = 0
+        self.waiting = OwnerQueues(settings.tenants, name.tier)
+        self._num_moves: Counter[Owner] = Counter()
         self.num_running = 0
         self.num_bytes = 0
         self.has_work = threading.Condition(lock)
         self.idled = threading.Condition(lock)
 
-    @property
-    def ready(self) -> bool:
-        """Whether the next chunk may start."""
-        if not self.waiting:
+    def ready(self, now_s: float) -> bool:
+        """Whether a chunk may start now."""
+        first = self.waiting.first(now_s) if self.waiting else None
+        if first is None:
             return False
-        return not (self._one_at_a_time and self.num_running and not self.waiting[0].job.on_gpu)
+        return not (self._one_at_a_time and self.num_running and not first.job.on_gpu)
+
+    def idle(self, now_s: float) -> bool:
+        """Whether nothing runs, and nothing waits but what a bandwidth holds back."""
+        return not self.num_running and (not self.waiting or self.waiting.first(now_s) is None)
 
     @property
-    def idle(self) -> bool:
-        return not self.waiting and not self.num_running
+    def num_moves(self) -> int:
+        """Moves that wait or run."""
+        return sum(list(self._num_moves.values()))  # asked without the lock, too
 
-    def take(self, job: Job) -> list[Chunk]:
-        """Remove what waits of a job."""
-        taken = [chunk for chunk in self.waiting if chunk.job is job]
-        if taken:
-            self.waiting = deque(chunk for chunk in self.waiting if chunk.job is not job)
-        return taken
+    def num_moves_of(self, owner: Owner) -> int:
+        """Moves of an owner that wait or run."""
+        return self._num_moves[owner]
+
+    def begin_move(self, owner: Owner) -> None:
+        """Count a move that comes."""
+        self._num_moves[owner] += 1
+
+    def end_move(self, owner: Owner) -> None:
+        """Count a move that has ended."""
+        self._num_moves[owner] -= 1
+        if not self._num_moves[owner]:
+            del self._num_moves[owner]
