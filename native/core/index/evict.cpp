@@ -98,8 +98,9 @@ std::uint32_t Index::num_guarded(const Guard& guard, RunId run) const noexcept {
 
 // Evict up to num_wanted blocks off the policy's next victim. Returns how many, or none if the eviction must end here.
 // A leaf whose end is pinned, being written or guarded is passed over, and so are the runs above it.
-std::optional<std::size_t> Index::evict_victim(std::size_t tier, EvictionPolicy& policy, RunId victim,
-                                               std::size_t num_wanted, const Guard& guard, std::vector<Slot>& voided) {
+inline std::optional<std::size_t> Index::evict_victim(std::size_t tier, EvictionPolicy& policy, RunId victim,
+                                                      std::size_t num_wanted, const Guard& guard,
+                                                      std::vector<Slot>& voided) {
   if (tree_.tier_run(tier, victim).num_children != 0) {
     policy.pass_over(victim);
     return 0;

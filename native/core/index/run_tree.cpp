@@ -187,10 +187,6 @@ void RunTree::count_child(std::size_t tier, RunId parent) {
   if (tiers_[tier].runs[parent].num_children++ == 0) policy_of(tier, parent).became_inner(parent);
 }
 
-void RunTree::forget_child(std::size_t tier, RunId parent) {
-  if (--tiers_[tier].runs[parent].num_children == 0) policy_of(tier, parent).became_leaf(parent);
-}
-
 void RunTree::set_ready(std::size_t tier, RunId id, std::uint32_t first, std::uint32_t stop) noexcept {
   TierRun& held = tiers_[tier].runs[id];
   for (std::uint32_t at = first; at < stop; ++at) held.slots[at] &= kSlotMask;
@@ -210,7 +206,7 @@ void RunTree::trim(std::size_t tier, RunId id, std::uint32_t num_present, std::u
   }
   holding.policy->trimmed(id, num_present, old_present, leave_by);
   count_held(holding, 0, old_present - num_present);
-  if (num_present == 0) leave(tier, id);
+  if (num_present == 0) leave(tier, id, *holding.policy);
   std::uint32_t length = 0;
   for (const Tier& other : tiers_) length = std::max(length, other.runs[id].num_present);
   Run& run = runs_[id];
@@ -223,13 +219,13 @@ void RunTree::trim(std::size_t tier, RunId id, std::uint32_t num_present, std::u
   }
 }
 
-void RunTree::leave(std::size_t tier, RunId id) {
+void RunTree::leave(std::size_t tier, RunId id, EvictionPolicy& policy) {
   TierRun& held = tiers_[tier].runs[id];
   const RunId parent = runs_[id].parent;
   free_slots(held.slots, runs_[id].capacity);
-  policy_of(tier, id).removed(id);
+  policy.removed(id);
   held = {};
-  if (parent != kNoRun) forget_child(tier, parent);
+  if (parent != kNoRun && --tiers_[tier].runs[parent].num_children == 0) policy.became_leaf(parent);
 }
 
 void RunTree::remove(RunId id) {

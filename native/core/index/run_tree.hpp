@@ -145,9 +145,8 @@ class RunTree {
   void set_capacity(RunId id, std::uint32_t num_blocks);
   void split_tier(std::size_t tier, RunId head, RunId tail, std::uint32_t at);
   void count_child(std::size_t tier, RunId parent);
-  void forget_child(std::size_t tier, RunId parent);
   void free_arrays(RunId id) noexcept;
-  void leave(std::size_t tier, RunId id);
+  void leave(std::size_t tier, RunId id, EvictionPolicy& policy);
   EvictionPolicy& policy_of(std::size_t tier, RunId id) noexcept { return policy(tier, runs_[id].tenant); }
   void count_held(Holding& holding, std::uint32_t num_entered, std::uint32_t num_left) const noexcept {
     holding.share.num_held += num_entered - num_left;
