@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.small_engine import MODEL, SmallEngine, config, tokens
-from tiercel import Cache, CacheConfig
+from tiercel import Cache, CacheConfig, TierName
+from tiercel.control import ControlSettings, TenantSlots
 from tiercel.telemetry.snapshot import TenantStatus
 
 FAIR = {
@@ -102,6 +103,16 @@ def test_a_watermark_below_what_is_reserved_leaves_that_alone_and_comes_to_rest(
         assert cache.settle(10)
         assert shares(cache, "host")["a"].held == 36
         assert not cache._assembly.control.relief.is_due()
+
+
+def test_watermarks_never_go_below_what_is_reserved() -> None:
+    reserved = TenantSlots(reserves={TierName.HOST: 12}, limits={TierName.HOST: 40})
+    settings = ControlSettings(
+        capacities={TierName.HOST: 40}, tokens_per_block=16, block_bytes=1, evict_start_threshold=0.5, evict_ratio=0.4,
+        tenants=(reserved, reserved),
+    )  # fmt: skip
+    marks = settings.watermarks(TierName.HOST)
+    assert (marks.high, marks.low) == (24, 24)
 
 
 def test_a_root_that_a_server_made_is_its_namespaces_tenants() -> None:

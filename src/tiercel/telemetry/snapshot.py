@@ -56,8 +56,8 @@ class HistogramStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TenantStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tenant has of one tier, in blocks; held are those stored or being written, evicted those since the start. `name` is as
-    in the setting `tenants`, "" everybody who is not named there."""
+    """What a tenant has of one tier, in blocks; held are those stored or being written, evicted those since the start. `name` is
+    as in the setting `tenants`, "" everybody who is not named there."""
 
     name: str
     held: Count
