@@ -34,7 +34,7 @@ def rows_of(gib: int) -> Iterator[Row]:
     host.prefault(os.cpu_count() or 1)
     yield Row(name=f"prefault {gib} GiB, huge pages {host.arena.huge}", value=time.perf_counter() - started, unit="s")
     pinned = PinnedHost(_GIB)
-    region = host.shared_memory.region
+    region = host.shared_memory
     started = time.perf_counter()
     pinned.pin(device, region.address, region.num_bytes, unit_bytes=region.unit_bytes)
     pin_s = time.perf_counter() - started

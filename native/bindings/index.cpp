@@ -4,11 +4,13 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <stdexcept>
 #include <utility>
@@ -176,12 +178,35 @@ void check(Index& index) {
   throw nb::python_error();
 }
 
+// Reserves and limits, per tier.
+using TenantIn = std::pair<std::vector<std::uint32_t>, std::vector<std::uint32_t>>;
+
+void assign(Index& index, const nb::bytes& root, std::size_t tenant) {
+  if (root.size() != Key::kNumBytes) {
+    throw std::invalid_argument("root: " + std::to_string(Key::kNumBytes) + " bytes, not " +
+                                std::to_string(root.size()));
+  }
+  Key key;
+  std::memcpy(key.bytes.data(), root.data(), Key::kNumBytes);
+  locked(index, kLongWork, [&](Index::Lock& lock) { index.assign(lock, key, tenant); });
+}
+
+nb::tuple shares(Index& index, std::size_t tier) {
+  check_tier(index, tier);
+  nb::list found;
+  for (const TenantShare& share : locked(index, 0, [&](Index::Lock& lock) { return index.shares(lock, tier); })) {
+    found.append(nb::cast(share));
+  }
+  return nb::tuple(found);
+}
+
 std::shared_ptr<Index> make_index(std::vector<std::uint32_t> capacities,
                                   const std::optional<std::vector<std::string>>& policies,
                                   std::optional<std::vector<std::uint32_t>> evict_batch,
                                   std::uint32_t slru_protected_hits, double hit_reward_s,
-                                  std::uint32_t tokens_per_block) {
+                                  std::uint32_t tokens_per_block, const std::vector<TenantIn>& tenants) {
   IndexOptions options;
+  for (const auto& [reserves, limits] : tenants) options.tenants.push_back({reserves, limits});
   const PolicyOptions policy{"lru", slru_protected_hits, hit_reward_s, tokens_per_block};
   options.policies.assign(policies ? policies->size() : capacities.size(), policy);
   for (std::size_t tier = 0; policies && tier < policies->size(); ++tier) {
@@ -234,6 +259,12 @@ void bind_results(nb::module_& module) {
       .def_prop_ro("num_ghosts", [](const IndexStats& self) { return self.policy.num_ghosts; })
       .def_prop_ro("num_ghost_hits", [](const IndexStats& self) { return self.policy.num_ghost_hits; });
 
+  nb::class_<TenantShare>(module, "TenantShare", nb::is_final())
+      .def_ro("num_held", &TenantShare::num_held)
+      .def_ro("reserve", &TenantShare::reserve)
+      .def_ro("limit", &TenantShare::limit)
+      .def_ro("num_evicted", &TenantShare::num_evicted);
+
   nb::class_<MatchHandle>(module, "Match", nb::is_final())
       .def_prop_ro("num_blocks", [](const MatchHandle& self) { return self.match.slots().size(); })
       .def_prop_ro("num_pending", [](const MatchHandle& self) { return self.match.num_pending(); })
@@ -271,7 +302,7 @@ void bind_index(nb::module_& module) {
   nb::class_<Index>(module, "Index", nb::is_final())
       .def(nb::new_(&make_index), nb::arg("capacities"), nb::kw_only(), nb::arg("policies") = nb::none(),
            nb::arg("evict_batch") = nb::none(), nb::arg("slru_protected_hits") = 2, nb::arg("hit_reward_s") = 0.0,
-           nb::arg("tokens_per_block") = 16)
+           nb::arg("tokens_per_block") = 16, nb::arg("tenants") = nb::list())
       .def("match", &match, nb::arg("sequence"), nb::kw_only(), nb::arg("limit_blocks") = nb::none(),
            nb::arg("touch") = true, nb::arg("now_s") = 0.0)
       .def("reserve", &reserve, nb::arg("sequence"), nb::arg("tier"), nb::kw_only(), nb::arg("owner"),
@@ -305,6 +336,8 @@ void bind_index(nb::module_& module) {
           nb::arg("tier"), nb::arg("num_blocks"), nb::arg("now_s") = 0.0, nb::kw_only(),
           nb::arg("kept_in") = nb::none(), nb::arg("spared_in") = nb::none())
       .def("clear", [](Index& self) { locked(self, kLongWork, [&](Index::Lock& lock) { self.clear(lock); }); })
+      .def("assign", &assign, nb::arg("root"), nb::arg("tenant"))
+      .def("shares", &shares, nb::arg("tier"))
       .def_prop_ro(
           "generation",
           [](Index& self) { return locked(self, 0, [&](Index::Lock& lock) { return self.generation(lock); }); })

@@ -2,6 +2,7 @@
 
 #include <deque>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -16,11 +17,18 @@ using testing::Random;
 
 constexpr std::size_t kTokensPerBlock = 2;
 constexpr std::size_t kBlocksMax = 60;
+constexpr std::uint64_t kNumRoots = 3;
 const std::vector<std::uint32_t> kCapacities = {120, 300};
+
+Key root_of(std::uint64_t number) {
+  Key root{};
+  root.bytes[0] = static_cast<std::uint8_t>(number);
+  return root;
+}
 
 // Sequences that share prefixes, so that runs are split, joined and cut.
 std::unique_ptr<Sequence> random_sequence(Random& random) {
-  auto sequence = std::make_unique<Sequence>(Key{}, kTokensPerBlock);
+  auto sequence = std::make_unique<Sequence>(root_of(random.below(kNumRoots)), kTokensPerBlock);
   const std::size_t shared = random.below(kBlocksMax / 2) * kTokensPerBlock;
   std::vector<std::int32_t> tokens(shared, static_cast<std::int32_t>(random.below(4)));
   tokens.resize(shared + random.below(kBlocksMax / 2) * kTokensPerBlock, static_cast<std::int32_t>(random.below(8)));
@@ -50,7 +58,12 @@ class Caller {
     } else if (kind < 92) {
       Index::Lock lock(index_->mutex());
       index_->evict(lock, tier, {.num_blocks = random_.below(30), .now_s = now_s_});
-    } else if (kind == 92) {
+    } else if (kind < 95) {
+      demote();
+    } else if (kind == 95) {
+      Index::Lock lock(index_->mutex());
+      index_->assign(lock, root_of(random_.below(kNumRoots)), random_.below(index_->shares(lock, tier).size()));
+    } else if (kind == 96) {
       Index::Lock lock(index_->mutex());
       index_->clear(lock);
     }
@@ -65,6 +78,15 @@ class Caller {
   }
 
  private:
+  void demote() {
+    Index::Lock lock(index_->mutex());
+    std::optional<Demotion> made = index_->demote(lock, 0, 1, 2, random_.below(40), now_s_);
+    if (!made) return;
+    matches_.push_back(std::move(made->match));
+    reservations_.push_back(std::move(made->reservation));
+    if (random_.below(2) == 0) index_->commit(lock, reservations_.back(), {});
+  }
+
   void reserve(Sequence& sequence, std::size_t tier) {
     sequence.hash_to(sequence.num_blocks());
     Index::Lock lock(index_->mutex());
@@ -95,6 +117,15 @@ std::shared_ptr<Index> make_index() {
   return Index::create(options);
 }
 
+// Two tenants beside everybody: one with a reserve, one with a limit.
+std::shared_ptr<Index> make_shared_index() {
+  IndexOptions options;
+  options.capacities = kCapacities;
+  options.policies = {{.name = "lru"}, {.name = "arc"}};
+  options.tenants = {{{40, 150}, {100, 300}}, {{0, 10}, {30, 40}}};
+  return Index::create(options);
+}
+
 void check_nothing_is_held(Index& index) {
   Index::Lock lock(index.mutex());
   const std::string broken = index.check(lock);
@@ -106,8 +137,7 @@ void check_nothing_is_held(Index& index) {
   }
 }
 
-TEST(an_index_holds_its_invariants_through_random_operations) {
-  const std::shared_ptr<Index> index = make_index();
+void hold_through_random_operations(const std::shared_ptr<Index>& index) {
   Caller caller(index, testing::seed());
   for (int round = 0; round < 6000; ++round) {
     caller.act();
@@ -120,6 +150,28 @@ TEST(an_index_holds_its_invariants_through_random_operations) {
     }
   }
   caller.let_go();
+  check_nothing_is_held(*index);
+}
+
+TEST(an_index_holds_its_invariants_through_random_operations) { hold_through_random_operations(make_index()); }
+
+TEST(an_index_that_tenants_share_holds_its_invariants_too) { hold_through_random_operations(make_shared_index()); }
+
+TEST(a_root_that_changes_hands_takes_its_blocks_with_it) {
+  const std::shared_ptr<Index> index = make_shared_index();
+  Caller caller(index, testing::seed());
+  for (int round = 0; round < 500; ++round) caller.act();
+  caller.let_go();
+  {
+    Index::Lock lock(index->mutex());
+    for (std::uint64_t root = 0; root < kNumRoots; ++root) index->assign(lock, root_of(root), 1);
+    for (std::size_t tier = 0; tier < kCapacities.size(); ++tier) {
+      CHECK(index->shares(lock, tier)[1].num_held == index->stats(lock, tier).num_ready);
+      const std::uint32_t reserve = index->shares(lock, tier)[1].reserve;
+      index->evict(lock, tier, {.num_blocks = kCapacities[tier], .now_s = 1e6});
+      CHECK(index->shares(lock, tier)[1].num_held <= reserve);
+    }
+  }
   check_nothing_is_held(*index);
 }
 

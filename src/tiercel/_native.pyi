@@ -307,11 +307,12 @@ class Index:
         slru_protected_hits: int = 2,
         hit_reward_s: float = 0.0,
         tokens_per_block: int = 16,
+        tenants: list[tuple[list[int], list[int]]] = ...,
     ) -> None:
         """capacities: slots per tier. policies: one of EVICTION_POLICIES per tier, default "lru" each. evict_batch: fewest
         slots freed at once when a tier is full (per tier, default 1). slru_protected_hits: hits from which "slru" protects a
         block. hit_reward_s: what each hit adds to a block's grace under "lru". tokens_per_block: by which "cost" knows how deep
-        a block lies. ValueError names the argument out of range."""
+        a block lies. tenants: reserves and limits in slots per tier, of each tenant from number 1 on. ValueError names the argument out of range."""
     def match(
         self, sequence: Sequence, *, limit_blocks: int | None = None, touch: bool = True, now_s: float = 0.0
     ) -> Match:
@@ -369,6 +370,14 @@ class Index:
     def clear(self) -> None:
         """Forget everything (weights changed). Open Matches keep their slots until released; open Reservations' commits
         return all their slots as void."""
+    def assign(self, root: bytes, tenant: int) -> None:
+        """What begins with the root is this tenant's from now on, recovered blocks too; 0: everybody's, as before.
+
+        A tenant's blocks are evicted for others only while it holds more than its reserve in the tier, by the time of their
+        last use among all such tenants. At its limit its stores evict its own. Blocks that are there already change hands as if
+        they had just been recovered; that walks the tiers. ValueError for an unknown tenant."""
+    def shares(self, tier: int) -> tuple[TenantShare, ...]:
+        """What each tenant has of a tier, 0 first."""
     @property
     def generation(self) -> int:
         """Number of clears so far."""
@@ -413,6 +422,15 @@ class IndexStats:
     num_protected: int  # blocks in the better part of a policy that has two: slru, 2q, arc
     num_ghosts: int  # evicted blocks whose keys the policy remembers: 2q, arc
     num_ghost_hits: int  # blocks that came back while they were remembered, since start
+
+@final
+class TenantShare:
+    """What a tenant has of a tier, in slots."""
+
+    num_held: int  # blocks there, ready or being written
+    reserve: int
+    limit: int
+    num_evicted: int  # since start
 
 @final
 class Match:

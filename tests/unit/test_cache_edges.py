@@ -15,6 +15,7 @@ from tests.helpers.small_engine import MODEL, POISON, SmallEngine, config, token
 from tiercel import Cache, EngineMemory
 from tiercel.errors import ConfigError, StaleTicketError, ThrottledError
 from tiercel.layout import BlockGeometry
+from tiercel.transfer import NOBODY
 
 
 @pytest.fixture
@@ -156,12 +157,14 @@ def test_a_prefetch_that_is_throttled_keeps_no_pins(cache: Cache, engine: SmallE
     store(cache, engine, 1)
     lanes = cache._dispatcher.transfer._lanes.values()
     for lane in lanes:
-        lane.num_moves += 1000
+        for _ in range(1000):
+            lane.begin_move(NOBODY)
     with pytest.raises(ThrottledError) as caught:
         cache.prefetch(cache.sequence(tokens(4, seed=1)))
     assert num_pinned(cache) == 0, f"pins live as long as {caught.value!r}"
     for lane in lanes:
-        lane.num_moves -= 1000
+        for _ in range(1000):
+            lane.end_move(NOBODY)
 
 
 def test_limit_tokens_beside_a_lookup_is_refused(cache: Cache, engine: SmallEngine) -> None:

@@ -169,6 +169,8 @@ def test_holders_that_do_not_copy_hold_up_neither_each_other_nor_anybody_else(ki
             num_blocks=1,
             source_slots=b"" if storing else slots,
             target_slots=slots if storing else b"",
+            parent_key=bytes(16),
+            keys=bytes(16),
         )
         plan = Plan(ticket=ticket, kind=kind, first_block=0, num_blocks=1, moves=(move,), frees=(), deadline_s=60.0)
         engine.submit(plan, EngineSide(AwayMemory(gate)))

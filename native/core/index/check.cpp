@@ -13,7 +13,9 @@ class IndexCheck {
     check_shape();
     for (std::size_t tier = 0; tier < index_.tiers_.size(); ++tier) {
       check_presence(tier);
-      check_policy(tier);
+      for (std::size_t tenant = 0; tenant < tree_.num_tenants(); ++tenant) {
+        check_policy(tier, static_cast<Tenant>(tenant));
+      }
       check_slots(tier);
     }
     return broken_;
@@ -81,15 +83,17 @@ class IndexCheck {
     }
   }
 
-  void check_policy(std::size_t tier) {
+  void check_policy(std::size_t tier, Tenant tenant) {
     std::vector<bool> seen(tree_.run_end(), false);
-    const EvictionPolicy& policy = tree_.policy(tier);
+    const EvictionPolicy& policy = tree_.policy(tier, tenant);
+    std::uint32_t num_held = 0;
     std::uint8_t priority = 0;
     const RunId victim = policy.victim();
     expect(victim == kNoRun || tree_.tier_run(tier, victim).num_children == 0, "a victim is a leaf", victim);
     for (const RunId id : policy.order()) {
       expect(tree_.tier_run(tier, id).num_present != 0, "the policy knows only runs that the tier holds", id);
       expect(!seen[id], "the policy knows a run once", id);
+      expect(tree_.run(id).tenant == tenant, "a policy knows only runs of its tenant", id);
       const RunId parent = tree_.run(id).parent;
       expect(parent == kNoRun || !seen[parent], "the policy evicts children before parents", id);
       expect(tree_.run(id).priority >= priority, "what has a low priority leaves first", id);
@@ -97,8 +101,13 @@ class IndexCheck {
       seen[id] = true;
     }
     for (RunId id = 0; id < tree_.run_end(); ++id) {
-      if (tree_.tier_run(tier, id).num_present != 0) expect(seen[id], "the policy knows every run of the tier", id);
+      const std::uint32_t num_present = tree_.tier_run(tier, id).num_present;
+      if (num_present == 0 || tree_.run(id).tenant != tenant) continue;
+      num_held += num_present;
+      expect(seen[id], "the policy knows every run of the tier", id);
+      expect(tree_.tenant_of(tree_.root(id)) == tenant, "a run is its root's tenant's", id);
     }
+    expect(num_held == tree_.share(tier, tenant).num_held, "the number of a tenant's blocks is right", tenant);
   }
 
   void check_slots(std::size_t tier) {

@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "index/index.hpp"
+#include "index/tenant_turns.hpp"
 
 namespace tiercel {
 
@@ -46,13 +47,14 @@ std::size_t Index::evict_tail(std::size_t tier, RunId run, std::uint32_t num_kep
 // Reads ahead of an eviction: what it comes to next is on its way from memory when it comes there.
 class Index::VictimPrefetch {
  public:
-  VictimPrefetch(const Index& index, std::size_t tier) : index_(index), tier_(tier) {}
+  VictimPrefetch(const Index& index, std::size_t tier, const EvictionPolicy& policy)
+      : index_(index), tier_(tier), policy_(policy) {}
 
   // The eviction has come one victim further, with at most num_left more.
   void advance(std::size_t num_left) {
     if (num_passed_ == num_known_) {
       if (num_left < kFewVictims) return;
-      num_known_ = index_.tree_.policy(tier_).peek(std::span<RunId>(victims_).first(std::min(num_left, kNumVictims)));
+      num_known_ = policy_.peek(std::span<RunId>(victims_).first(std::min(num_left, kNumVictims)));
       num_started_ = num_ended_ = num_chained_ = num_passed_ = 0;
     }
     if (num_passed_++ % kStride == 0) fetch();
@@ -79,6 +81,7 @@ class Index::VictimPrefetch {
 
   const Index& index_;
   std::size_t tier_;
+  const EvictionPolicy& policy_;
   std::array<RunId, kNumVictims> victims_;
   std::size_t num_known_ = 0;
   std::size_t num_started_ = 0;
@@ -93,40 +96,93 @@ std::uint32_t Index::num_guarded(const Guard& guard, RunId run) const noexcept {
   return guard.spared_in ? std::max(num_kept, tree_.tier_run(*guard.spared_in, run).num_present) : num_kept;
 }
 
+// Evict up to num_wanted blocks off the policy's next victim. Returns how many, or none if the eviction must end here.
 // A leaf whose end is pinned, being written or guarded is passed over, and so are the runs above it.
-void Index::evict_some(std::size_t tier, std::size_t num_wanted, const Guard& guard, std::vector<Slot>& voided) {
-  EvictionPolicy& policy = tree_.policy(tier);
-  VictimPrefetch prefetch(*this, tier);
+inline std::optional<std::size_t> Index::evict_victim(std::size_t tier, EvictionPolicy& policy, RunId victim,
+                                                      std::size_t num_wanted, const Guard& guard,
+                                                      std::vector<Slot>& voided) {
+  if (tree_.tier_run(tier, victim).num_children != 0) {
+    policy.pass_over(victim);
+    return 0;
+  }
+  if (guard.kept_in && may_leave(tier, victim) && !is_kept(tier, victim, *guard.kept_in)) return std::nullopt;
+  const std::size_t num_asked = std::min(num_wanted, policy.num_offered());
+  const std::size_t num_blocks = evict_tail(tier, victim, num_guarded(guard, victim), num_asked, voided);
+  if (num_blocks < num_asked && tree_.tier_run(tier, victim).num_present != 0) policy.pass_over(victim);
+  return num_blocks;
+}
+
+// One tenant's blocks only, whatever it has reserved.
+void Index::evict_own(std::size_t tier, Tenant tenant, std::size_t num_wanted, const Guard& guard,
+                      std::vector<Slot>& voided) {
+  EvictionPolicy& policy = tree_.policy(tier, tenant);
+  VictimPrefetch prefetch(*this, tier, policy);
   while (num_wanted != 0) {
     const RunId victim = policy.victim();
     if (victim == kNoRun) break;
-    if (tree_.tier_run(tier, victim).num_children != 0) {
-      policy.pass_over(victim);
-      continue;
-    }
-    if (guard.kept_in && may_leave(tier, victim) && !is_kept(tier, victim, *guard.kept_in)) break;
-    const std::size_t num_asked = std::min(num_wanted, policy.num_offered());
-    const std::size_t num_blocks = evict_tail(tier, victim, num_guarded(guard, victim), num_asked, voided);
-    num_wanted -= num_blocks;
-    if (num_blocks != 0) prefetch.advance(num_wanted / num_blocks);  // if the next ones are as long
-    if (num_blocks < num_asked && tree_.tier_run(tier, victim).num_present != 0) policy.pass_over(victim);
+    const std::optional<std::size_t> num_blocks = evict_victim(tier, policy, victim, num_wanted, guard, voided);
+    if (!num_blocks) break;
+    num_wanted -= *num_blocks;
+    if (*num_blocks != 0) prefetch.advance(num_wanted / *num_blocks);  // if the next ones are as long
   }
   policy.offer_again();
 }
 
+// What tenants hold above their reserves.
+void Index::evict_in_turns(std::size_t tier, std::size_t num_wanted, const Guard& guard, std::vector<Slot>& voided) {
+  TenantTurns turns(tree_, tier);
+  std::vector<VictimPrefetch> prefetches;
+  prefetches.reserve(tree_.num_tenants());
+  for (std::size_t tenant = 0; tenant < tree_.num_tenants(); ++tenant) {
+    prefetches.emplace_back(*this, tier, tree_.policy(tier, static_cast<Tenant>(tenant)));
+  }
+  while (num_wanted != 0 && !turns.empty()) {
+    TenantTurn& turn = turns.next();
+    EvictionPolicy& policy = tree_.policy(tier, turn.tenant);
+    const std::size_t num_asked = std::min<std::size_t>(num_wanted, turn.num_above);
+    const std::optional<std::size_t> num_blocks = evict_victim(tier, policy, turn.victim, num_asked, guard, voided);
+    if (!num_blocks) break;
+    num_wanted -= *num_blocks;
+    if (*num_blocks != 0) prefetches[turn.tenant].advance(num_wanted / *num_blocks / turns.size());
+    turns.renew(turn, static_cast<std::uint32_t>(*num_blocks), policy.victim());
+  }
+  for (std::size_t tenant = 0; tenant < tree_.num_tenants(); ++tenant) {
+    tree_.policy(tier, static_cast<Tenant>(tenant)).offer_again();
+  }
+}
+
+void Index::evict_some(std::size_t tier, std::size_t num_wanted, const Guard& guard, std::vector<Slot>& voided) {
+  if (tree_.is_shared()) return evict_in_turns(tier, num_wanted, guard, voided);
+  evict_own(tier, kEverybody, num_wanted, guard, voided);
+}
+
 std::vector<Slot> Index::evict(Lock&, std::size_t tier, const EvictOptions& options) {
-  tree_.policy(tier).advance(options.now_s);
+  tree_.advance(tier, options.now_s);
   std::vector<Slot> voided;
   voided.reserve(std::min<std::size_t>(options.num_blocks, tiers_[tier].slots.num_ready()));
   evict_some(tier, options.num_blocks, {kNoRun, 0, options.spared_in, options.kept_in}, voided);
   return voided;
 }
 
-// Free what num_wanted blocks lack in slots, and no less than a batch.
-void Index::make_room(std::size_t tier, std::uint32_t num_wanted, const Guard& guard, std::vector<Slot>& voided) {
-  const std::uint32_t num_free = tiers_[tier].slots.num_free();
-  if (num_wanted <= num_free) return;
-  evict_some(tier, std::max(num_wanted - num_free, tiers_[tier].evict_batch), guard, voided);
+// Free what num_wanted blocks of the tenant lack in slots, and no less than a batch. Returns how many of them may have
+// one. A tenant at its limit gives its own; otherwise those give who hold more than their reserve, and if that does not
+// do it, it gives its own.
+std::uint32_t Index::make_room(std::size_t tier, Tenant tenant, std::uint32_t num_wanted, const Guard& guard,
+                               std::vector<Slot>& voided) {
+  const SlotTable& slots = tiers_[tier].slots;
+  if (tree_.is_shared()) {
+    const TenantShare& share = tree_.share(tier, tenant);
+    const std::uint64_t num_after = std::uint64_t{share.num_held} + num_wanted;
+    if (num_after > share.limit) evict_own(tier, tenant, num_after - share.limit, guard, voided);
+    num_wanted = std::min(num_wanted, share.limit - std::min(share.limit, share.num_held));
+  }
+  if (num_wanted > slots.num_free()) {
+    evict_some(tier, std::max(num_wanted - slots.num_free(), tiers_[tier].evict_batch), guard, voided);
+    if (tree_.is_shared() && num_wanted > slots.num_free()) {
+      evict_own(tier, tenant, num_wanted - slots.num_free(), guard, voided);
+    }
+  }
+  return std::min(num_wanted, slots.num_free());
 }
 
 // The path down to the end of what the tier has ready of a run.
@@ -186,10 +242,33 @@ void Index::pin_path(std::size_t tier, const Path& path, std::uint32_t first, Ma
   match.segments_.push_back({static_cast<std::uint32_t>(tier), 0, static_cast<std::uint32_t>(match.slots_.size())});
 }
 
+// The next victims of the tier, as an eviction without a guard would come to them. Returns how many.
+std::size_t Index::peek_victims(std::size_t tier, std::span<RunId> victims) const {
+  if (!tree_.is_shared()) return tree_.policy(tier, kEverybody).peek(victims);
+  TenantTurns turns(tree_, tier);
+  std::vector<std::vector<RunId>> waiting(tree_.num_tenants());  // the next one last
+  for (const TenantTurn& turn : turns.all()) {
+    std::vector<RunId>& runs = waiting[turn.tenant];
+    runs.resize(victims.size());
+    runs.resize(tree_.policy(tier, turn.tenant).peek(runs));
+    std::reverse(runs.begin(), runs.end());
+  }
+  std::size_t num_victims = 0;
+  while (num_victims < victims.size() && !turns.empty()) {
+    TenantTurn& turn = turns.next();
+    const RunId victim = turn.victim;
+    victims[num_victims++] = victim;
+    std::vector<RunId>& runs = waiting[turn.tenant];
+    runs.pop_back();
+    turns.renew(turn, tree_.tier_run(tier, victim).num_present, runs.empty() ? kNoRun : runs.back());
+  }
+  return num_victims;
+}
+
 // The next of the source's victims of which the target lacks blocks that can be read, as a path; or an empty one.
 Index::Path Index::next_leaving(std::size_t source, std::size_t target) const {
   std::array<RunId, kVictimsExamined> victims;
-  for (const RunId victim : std::span<RunId>(victims).first(tree_.policy(source).peek(victims))) {
+  for (const RunId victim : std::span<RunId>(victims).first(peek_victims(source, victims))) {
     const TierRun& held = tree_.tier_run(source, victim);
     if (held.num_children != 0 || tree_.tier_run(target, victim).num_present >= held.num_present) continue;
     if (!may_leave(source, victim)) continue;
@@ -201,8 +280,8 @@ Index::Path Index::next_leaving(std::size_t source, std::size_t target) const {
 
 std::optional<Demotion> Index::demote(Lock&, std::size_t source, std::size_t target, std::int64_t owner,
                                       std::size_t num_blocks, double now_s) {
-  tree_.policy(source).advance(now_s);
-  tree_.policy(target).advance(now_s);
+  tree_.advance(source, now_s);
+  tree_.advance(target, now_s);
   Path path = next_leaving(source, target);
   const std::uint32_t first = count_present(path, target);
   const auto num_wanted = static_cast<std::uint32_t>(std::min<std::size_t>(path.num_blocks - first, num_blocks));
@@ -210,8 +289,8 @@ std::optional<Demotion> Index::demote(Lock&, std::size_t source, std::size_t tar
   std::vector<Slot> voided;
   Guard guard = guard_of(path, target);
   guard.spared_in = source;
-  make_room(target, num_wanted, guard, voided);
-  const std::uint32_t num_taken = std::min(num_wanted, tiers_[target].slots.num_free());
+  const Tenant tenant = tree_.run(path.steps[0].run).tenant;
+  const std::uint32_t num_taken = make_room(target, tenant, num_wanted, guard, voided);
   if (num_taken == 0) return std::nullopt;  // then nothing was evicted
   Demotion demotion{Match(shared_from_this(), generation_), Reservation(shared_from_this())};
   Reservation& reservation = demotion.reservation;

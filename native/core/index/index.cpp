@@ -14,6 +14,29 @@ constexpr std::uint32_t kBlocksHashedAtOnce = 64;
 
 const Key& key_at(Sequence& sequence, std::uint32_t block) { return sequence.stable_keys(block, block + 1)[0]; }
 
+void check_tenants(const IndexOptions& options) {
+  if (options.tenants.size() > kNumTenantsMax) {
+    throw std::invalid_argument("tenants: at most " + std::to_string(kNumTenantsMax));
+  }
+  const std::size_t num_tiers = options.capacities.size();
+  std::vector<std::uint64_t> num_reserved(num_tiers, 0);
+  for (const TenantOptions& tenant : options.tenants) {
+    if (tenant.reserves.size() != num_tiers || tenant.limits.size() != num_tiers) {
+      throw std::invalid_argument("tenants: one reserve and one limit per tier for each");
+    }
+    for (std::size_t tier = 0; tier < num_tiers; ++tier) {
+      num_reserved[tier] += tenant.reserves[tier];
+      if (tenant.reserves[tier] > tenant.limits[tier]) {
+        throw std::invalid_argument("tenants: a reserve is no more than the limit beside it");
+      }
+    }
+  }
+  for (std::size_t tier = 0; tier < num_tiers; ++tier) {
+    if (num_reserved[tier] <= options.capacities[tier]) continue;
+    throw std::invalid_argument("tenants: tier " + std::to_string(tier) + " has fewer slots than are reserved in it");
+  }
+}
+
 void check_options(const IndexOptions& options) {
   const std::size_t num_tiers = options.capacities.size();
   if (num_tiers == 0 || num_tiers > Index::kNumTiersMax) {
@@ -32,6 +55,7 @@ void check_options(const IndexOptions& options) {
   if (!options.evict_batch.empty() && options.evict_batch.size() != num_tiers) {
     throw std::invalid_argument("evict_batch: one number per tier, or none");
   }
+  check_tenants(options);
 }
 
 std::size_t count_slots(const IndexOptions& options) {
@@ -52,7 +76,8 @@ Match::~Match() {
   index_->truncate(lock, *this, 0);
 }
 
-Index::Index(const IndexOptions& options) : tree_(options.capacities, policies_of(options), count_slots(options) + 1) {
+Index::Index(const IndexOptions& options)
+    : tree_(options.capacities, policies_of(options), options.tenants, count_slots(options) + 1) {
   tiers_.reserve(options.capacities.size());
   for (std::size_t tier = 0; tier < options.capacities.size(); ++tier) {
     const std::uint32_t batch = options.evict_batch.empty() ? 1 : std::max(options.evict_batch[tier], 1u);
@@ -200,7 +225,7 @@ Match Index::match(Lock& lock, Sequence& sequence, std::size_t limit_blocks, boo
   if (touch) {
     end_use(path);
     for (std::size_t tier = 0; tier < tiers_.size(); ++tier) {
-      tree_.policy(tier).advance(now_s);
+      tree_.advance(tier, now_s);
       use_path(path, tier, Use::kLookup);
     }
   }
@@ -252,7 +277,23 @@ IndexStats Index::stats(Lock&, std::size_t tier) const {
           .evicted_age_sum_s = ages.sum_s(),
           .evicted_age_counts = ages.counts(),
           .memory_bytes = num_bytes,
-          .policy = tree_.policy(tier).stats()};
+          .policy = tree_.policy_stats(tier)};
+}
+
+void Index::assign(Lock&, const Key& root, std::size_t tenant) {
+  if (tenant >= tree_.num_tenants()) {
+    throw std::invalid_argument("tenant: the index has " + std::to_string(tree_.num_tenants()) +
+                                " tenants, 0 included, not number " + std::to_string(tenant));
+  }
+  tree_.assign(root, static_cast<Tenant>(tenant));
+}
+
+std::vector<TenantShare> Index::shares(Lock&, std::size_t tier) const {
+  std::vector<TenantShare> shares;
+  for (std::size_t tenant = 0; tenant < tree_.num_tenants(); ++tenant) {
+    shares.push_back(tree_.share(tier, static_cast<Tenant>(tenant)));
+  }
+  return shares;
 }
 
 }  // namespace tiercel

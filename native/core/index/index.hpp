@@ -22,6 +22,7 @@
 #include "index/reservation.hpp"
 #include "index/run_tree.hpp"
 #include "index/slot_table.hpp"
+#include "index/tenants.hpp"
 #include "index/types.hpp"
 
 namespace tiercel {
@@ -30,6 +31,7 @@ struct IndexOptions {
   std::vector<std::uint32_t> capacities;   // slots per tier, fastest first
   std::vector<PolicyOptions> policies;     // per tier; empty: lru each
   std::vector<std::uint32_t> evict_batch;  // per tier: fewest slots freed at once when it is full; empty: 1 each
+  std::vector<TenantOptions> tenants;      // those that share the tiers, from number 1 on; empty: nobody does
 };
 
 struct IndexStats {
@@ -111,8 +113,15 @@ class Index : public std::enable_shared_from_this<Index> {
   void release(Lock& lock, Reservation& reservation) noexcept;
 
   std::vector<Slot> drop(Lock& lock, Sequence& sequence, std::size_t block, std::size_t tier);
+  // Where tenants share the tier, none of them loses what it has reserved.
   std::vector<Slot> evict(Lock& lock, std::size_t tier, const EvictOptions& options);
   void clear(Lock& lock);
+  // What begins with the root is this tenant's from now on, recovered blocks too; blocks of it that are there change
+  // hands as if they had just been recovered. Roots that nobody was given, and blocks whose beginning was lost, are
+  // tenant 0's. std::invalid_argument for an unknown tenant.
+  void assign(Lock& lock, const Key& root, std::size_t tenant);
+  // By tenant, 0 first.
+  std::vector<TenantShare> shares(Lock& lock, std::size_t tier) const;
   std::uint64_t generation(Lock&) const noexcept { return generation_; }
 
   ExportedBlocks export_blocks(Lock& lock, std::size_t tier) const;
@@ -187,13 +196,20 @@ class Index : public std::enable_shared_from_this<Index> {
   std::size_t evict_tail(std::size_t tier, RunId run, std::uint32_t num_kept, std::size_t num_wanted,
                          std::vector<Slot>& voided);
   std::uint32_t num_guarded(const Guard& guard, RunId run) const noexcept;
+  std::optional<std::size_t> evict_victim(std::size_t tier, EvictionPolicy& policy, RunId victim,
+                                          std::size_t num_wanted, const Guard& guard, std::vector<Slot>& voided);
+  void evict_own(std::size_t tier, Tenant tenant, std::size_t num_wanted, const Guard& guard,
+                 std::vector<Slot>& voided);
+  void evict_in_turns(std::size_t tier, std::size_t num_wanted, const Guard& guard, std::vector<Slot>& voided);
   void evict_some(std::size_t tier, std::size_t num_wanted, const Guard& guard, std::vector<Slot>& voided);
-  void make_room(std::size_t tier, std::uint32_t num_wanted, const Guard& guard, std::vector<Slot>& voided);
+  std::uint32_t make_room(std::size_t tier, Tenant tenant, std::uint32_t num_wanted, const Guard& guard,
+                          std::vector<Slot>& voided);
   Path path_to(std::size_t tier, RunId last) const;
   std::uint32_t count_ready_from(std::size_t tier, const Step& step) const noexcept;
   static void shorten(Path& path, std::uint32_t num_blocks);
   const Key& key_before(const Path& path, std::uint32_t block) const;
   void pin_path(std::size_t tier, const Path& path, std::uint32_t first, Match& match, std::vector<Key>& keys);
+  std::size_t peek_victims(std::size_t tier, std::span<RunId> victims) const;
   Path next_leaving(std::size_t source, std::size_t target) const;
 
   void take_slots(Reservation& reservation, std::uint32_t num_blocks);

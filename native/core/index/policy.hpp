@@ -6,7 +6,8 @@
 //   - keep runs whole in history: split a run where a use ends inside it, and ask `num_alike` before a run gets longer;
 //   - report a use as `used`, run by run from the deepest to the top of the path, after any insertion at its end;
 //   - take blocks off a victim's end only; pass over a victim that may not leave now or has children in the tier;
-//   - keep a run's priority no lower than its children's.
+//   - keep a run's priority no lower than its children's;
+//   - where tenants share the tier, ask of each run the policy of its tenant, which knows no other tenant's runs.
 // Duties of the policy:
 //   - `victim` names the run of lowest priority, and among those the least valuable, that has no children in the tier;
 //   - no call but `order` allocates memory by the size of the tier or walks it.
@@ -48,6 +49,7 @@ struct TierView {
   LazyArray<TierRun>& held;  // of these a policy may write policy_word
   std::size_t num_runs;      // run numbers are below this one
   std::uint32_t num_slots;   // capacity of the tier in blocks
+  Tenant tenant;             // whose runs the policy orders
 };
 
 struct PolicyStats {
@@ -58,7 +60,7 @@ struct PolicyStats {
 
 class EvictionPolicy {
  public:
-  explicit EvictionPolicy(const TierView& tier) : tier_(tier) {}
+  explicit EvictionPolicy(const TierView& tier) : tier_(tier), num_slots_(tier.num_slots) {}
   virtual ~EvictionPolicy() = default;
   EvictionPolicy(const EvictionPolicy&) = delete;
   EvictionPolicy& operator=(const EvictionPolicy&) = delete;
@@ -66,6 +68,8 @@ class EvictionPolicy {
   // Time never goes back for a policy.
   void advance(double now_s) noexcept { now_s_ = std::max(now_s_, now_s); }
   double now_s() const noexcept { return now_s_; }
+  // What a policy has of the tier: all of it, but where tenants share it.
+  void set_num_slots(std::uint32_t num_slots) noexcept { num_slots_ = num_slots; }
 
   // How many of the leading `keys`, about to enter behind `run`'s last block, may join it: they will be told apart no
   // more. For kNoRun, how many may start a run together; then at least one.
@@ -105,9 +109,12 @@ class EvictionPolicy {
   virtual std::size_t num_bytes() const = 0;
 
  protected:
+  std::uint32_t num_slots() const noexcept { return num_slots_; }
+
   const TierView tier_;
 
  private:
+  std::uint32_t num_slots_;
   double now_s_ = 0.0;
 };
 

@@ -67,7 +67,7 @@ void Index::take_slots(Reservation& reservation, std::uint32_t num_blocks) {
 // The tier holds the run's next blocks too, one for each of `slots`. Where they must not share a history, the run is
 // cut; its end keeps the number.
 void Index::fill_run(std::size_t tier, RunId run, std::span<const Slot> slots) {
-  const EvictionPolicy& policy = tree_.policy(tier);
+  const EvictionPolicy& policy = tree_.policy(tier, tree_.run(run).tenant);
   while (!slots.empty()) {
     const std::uint32_t at = tree_.tier_run(tier, run).num_present;
     const std::span<const Key> keys(tree_.run(run).keys + at, slots.size());
@@ -82,7 +82,7 @@ void Index::fill_run(std::size_t tier, RunId run, std::span<const Slot> slots) {
 // while decoding makes one run, not many. Returns the run of the last one.
 RunId Index::add_runs(std::size_t tier, RunId last, const Key& root, std::span<const Key> keys,
                       std::span<const Slot> slots, std::uint8_t priority) {
-  const EvictionPolicy& policy = tree_.policy(tier);
+  const EvictionPolicy& policy = tree_.policy(tier, last == kNoRun ? tree_.tenant_of(root) : tree_.run(last).tenant);
   while (!keys.empty()) {
     std::size_t num_blocks = 0;
     if (last != kNoRun && tree_.run(last).first_child == kNoRun && tree_.run(last).priority == priority) {
@@ -141,12 +141,12 @@ Reservation Index::reserve(Lock& lock, Sequence& sequence, std::size_t tier, con
     return reservation;
   }
 
-  tree_.policy(tier).advance(options.now_s);
+  tree_.advance(tier, options.now_s);
   end_use(path);
   if (!path.steps.empty()) tree_.raise(path.steps.back().run, options.priority);
   const std::uint32_t num_wanted = limit - reservation.first_block;
-  make_room(tier, num_wanted, guard_of(path, tier), reservation.voided);
-  const std::uint32_t num_blocks = std::min(num_wanted, tiers_[tier].slots.num_free());
+  const Tenant tenant = tree_.tenant_of(sequence.root());
+  const std::uint32_t num_blocks = make_room(tier, tenant, num_wanted, guard_of(path, tier), reservation.voided);
   reservation.num_short = num_wanted - num_blocks;
   if (num_blocks == 0) {
     use_path(path, tier, Use::kStore);

@@ -218,8 +218,7 @@ ExportedBlocks Index::export_blocks(Lock&, std::size_t tier) const {
   blocks.slots.reserve(num_ready);
   std::vector<Visit> visits(tree_.run_end(), Visit::kNo);
   std::vector<RunId> path;
-  const EvictionPolicy& policy = tree_.policy(tier);
-  for (const RunId next : policy.order()) {
+  for (const RunId next : tree_.order(tier)) {
     path.clear();
     for (RunId id = next; id != kNoRun && visits[id] == Visit::kNo; id = tree_.run(id).parent) path.push_back(id);
     for (; !path.empty(); path.pop_back()) {

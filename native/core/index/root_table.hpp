@@ -3,9 +3,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
+#include "index/tenants.hpp"
 #include "key.hpp"
 
 namespace tiercel {
@@ -36,7 +38,26 @@ class RootTable {
   }
   const Key& key(std::uint32_t number) const noexcept { return roots_[number].key; }
 
-  std::size_t num_bytes() const noexcept { return roots_.capacity() * sizeof(Root) + numbers_.size() * kNodeBytes; }
+  // Whose the root is, in use or not.
+  Tenant tenant_of(const Key& key) const {
+    if (tenants_.empty()) return kEverybody;
+    const auto found = tenants_.find(key);
+    return found == tenants_.end() ? kEverybody : found->second;
+  }
+  // Returns the root's number if it is in use: what is there of it is for the caller to hand over.
+  std::optional<std::uint32_t> assign(const Key& key, Tenant tenant) {
+    if (tenant == kEverybody) {
+      tenants_.erase(key);
+    } else {
+      tenants_[key] = tenant;
+    }
+    const auto found = numbers_.find(key);
+    return found == numbers_.end() ? std::nullopt : std::optional(found->second);
+  }
+
+  std::size_t num_bytes() const noexcept {
+    return roots_.capacity() * sizeof(Root) + (numbers_.size() + tenants_.size()) * kNodeBytes;
+  }
 
  private:
   static constexpr std::size_t kNodeBytes = 56;  // a node of std::unordered_map and its bucket
@@ -45,6 +66,7 @@ class RootTable {
     std::uint32_t num_uses;
   };
   std::unordered_map<Key, std::uint32_t, KeyHash> numbers_;
+  std::unordered_map<Key, Tenant, KeyHash> tenants_;  // of roots that are somebody's, in use or not
   std::vector<Root> roots_;
   std::vector<std::uint32_t> unused_;
 };

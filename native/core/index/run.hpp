@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "index/tenants.hpp"
 #include "index/types.hpp"
 #include "key.hpp"
 
@@ -24,6 +25,7 @@ struct alignas(64) Run {
   std::uint32_t root;        // in the root table; the same on a whole path
   RunLink next_in_bucket;    // the table's
   std::uint8_t priority;     // no lower than any child's
+  Tenant tenant;             // whose the root is
 };
 static_assert(sizeof(Run) == 64);
 

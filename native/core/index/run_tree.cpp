@@ -6,12 +6,18 @@
 namespace tiercel {
 
 RunTree::RunTree(std::span<const std::uint32_t> capacities, std::span<const PolicyOptions> policies,
-                 std::size_t num_runs)
-    : runs_(num_runs), table_(runs_, num_runs), unused_(num_runs) {
+                 std::span<const TenantOptions> tenants, std::size_t num_runs)
+    : runs_(num_runs), num_tenants_(tenants.size() + 1), table_(runs_, num_runs), unused_(num_runs) {
   tiers_.reserve(capacities.size());  // policies keep references
   for (std::size_t tier = 0; tier < capacities.size(); ++tier) {
     Tier& added = tiers_.emplace_back(num_runs);
-    added.policy = make_eviction_policy(policies[tier], {runs_, added.runs, num_runs, capacities[tier]});
+    for (std::size_t tenant = 0; tenant < num_tenants_; ++tenant) {
+      TenantShare share{.num_held = 0, .reserve = 0, .limit = capacities[tier], .num_evicted = 0};
+      if (tenant != kEverybody) share.reserve = tenants[tenant - 1].reserves[tier];
+      if (tenant != kEverybody) share.limit = tenants[tenant - 1].limits[tier];
+      const TierView view{runs_, added.runs, num_runs, capacities[tier], static_cast<Tenant>(tenant)};
+      added.tenants.push_back({make_eviction_policy(policies[tier], view), share});
+    }
   }
 }
 
@@ -24,7 +30,10 @@ RunTree::~RunTree() {
 std::size_t RunTree::num_bytes() const noexcept {
   std::size_t num_bytes = run_end_ * sizeof(Run) + table_.num_bytes() + pool_.num_bytes() + roots_.num_bytes();
   num_bytes += num_unused_ * sizeof(RunId);
-  for (const Tier& tier : tiers_) num_bytes += tier.run_end * sizeof(TierRun) + tier.policy->num_bytes();
+  for (const Tier& tier : tiers_) {
+    num_bytes += tier.run_end * sizeof(TierRun);
+    for (const Holding& holding : tier.tenants) num_bytes += holding.policy->num_bytes();
+  }
   return num_bytes;
 }
 
@@ -63,6 +72,7 @@ RunId RunTree::add_child(RunId parent, const Key& root, std::span<const Key> key
   run.first_child = kNoRun;
   run.depth = parent == kNoRun ? 0 : runs_[parent].depth + runs_[parent].num_blocks;
   run.root = roots_.acquire(root);
+  run.tenant = parent == kNoRun ? roots_.tenant_of(root) : runs_[parent].tenant;
   run.priority = priority;
   link_child(parent, id);
   table_.insert(id);
@@ -129,7 +139,7 @@ RunId RunTree::split(RunId tail_id, std::uint32_t at) {
 }
 
 void RunTree::split_tier(std::size_t tier, RunId head_id, RunId tail_id, std::uint32_t at) {
-  EvictionPolicy& policy = *tiers_[tier].policy;
+  EvictionPolicy& policy = policy_of(tier, tail_id);
   TierRun& head = tiers_[tier].runs[head_id];
   TierRun& tail = tiers_[tier].runs[tail_id];
   if (tail.num_present == 0) return;
@@ -168,16 +178,13 @@ void RunTree::fill(std::size_t tier, RunId id, std::span<const Slot> slots, bool
   for (const Slot slot : slots) held.slots[held.num_present++] = slot | flag;
   const auto num_blocks = static_cast<std::uint32_t>(slots.size());
   if (writing) held.num_writing += num_blocks;
-  EvictionPolicy& policy = *tiers_[tier].policy;
+  count_held(tiers_[tier].tenants[runs_[id].tenant], num_blocks, 0);
+  EvictionPolicy& policy = policy_of(tier, id);
   is_new ? policy.inserted(id, num_blocks) : policy.grown(id, num_blocks);
 }
 
 void RunTree::count_child(std::size_t tier, RunId parent) {
-  if (tiers_[tier].runs[parent].num_children++ == 0) tiers_[tier].policy->became_inner(parent);
-}
-
-void RunTree::forget_child(std::size_t tier, RunId parent) {
-  if (--tiers_[tier].runs[parent].num_children == 0) tiers_[tier].policy->became_leaf(parent);
+  if (tiers_[tier].runs[parent].num_children++ == 0) policy_of(tier, parent).became_inner(parent);
 }
 
 void RunTree::set_ready(std::size_t tier, RunId id, std::uint32_t first, std::uint32_t stop) noexcept {
@@ -192,9 +199,14 @@ void RunTree::trim(std::size_t tier, RunId id, std::uint32_t num_present, std::u
   const std::uint32_t old_present = held.num_present;
   held.num_present = num_present;
   held.num_writing -= num_writing;
-  if (leave_by == Leave::kEvicted) left.ages.add(held.last_used, left.policy->now_s(), old_present - num_present);
-  left.policy->trimmed(id, num_present, old_present, leave_by);
-  if (num_present == 0) leave(tier, id);
+  Holding& holding = left.tenants[runs_[id].tenant];
+  if (leave_by == Leave::kEvicted) {
+    left.ages.add(held.last_used, holding.policy->now_s(), old_present - num_present);
+    holding.share.num_evicted += old_present - num_present;
+  }
+  holding.policy->trimmed(id, num_present, old_present, leave_by);
+  count_held(holding, 0, old_present - num_present);
+  if (num_present == 0) leave(tier, id, *holding.policy);
   std::uint32_t length = 0;
   for (const Tier& other : tiers_) length = std::max(length, other.runs[id].num_present);
   Run& run = runs_[id];
@@ -207,13 +219,13 @@ void RunTree::trim(std::size_t tier, RunId id, std::uint32_t num_present, std::u
   }
 }
 
-void RunTree::leave(std::size_t tier, RunId id) {
+void RunTree::leave(std::size_t tier, RunId id, EvictionPolicy& policy) {
   TierRun& held = tiers_[tier].runs[id];
   const RunId parent = runs_[id].parent;
   free_slots(held.slots, runs_[id].capacity);
-  tiers_[tier].policy->removed(id);
+  policy.removed(id);
   held = {};
-  if (parent != kNoRun) forget_child(tier, parent);
+  if (parent != kNoRun && --tiers_[tier].runs[parent].num_children == 0) policy.became_leaf(parent);
 }
 
 void RunTree::remove(RunId id) {
@@ -237,10 +249,13 @@ void RunTree::free_arrays(RunId id) noexcept {
 
 void RunTree::use(std::size_t tier, RunId id, Use use, RunId stop) {
   Tier& used = tiers_[tier];
-  const float stamp = use == Use::kRestore ? EvictionAges::kNeverUsed : used.ages.stamp(used.policy->now_s());
+  const double now_s = used.tenants[kEverybody].policy->now_s();
+  const float stamp = use == Use::kRestore ? EvictionAges::kNeverUsed : used.ages.stamp(now_s);
+  if (id == stop) return;
+  EvictionPolicy& policy = policy_of(tier, id);  // a path has one tenant
   for (; id != stop; id = runs_[id].parent) {
     used.runs[id].last_used = stamp;
-    used.policy->used(id, use);
+    policy.used(id, use);
   }
 }
 
@@ -248,7 +263,7 @@ void RunTree::raise(RunId id, std::uint8_t priority) {
   for (; id != kNoRun && runs_[id].priority < priority; id = runs_[id].parent) {
     const std::uint8_t old_priority = std::exchange(runs_[id].priority, priority);
     for (Tier& tier : tiers_) {
-      if (tier.runs[id].num_present != 0) tier.policy->raised(id, old_priority);
+      if (tier.runs[id].num_present != 0) tier.tenants[runs_[id].tenant].policy->raised(id, old_priority);
     }
   }
 }
@@ -264,7 +279,12 @@ void RunTree::clear() {
     }
     remove(id);
   }
-  for (Tier& tier : tiers_) tier.policy->clear();
+  for (Tier& tier : tiers_) {
+    for (Holding& holding : tier.tenants) {
+      holding.policy->clear();
+      count_held(holding, 0, holding.share.num_held);
+    }
+  }
 }
 
 }  // namespace tiercel

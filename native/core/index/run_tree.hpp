@@ -10,6 +10,7 @@
 // thread-safe.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -25,6 +26,7 @@
 #include "index/root_table.hpp"
 #include "index/run.hpp"
 #include "index/slab_pool.hpp"
+#include "index/tenants.hpp"
 #include "index/types.hpp"
 #include "key.hpp"
 
@@ -34,8 +36,9 @@ class RunTree {
  public:
   // num_runs: most runs ever alive at once. Enough if it is the number of slots over all tiers, since every run holds
   // a slot somewhere; one more for the run that is being built.
-  // One tier for each capacity, in slots.
-  RunTree(std::span<const std::uint32_t> capacities, std::span<const PolicyOptions> policies, std::size_t num_runs);
+  // One tier for each capacity, in slots. tenants: the named ones, from 1 on.
+  RunTree(std::span<const std::uint32_t> capacities, std::span<const PolicyOptions> policies,
+          std::span<const TenantOptions> tenants, std::size_t num_runs);
   ~RunTree();
   RunTree(const RunTree&) = delete;
   RunTree& operator=(const RunTree&) = delete;
@@ -46,8 +49,24 @@ class RunTree {
   Slot* slots(std::size_t tier, RunId id) noexcept { return tiers_[tier].runs[id].slots; }
   const Key& root(RunId id) const noexcept { return roots_.key(runs_[id].root); }
   const Key& last_key(RunId id) const noexcept { return runs_[id].keys[runs_[id].num_blocks - 1]; }
-  const EvictionPolicy& policy(std::size_t tier) const noexcept { return *tiers_[tier].policy; }
-  EvictionPolicy& policy(std::size_t tier) noexcept { return *tiers_[tier].policy; }
+  std::size_t num_tenants() const noexcept { return num_tenants_; }
+  // Whether there are others than tenant 0. If not, nothing here costs or decides anything.
+  bool is_shared() const noexcept { return num_tenants_ > 1; }
+  Tenant tenant_of(const Key& root) const { return roots_.tenant_of(root); }
+  const TenantShare& share(std::size_t tier, Tenant tenant) const noexcept {
+    return tiers_[tier].tenants[tenant].share;
+  }
+  const EvictionPolicy& policy(std::size_t tier, Tenant tenant) const noexcept {
+    return *tiers_[tier].tenants[tenant].policy;
+  }
+  EvictionPolicy& policy(std::size_t tier, Tenant tenant) noexcept { return *tiers_[tier].tenants[tenant].policy; }
+  // Tell the tier's policies the time.
+  void advance(std::size_t tier, double now_s) noexcept {
+    for (Holding& holding : tiers_[tier].tenants) holding.policy->advance(now_s);
+  }
+  // All runs of the tier, least valuable first, children before parents. It walks the tier.
+  std::vector<RunId> order(std::size_t tier) const;
+  PolicyStats policy_stats(std::size_t tier) const;
   const EvictionAges& eviction_ages(std::size_t tier) const noexcept { return tiers_[tier].ages; }
 
   // Run numbers in use are below this one.
@@ -78,6 +97,9 @@ class RunTree {
 
   // Report the use of the path from `id` up to, and without, its ancestor `stop` to the tier's policy.
   void use(std::size_t tier, RunId id, Use use, RunId stop = kNoRun);
+  // Whatever begins with the root is this tenant's, from now on. What is there counts as recovered just now. It walks
+  // the tiers.
+  void assign(const Key& root, Tenant tenant);
   // The path up from `id` has at least this priority.
   void raise(RunId id, std::uint8_t priority);
 
@@ -102,11 +124,16 @@ class RunTree {
   void clear();
 
  private:
+  // What one tenant has of a tier.
+  struct Holding {
+    std::unique_ptr<EvictionPolicy> policy;
+    TenantShare share;
+  };
   struct Tier {
     explicit Tier(std::size_t num_runs) : runs(num_runs) {}
 
     LazyArray<TierRun> runs;  // all zero where the tier holds nothing
-    std::unique_ptr<EvictionPolicy> policy;
+    std::vector<Holding> tenants;
     EvictionAges ages;
     RunId run_end = 0;  // run numbers ever held are below this one
   };
@@ -118,9 +145,14 @@ class RunTree {
   void set_capacity(RunId id, std::uint32_t num_blocks);
   void split_tier(std::size_t tier, RunId head, RunId tail, std::uint32_t at);
   void count_child(std::size_t tier, RunId parent);
-  void forget_child(std::size_t tier, RunId parent);
   void free_arrays(RunId id) noexcept;
-  void leave(std::size_t tier, RunId id);
+  void leave(std::size_t tier, RunId id, EvictionPolicy& policy);
+  EvictionPolicy& policy_of(std::size_t tier, RunId id) noexcept { return policy(tier, runs_[id].tenant); }
+  void count_held(Holding& holding, std::uint32_t num_entered, std::uint32_t num_left) const noexcept {
+    holding.share.num_held += num_entered - num_left;
+    if (is_shared()) holding.policy->set_num_slots(std::max(holding.share.num_held, holding.share.reserve));
+  }
+  void hand_over(std::size_t tier, std::span<const RunId> runs, Tenant source, Tenant target);
   Key* new_keys(RunId id, std::uint32_t capacity) {
     return capacity == 1 ? &runs_[id].first_key : static_cast<Key*>(pool_.allocate(std::size_t{capacity} * 4));
   }
@@ -136,6 +168,7 @@ class RunTree {
 
   LazyArray<Run> runs_;
   std::vector<Tier> tiers_;
+  std::size_t num_tenants_;
   KeyTable table_;
   SlabPool pool_;
   RootTable roots_;

@@ -54,6 +54,12 @@ class Assembly:
         """Where the disk tier keeps its journal, None without one."""
         return None if self.disk is None else self.disk.folder
 
+    def assign_root(self, root: bytes, namespace: str) -> None:
+        """See `CacheCore.assign_root`."""
+        for number, tenant in enumerate(self.config.tenant_list, 1):
+            if namespace in tenant.namespaces:
+                self.control.tenants.assign(root, number)
+
     def checkpoint(self) -> None:
         """Write the disk tier's checkpoint in the index's order of use. Raises OSError; the journal then stays as it was."""
         if self.disk is None:
@@ -166,6 +172,9 @@ def assemble(
         settings = control_settings(resolved, {name: tier.num_slots for name, tier in tiers.items()})
         _note_adjusted(settings, config, notes)
         control = make_control(settings)
+        for number, tenant in enumerate(config.tenant_list, 1):
+            for namespace in tenant.namespaces:
+                control.tenants.assign(hashing.root_key(fingerprint, namespace), number)
         recovered = {tier.name: restore(control, tier) for tier in (disk, host) if tier is not None}
         return_freed_memory()  # what recovery needed for a moment: as much again as what it leaves
         opened.pop_all()
@@ -205,5 +214,12 @@ def _note_adjusted(settings: ControlSettings, config: CacheConfig, notes: Notes)
         notes.add(
             f"ssd_admission = on_evict needs room ahead of need: the host tier's high watermark is {DEMOTION_START}, "
             f"not evict_start_threshold = {settings.evict_start_threshold:g}",
+            kind="watermark",
+        )
+    num_reserved = sum(tenant.reserves.get(TierName.HOST, 0) for tenant in settings.tenants)
+    if settings.demotes and num_reserved >= settings.watermarks(TierName.HOST).high:
+        notes.add(
+            f"ssd_admission = on_evict needs room ahead of need, and tenants reserve {num_reserved} blocks of the host tier: "
+            f"what leaves it may not be on disk; reserve less than its high watermark",
             kind="watermark",
         )

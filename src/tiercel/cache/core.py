@@ -135,6 +135,16 @@ class CacheCore(Closeable):
         self._dispatcher.check_open()
         self._dispatcher.reset(_RESET_TIMEOUT_S, self._assembly.empty_durably)
 
+    def assign_root(self, root: bytes, namespace: str) -> None:
+        """Take blocks under a root key for those of a namespace's tenant, if `tenants` names one. Roots of the namespaces that
+        the settings name are taken so from the start; a server that makes its own roots says so, before it hands them out.
+
+        Args:
+            root: key[0] of the namespace's sequences, 16 bytes. Quick only before blocks of it are there.
+        """
+        self._dispatcher.check_open()
+        self._assembly.assign_root(root, namespace)
+
     def stats(self) -> StatusSnapshot:
         """What the cache holds and did, frozen; the same that `tiercel stats` and the metrics show."""
         return self._reporter.snapshot()

@@ -26,7 +26,7 @@ from tiercel.control import (
 from tiercel.errors import CacheClosedError, DeadlineError, ThrottledError
 from tiercel.hashing import Sequence as TokenSequence
 from tiercel.tiers.base import Tier, TierName
-from tiercel.transfer import EngineSide, LaneName, TransferSettings
+from tiercel.transfer import NOBODY, EngineSide, LaneName, Owner, TransferSettings
 
 _DISK = TierName.DISK
 
@@ -81,32 +81,42 @@ class Dispatcher:
 
     def load(self, loads: Sequence[tuple[Lookup, EngineSide]], timeout_s: float) -> list[Ticket]:
         """Launch loads, all or none. Raises ThrottledError, StaleTicketError, CacheClosedError or ValueError."""
-        tiers = [segment.tier for lookup, _ in loads for segment in lookup.segments]
         now_s = time.monotonic()
         ended: list[Resolution] = []
         with self._table.lock:
-            fastest, *slower = self._load_lanes
-            self._check_room([fastest], len(tiers))
-            for lane in slower:
-                self._check_room([lane], LOAD_MOVES_MAX * tiers.count(lane.tier))
+            owners = [self._owner(lookup.sequence, target.client) for lookup, target in loads]
+            for owner in dict.fromkeys(owners):
+                asked = [lookup for (lookup, _), own in zip(loads, owners, strict=True) if own == owner]
+                self._check_load_room(owner, [segment.tier for lookup in asked for segment in lookup.segments])
             self._control.check_launchable([lookup for lookup, _ in loads])
             tickets = []
-            for lookup, target in loads:
+            for (lookup, target), owner in zip(loads, owners, strict=True):
                 operation = self._control.begin_load(next(self._numbers), lookup, deadline_s=timeout_s, now_s=now_s)
-                tickets.append(self._table.start(operation, target, now_s, ended))
+                tickets.append(self._table.start(operation, target, now_s, ended, owner))
                 if self._control.promotes_hits:
-                    self._promote(lookup.sequence, lookup.first_block + lookup.num_blocks, timeout_s, now_s, ended)
+                    stop = lookup.first_block + lookup.num_blocks
+                    self._promote(lookup.sequence, stop, timeout_s, (now_s, owner), ended)
         resolve_all(ended)
         return tickets
 
-    def prefetch(self, lookup: Lookup, timeout_s: float) -> Ticket:
+    def _owner(self, sequence: TokenSequence, client: int) -> Owner:
+        return Owner(self._control.tenants.of(sequence), client)
+
+    def _check_load_room(self, owner: Owner, tiers: Sequence[TierName]) -> None:
+        fastest, *slower = self._load_lanes
+        self._check_room([fastest], len(tiers), owner)
+        for lane in slower:
+            self._check_room([lane], LOAD_MOVES_MAX * tiers.count(lane.tier), owner)
+
+    def prefetch(self, lookup: Lookup, timeout_s: float, client: int = 0) -> Ticket:
         """Launch a prefetch. Raises as `load` does."""
         now_s = time.monotonic()
         ended: list[Resolution] = []
         with self._table.lock:
-            self._check_room([LaneName(segment.tier, True) for segment in lookup.segments], len(lookup.segments))
+            owner = self._owner(lookup.sequence, client)
+            self._check_room([LaneName(segment.tier, True) for segment in lookup.segments], len(lookup.segments), owner)
             operation = self._control.begin_prefetch(next(self._numbers), lookup, deadline_s=timeout_s, now_s=now_s)
-            ticket = self._table.start(operation, None, now_s, ended)
+            ticket = self._table.start(operation, None, now_s, ended, owner)
         resolve_all(ended)
         return ticket
 
@@ -121,15 +131,16 @@ class Dispatcher:
         sequence.parent_key(min(sequence.num_blocks, first_block + source.num_blocks))
         with self._table.lock:
             first, *others = self._target_lanes
-            self._check_room([first], 1 if isinstance(priority, int) else PRIORITY_STEPS_MAX)
+            owner = self._owner(sequence, source.client)
+            self._check_room([first], 1 if isinstance(priority, int) else PRIORITY_STEPS_MAX, owner)
             targets = [first.tier]
             for lane in others:
-                if self.transfer.has_room(lane, STORE_MOVES_MAX):
+                if self.transfer.has_room(lane, STORE_MOVES_MAX, owner):
                     targets.append(lane.tier)
                 else:
                     self._on_throttled(str(lane))
             if first_block and targets[-1] is _DISK:
-                self._promote(sequence, first_block, timeout_s, now_s, ended)
+                self._promote(sequence, first_block, timeout_s, (now_s, owner), ended)
             operation = self._control.begin_store(
                 next(self._numbers),
                 sequence,
@@ -139,7 +150,7 @@ class Dispatcher:
                 priority=priority,
                 now_s=now_s,
             )
-            ticket = self._table.start(operation, source, now_s, ended)
+            ticket = self._table.start(operation, source, now_s, ended, owner)
         resolve_all(ended)
         return ticket
 
@@ -159,17 +170,19 @@ class Dispatcher:
         return ticket
 
     def _promote(
-        self, sequence: TokenSequence, stop: int, timeout_s: float, now_s: float, ended: list[Resolution]
+        self, sequence: TokenSequence, stop: int, timeout_s: float, asked: tuple[float, Owner], ended: list[Resolution]
     ) -> None:
-        """Start to copy to disk what it lacks and may have of the blocks before `stop`. Called under the lock."""
-        if not self.transfer.has_room(self._store_lanes[-1], 1):
+        """Start to copy to disk what it lacks and may have of the blocks before `stop`. asked: when, and by whom. Called under
+        the lock."""
+        now_s, owner = asked
+        if not self.transfer.has_room(self._store_lanes[-1], 1, owner):
             return
         number = next(self._numbers)
         operation, refusals = self._control.begin_promotion(number, sequence, stop, deadline_s=timeout_s, now_s=now_s)
         for name in refusals:
             self._on_throttled(name)
         if operation is not None:
-            self._table.start(operation, None, now_s, ended)
+            self._table.start(operation, None, now_s, ended, owner)
 
     def relieve(self, timeout_s: float) -> None:
         """Bring tiers that are fuller than their high watermark down to the low one, demoting what the disk is to have.
@@ -204,12 +217,12 @@ class Dispatcher:
         with self._table.lock:
             self._control.tune(tuned)
 
-    def _check_room(self, lanes: Sequence[LaneName], num_moves: int) -> None:
+    def _check_room(self, lanes: Sequence[LaneName], num_moves: int, owner: Owner = NOBODY) -> None:
         self.check_open()
         if self._resetting:
             raise ThrottledError("the cache is being reset; recompute, or try again when that is done")
         for lane in lanes:
-            if not self.transfer.has_room(lane, num_moves):
+            if not self.transfer.has_room(lane, num_moves, owner):
                 self._on_throttled(str(lane))
                 raise ThrottledError(
                     f"the {lane} queue has no room for {num_moves} more moves; retry later, recompute, "

@@ -131,12 +131,17 @@ class Cache(CacheCore, CacheFacade):
         limit_tokens: int | None = None,
         timeout_s: float | None = None,
         request_id: str | None = None,
+        client: int = 0,
     ) -> Ticket:
-        """Bring stored blocks from slower tiers into the fastest one. Arguments and errors as in `load`."""
+        """Bring stored blocks from slower tiers into the fastest one. Arguments and errors as in `load`.
+
+        Args:
+            client: whose queue the moves wait in, as `RemoteBlocks.client` of loads and stores.
+        """
         self._dispatcher.check_open()
         with bind_request_id(request_id), looked_up(self.lookup, what, limit_tokens) as lookup:
             with self._observer.launching(self._dispatcher.transfer.queue_depths):
-                ticket = self._dispatcher.prefetch(lookup, self._checks.timeout(timeout_s))
+                ticket = self._dispatcher.prefetch(lookup, self._checks.timeout(timeout_s), client)
             return self._observer.launched(ticket)
 
     def store(

@@ -10,7 +10,7 @@ from tiercel.control import Control, Operation
 from tiercel.plan import Completion, Free, OperationKind, unpack_slots
 from tiercel.telemetry.logs import bind_request_id
 from tiercel.tiers.base import Tier, TierName
-from tiercel.transfer import Deadlines, EngineSide, TransferEngine, TransferSettings
+from tiercel.transfer import NOBODY, Deadlines, EngineSide, Owner, TransferEngine, TransferSettings
 
 _FENCE_S, _LOOK_AGAIN_S = 0.3, 1.0
 """How long the thread of deadlines, which all tickets share, waits at once for what touches a late one's memory, and how soon it
@@ -49,9 +49,16 @@ class OperationTable:
     def __len__(self) -> int:
         return len(self._running)
 
-    def start(self, operation: Operation, side: EngineSide | None, now_s: float, ended: list[Resolution]) -> Ticket:
+    def start(
+        self,
+        operation: Operation,
+        side: EngineSide | None,
+        now_s: float,
+        ended: list[Resolution],
+        owner: Owner = NOBODY,
+    ) -> Ticket:
         """Register an operation and submit its plan. Called under the lock, which keeps plans in the order of their making.
-        What ends at once is added to `ended`."""
+        What ends at once is added to `ended`. owner: in whose queues its moves wait."""
         plan = operation.plan
         layers = None if side is None or side.layers is None else side.layers.arrivals
         ticket = Ticket(plan.ticket, plan.kind, plan.num_blocks, self._cancel, layers)
@@ -65,13 +72,13 @@ class OperationTable:
             owners=set(owners),
             followers=[],
         )
-        for owner in owners.values():
-            owner.followers.append(running)
+        for writer in owners.values():
+            writer.followers.append(running)
         # Registered before a worker can see it: an interruption behind the submission leaves an operation that ends as any other.
         self._running[plan.ticket] = running
         self._deadlines.add(plan.ticket, plan.deadline_s)
         try:
-            self.transfer.submit(plan, side)
+            self.transfer.submit(plan, side, owner)
         except BaseException:
             if not self.transfer.is_open(plan.ticket):
                 self._end(running)

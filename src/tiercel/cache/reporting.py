@@ -20,6 +20,7 @@ from tiercel.telemetry.snapshot import (
     HitCurveStatus,
     PrefillStatus,
     StatusSnapshot,
+    TenantStatus,
     TierCurveStatus,
     TierStatus,
     TuningStatus,
@@ -177,6 +178,19 @@ class Reporter:
             ),
             journal_bytes=disk.journal_bytes if disk is not None and tier is TierName.DISK else 0,
             recovered=self._assembly.recovered.get(tier, 0),
+            tenants=self._tenants(tier),
+        )
+
+    def _tenants(self, tier: TierName) -> tuple[TenantStatus, ...]:
+        tenants = self._assembly.config.tenant_list
+        if not tenants:
+            return ()
+        names = ("", *(tenant.name for tenant in tenants))
+        return tuple(
+            TenantStatus(
+                name=name, held=share.num_held, reserve=share.reserve, limit=share.limit, evicted=share.num_evicted
+            )
+            for name, share in zip(names, self._assembly.control.tenants.shares(tier), strict=True)
         )
 
     def close(self) -> None:

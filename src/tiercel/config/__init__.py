@@ -14,6 +14,7 @@ from tiercel.config.notes import NOTE_HEADINGS, Note, NoteKind
 from tiercel.config.resolved import SLOT_ALIGNMENT, DeviceRoom, ResolvedConfig, Room
 from tiercel.config.resources import check_resources
 from tiercel.config.sizes import format_bytes, parse_size
+from tiercel.config.tenants import ResolvedTenant, TenantConfig, TenantTier
 
 __all__ = [
     "DTYPE_BYTES",
@@ -32,7 +33,10 @@ __all__ = [
     "NoteKind",
     "PrefillWork",
     "ResolvedConfig",
+    "ResolvedTenant",
     "Room",
+    "TenantConfig",
+    "TenantTier",
     "check_resources",
     "explain",
     "format_bytes",

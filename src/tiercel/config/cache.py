@@ -14,6 +14,7 @@ from tiercel.config.areas.gpu import GpuSettings
 from tiercel.config.areas.moving import MovingSettings
 from tiercel.config.areas.node import NodeSettings
 from tiercel.config.areas.policy import PolicySettings
+from tiercel.config.areas.sharing import SharingSettings
 from tiercel.config.areas.sight import SightSettings
 from tiercel.config.messages import StrictKeywords, problem
 from tiercel.config.model import ModelConfig
@@ -21,14 +22,24 @@ from tiercel.config.paths import expanded
 from tiercel.config.resolved import ResolvedConfig, Room, resolve_sizes
 from tiercel.config.settings import Setting, settings_of
 from tiercel.config.sizes import is_share
+from tiercel.config.tenants import TenantConfig, read_tenants
 
-AREAS: tuple[type, ...] = (CapacitySettings, PolicySettings, MovingSettings, GpuSettings, SightSettings, NodeSettings)
+AREAS: tuple[type, ...] = (
+    CapacitySettings, PolicySettings, SharingSettings, MovingSettings, GpuSettings, SightSettings, NodeSettings,
+)  # fmt: skip
 """The groups that settings are declared in, in the order of the reference page."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CacheConfig(
-    NodeSettings, SightSettings, GpuSettings, MovingSettings, PolicySettings, CapacitySettings, StrictKeywords
+    NodeSettings,
+    SightSettings,
+    GpuSettings,
+    MovingSettings,
+    SharingSettings,
+    PolicySettings,
+    CapacitySettings,
+    StrictKeywords,
 ):
     """Settings of one cache; docs/configuration.md describes each.
 
@@ -89,6 +100,11 @@ class CacheConfig(
         """The directory of `cpu_arena_dir`; None if the host tier ends with the process, or is off."""
         given = self.cpu_arena_dir if self.enable_cpu else None
         return None if given is None else expanded("cpu_arena_dir", given)
+
+    @property
+    def tenant_list(self) -> tuple[TenantConfig, ...]:
+        """What `tenants` describes, in order; tenant number 1 comes first."""
+        return read_tenants("tenants", self.tenants)
 
     @property
     def shares(self) -> tuple[str, ...]:

@@ -144,4 +144,4 @@ def _text(value: object) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    return ";".join(value) if isinstance(value, tuple) else str(value)
+    return ";".join(str(entry) for entry in value) if isinstance(value, tuple) else str(value)

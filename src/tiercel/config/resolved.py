@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tiercel.config.messages import problem
 from tiercel.config.model import ModelConfig
 from tiercel.config.sizes import format_bytes, is_share, parse_share, parse_size, size_in_bytes
+from tiercel.config.tenants import ResolvedTenant, resolve_tenants
 
 if TYPE_CHECKING:
     from tiercel.config.cache import CacheConfig
@@ -69,6 +70,7 @@ class ResolvedConfig:
         journal_checkpoint_bytes: that setting in bytes.
         record_bytes_max: that setting in bytes.
         ssd_write_budget_bytes_per_day: ssd_write_budget_per_day in bytes, None for no limit.
+        tenants: those that share the cache, in the order of the settings.
     """
 
     config: "CacheConfig"
@@ -84,6 +86,7 @@ class ResolvedConfig:
     journal_checkpoint_bytes: int
     record_bytes_max: int
     ssd_write_budget_bytes_per_day: int | None
+    tenants: tuple[ResolvedTenant, ...] = ()
 
     @property
     def host_bytes(self) -> int:
@@ -145,6 +148,7 @@ def resolve_sizes(config: "CacheConfig", model: ModelConfig, room: Room | None =
         journal_checkpoint_bytes=checkpoint_bytes,
         record_bytes_max=size_in_bytes("record_bytes_max", config.record_bytes_max),
         ssd_write_budget_bytes_per_day=None if budget is None else size_in_bytes("ssd_write_budget_per_day", budget),
+        tenants=resolve_tenants(config.tenant_list, {"cpu": host, "ssd": disk}, slot_bytes),
     )
 
 

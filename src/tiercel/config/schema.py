@@ -18,6 +18,7 @@ from tiercel.config.later import LATER_KEYS, LaterKey
 from tiercel.config.layers import LayerGroup
 from tiercel.config.model import ModelConfig
 from tiercel.config.settings import Kind, Setting
+from tiercel.config.tenants import TENANT_TIERS, TENANTS_MAX, WEIGHT_MAX
 
 Schema = dict[str, object]
 
@@ -26,6 +27,9 @@ SIZE_PATTERN = r"^\s*[0-9]{1,30}(\.[0-9]{1,30})?\s*([KkMmGgTt][Ii]?)?[Bb]\s*$"
 
 SHARE_PATTERN = r"^\s*[0-9]{1,30}(\.[0-9]{1,30})?\s*%\s*$"
 """A share such as "80%"."""
+
+RATE_PATTERN = r"^\s*[0-9]{1,30}(\.[0-9]{1,30})?\s*([KkMmGgTt][Ii]?)?[Bb]/s\s*$"
+"""A rate such as "1GiB/s"."""
 
 _JSON_TYPES = {"bool": "boolean", "int": "integer", "str": "string", "list": "array", "dict": "object"}
 
@@ -85,9 +89,33 @@ def _values(described: Setting) -> Schema:
             "type": "object",
             "additionalProperties": {"type": "array", "items": {"type": "string"}},
         },
+        Kind.TENANTS: _tenants(),
     }
     values = schemas[described.kind]
     return {"anyOf": [values, {"type": "null"}]} if described.optional else values
+
+
+def _tenants() -> Schema:
+    size: Schema = {"type": "string", "pattern": SIZE_PATTERN}
+    amount: Schema = {"anyOf": [{"type": "integer", "minimum": 1}, size, {"type": "string", "pattern": SHARE_PATTERN}]}
+    rate: Schema = {"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": RATE_PATTERN}]}
+    names: Schema = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+    properties: Schema = {
+        "namespaces": names,
+        "reserve": _by_tier(amount),
+        "limit": _by_tier(amount),
+        "weight": {"type": "number", "exclusiveMinimum": 0, "maximum": WEIGHT_MAX},
+        "bandwidth": _by_tier(rate),
+    }
+    tenant = {
+        "type": "object", "properties": properties, "required": ["namespaces"], "additionalProperties": False,
+    }  # fmt: skip
+    return {"type": "object", "additionalProperties": tenant, "maxProperties": TENANTS_MAX}
+
+
+def _by_tier(value: Schema) -> Schema:
+    tiers: Schema = dict.fromkeys(TENANT_TIERS, value)
+    return {"anyOf": [value, {"type": "object", "properties": tiers, "additionalProperties": False}, {"type": "null"}]}
 
 
 def _later(later: LaterKey) -> Schema:

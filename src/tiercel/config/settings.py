@@ -14,6 +14,7 @@ from typing import Any
 from tiercel.config.messages import problem
 from tiercel.config.paths import is_path_text
 from tiercel.config.sizes import format_bytes, is_share, parse_share, parse_size
+from tiercel.config.tenants import read_tenants
 from tiercel.errors import ConfigError
 
 FLAG_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
@@ -40,6 +41,7 @@ class Kind(enum.Enum):
     DIRECTORIES = 'a directory, a list of directories, or one text with ";" between them'
     TEXT = "text"
     BINDINGS = "a list of texts for each name; in the environment as JSON"
+    TENANTS = "tenants by name (JSON in the environment)"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,6 +123,8 @@ class Setting:
             return self.check(text, origin)
         if self.kind is Kind.BINDINGS:
             return self.check(_from_json(word), origin)
+        if self.kind is Kind.TENANTS:
+            return self.check(_as_json(word), origin)
         number = _as_number(word)
         return self.check(text if number is None else number, origin)
 
@@ -187,6 +191,13 @@ def _as_number(word: str) -> int | float | None:
     return None
 
 
+def _as_json(word: str) -> object:
+    try:
+        return json.loads(word)
+    except ValueError:
+        return word
+
+
 def _flag(_: Setting, value: object, __: str) -> object:
     return value if isinstance(value, bool) else None
 
@@ -246,6 +257,10 @@ def _bindings(_: Setting, value: object, __: str) -> object:
     return Bindings(entries)
 
 
+def _tenants(described: Setting, value: object, origin: str) -> object:
+    return read_tenants(described.key, value, origin)
+
+
 _CHECKS: dict[Kind, Callable[[Setting, object, str], object]] = {
     Kind.FLAG: _flag,
     Kind.COUNT: _count,
@@ -257,4 +272,5 @@ _CHECKS: dict[Kind, Callable[[Setting, object, str], object]] = {
     Kind.DIRECTORIES: _directories,
     Kind.TEXT: _text,
     Kind.BINDINGS: _bindings,
+    Kind.TENANTS: _tenants,
 }

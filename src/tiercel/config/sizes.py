@@ -51,6 +51,22 @@ def size_in_bytes(key: str, value: int | str) -> int:
     return parse_size(key, value) if isinstance(value, str) else value
 
 
+def parse_rate(key: str, value: object, origin: str = "") -> int:
+    """Return a written rate such as "1GiB/s", or a number, in bytes a second.
+
+    Raises:
+        ConfigError: it is none, or nothing would ever move.
+    """
+    text = value.strip() if isinstance(value, str) else ""
+    if text.endswith("/s"):
+        rate = parse_size(key, text.removesuffix("/s"), origin)
+    else:
+        rate = value if type(value) is int else 0
+    if rate < 1:
+        raise problem(key, value, 'must be bytes a second, such as "1GiB/s"', "leave it out for no limit", origin)
+    return rate
+
+
 def is_share(value: object) -> bool:
     """Whether a capacity is written as a share, such as "80%"; whether it is a valid one, `parse_share` says."""
     return isinstance(value, str) and value.rstrip().endswith("%")

@@ -24,7 +24,7 @@ from tiercel.control.operation import PENDING, Lookup, Operation, Pins, Promises
 from tiercel.control.priorities import STEPS_MAX as PRIORITY_STEPS_MAX
 from tiercel.control.priorities import Priority, check_priority
 from tiercel.control.resolving import control_settings
-from tiercel.control.settings import DEMOTION_START, Admission, ControlSettings, Tuned
+from tiercel.control.settings import DEMOTION_START, Admission, ControlSettings, TenantSlots, Tuned
 from tiercel.control.storing import STORE_MOVES_MAX
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "Pins",
     "Priority",
     "Promises",
+    "TenantSlots",
     "Tuned",
     "adopt",
     "check_launchable",

@@ -17,6 +17,7 @@ from tiercel.control.priorities import Ladder, Priority, count_leading
 from tiercel.control.relief import DEMOTION, Relief, copy_to_disk
 from tiercel.control.settings import ControlSettings, Tuned
 from tiercel.control.storing import StoreBuilder
+from tiercel.control.tenants import Tenants
 from tiercel.hashing import KEY_BYTES
 from tiercel.hashing import Sequence as TokenSequence
 from tiercel.index import IndexStats, Match
@@ -51,6 +52,7 @@ class Control:
         self.relief = Relief(settings, self.index, self.tiers, self._admission)
         self.prefill, self.transfer_costs = self._choice.prefill, self._choice.transfer_costs
         self.num_resets = 0
+        self.tenants = Tenants(self.index, self._numbers)
 
     @property
     def promotes_hits(self) -> bool:

@@ -18,6 +18,10 @@ def make_index(settings: ControlSettings) -> Index:
         slru_protected_hits=settings.slru_protected_threshold,
         hit_reward_s=settings.hit_reward_seconds,
         tokens_per_block=settings.tokens_per_block,
+        tenants=[
+            ([tenant.reserves[tier] for tier in tiers], [tenant.limits[tier] for tier in tiers])
+            for tenant in settings.tenants
+        ],
     )
 
 

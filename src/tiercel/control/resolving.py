@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from tiercel.config import ResolvedConfig
-from tiercel.control.settings import Admission, ControlSettings
+from tiercel.config import ResolvedConfig, ResolvedTenant
+from tiercel.control.settings import Admission, ControlSettings, TenantSlots
 from tiercel.plan import LoadPolicy
 from tiercel.tiers.base import TierName
 
@@ -32,4 +32,14 @@ def control_settings(resolved: ResolvedConfig, capacities: Mapping[TierName, int
         ghost_sample_rate=config.ghost_sample_rate,
         auto_tune=config.auto_tune,
         demotion_bytes_max=_DEMOTION_CHUNKS * resolved.transfer_chunk_bytes,
+        tenants=tuple(_slots(tenant, capacities) for tenant in resolved.tenants),
+    )
+
+
+def _slots(tenant: ResolvedTenant, capacities: Mapping[TierName, int]) -> TenantSlots:
+    """A tenant's slots of the tiers that there are."""
+    shares = {tier: tenant.cpu if tier is TierName.HOST else tenant.ssd for tier in capacities}
+    return TenantSlots(
+        reserves={tier: share.reserve_blocks for tier, share in shares.items()},
+        limits={tier: min(share.limit_blocks, capacities[tier]) for tier, share in shares.items()},
     )

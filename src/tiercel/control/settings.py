@@ -1,7 +1,7 @@
 """What the control half needs to know of the configuration."""
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -46,11 +46,20 @@ class Watermarks(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TenantSlots:
+    """Slots of each tier that a tenant has reserved, and that it holds at most."""
+
+    reserves: Mapping[TierName, int]
+    limits: Mapping[TierName, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ControlSettings:
     """Settings of one cache in blocks and bytes; `config.CacheConfig` says what each one means.
 
     Attributes:
         capacities: slots per tier; at least one tier.
+        tenants: those that share the tiers, from number 1 on; number 0 is everybody who was not named.
         demotion_bytes_max: bytes on their way from the host tier to disk at once, for want of room.
     """
 
@@ -71,6 +80,7 @@ class ControlSettings:
     demotion_bytes_max: int = 128 << 20
     ghost_sample_rate: float = 0.0
     auto_tune: bool = False
+    tenants: Sequence[TenantSlots] = ()
 
     @property
     def demotes(self) -> bool:
@@ -102,4 +112,6 @@ class ControlSettings:
         if stop is not None:
             low = min(stop, start) if room == 0 else min(stop, low)
         capacity = self.capacities[tier]
-        return Watermarks(int(capacity * start), int(capacity * low))
+        # What is reserved does not leave, so a tier cannot be brought below that.
+        num_reserved = sum(tenant.reserves[tier] for tenant in self.tenants)
+        return Watermarks(max(int(capacity * start), num_reserved), max(int(capacity * low), num_reserved))

@@ -15,6 +15,7 @@ from tiercel._native import (
     IndexStats,
     Match,
     Reservation,
+    TenantShare,
 )
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "IndexStats",
     "Match",
     "Reservation",
+    "TenantShare",
 ]

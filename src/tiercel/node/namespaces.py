@@ -42,6 +42,10 @@ class Namespaces:
                 raise ConfigError(
                     f"client {client!r} may not use namespace {namespace!r}: node_namespaces does not list it"
                 )
+        return self.root_of(namespace)
+
+    def root_of(self, namespace: str) -> bytes:
+        """Return a namespace's root."""
         return root_key(self._fingerprint, namespace, self._secret)
 
     def __repr__(self) -> str:

@@ -55,11 +55,22 @@ class HistogramStatus(msgspec.Struct, frozen=True, kw_only=True):
         return None
 
 
+class TenantStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tenant has of one tier, in blocks; held are those stored or being written, evicted those since the start. `name` is
+    as in the setting `tenants`, "" everybody who is not named there."""
+
+    name: str
+    held: Count
+    reserve: Count
+    limit: Count
+    evicted: Count
+
+
 class TierStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One tier: what it holds now, and what it did since it was opened.
 
     Bytes are payload bytes of blocks that ended ok; `journal_bytes` is what the journal has grown by since its checkpoint,
-    `eviction_age` the seconds from the last use of a block to its eviction, `recovered` the blocks that were there at the start.
+    `eviction_age` the seconds from a block's last use to its eviction, `recovered` the blocks there at the start.
     """
 
     name: str
@@ -81,6 +92,7 @@ class TierStatus(msgspec.Struct, frozen=True, kw_only=True):
     eviction_age: HistogramStatus = HistogramStatus(bounds=(), counts=(0,), sum=0.0)
     journal_bytes: Count = 0
     recovered: Count = 0
+    tenants: tuple[TenantStatus, ...] = ()
 
 
 class TierCurveStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,10 +6,12 @@ from tiercel.transfer.engine import TransferEngine
 from tiercel.transfer.guard import DirectMemory
 from tiercel.transfer.lanes import LaneName, TransferSettings, lane_of
 from tiercel.transfer.layers import LayerArrivals
+from tiercel.transfer.queues import NOBODY, Owner, TenantRate
 from tiercel.transfer.remote import RemoteBlocks
 from tiercel.transfer.sides import EngineSide
 
 __all__ = [
+    "NOBODY",
     "Deadlines",
     "Devices",
     "DirectMemory",
@@ -18,7 +20,9 @@ __all__ = [
     "GpuPoolUse",
     "LaneName",
     "LayerArrivals",
+    "Owner",
     "RemoteBlocks",
+    "TenantRate",
     "TransferEngine",
     "TransferSettings",
     "lane_of",

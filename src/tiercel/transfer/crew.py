@@ -25,15 +25,22 @@ class Crew:
     """The threads of an engine's lanes."""
 
     def __init__(
-        self, lanes: Iterable[Lane], lock: threading.Lock, num_workers: int, run: Callable[[Lane, Chunk], None]
+        self,
+        lanes: Iterable[Lane],
+        lock: threading.Lock,
+        num_workers: int,
+        bytes_of: Callable[[Chunk], int],
+        run: Callable[[Lane, Chunk], None],
     ) -> None:
         """Make the threads, without starting them.
 
         Args:
             num_workers: threads that each lane always has.
+            bytes_of: how many bytes of a waiting chunk are moved first.
             run: runs a chunk that was taken from a lane; called without the lock.
         """
         self._lock = lock
+        self._bytes_of = bytes_of
         self._run = run
         self._ended = False
         self._spares: set[threading.Thread] = set()
@@ -50,7 +57,7 @@ class Crew:
 
     def staff(self, lane: Lane) -> None:
         """Give a lane another thread if one more chunk may start and all its threads are with others. Called under the lock."""
-        if self._ended or not lane.wants_thread:
+        if self._ended or not lane.wants_thread(time.monotonic()):
             return
         thread = threading.Thread(target=self._help, args=(lane,), name=f"tiercel-{lane.name}-spare", daemon=True)
         lane.num_threads += 1
@@ -88,22 +95,23 @@ class Crew:
                 if chunk is None:
                     lane.num_threads -= 1
                     return
-                lane.begin(chunk, time.monotonic())
+                lane.begin(chunk, self._bytes_of(chunk), time.monotonic())
                 self.staff(lane)
             try:
                 self._run(lane, chunk)
             finally:
                 with self._lock:
                     lane.end(chunk)
-                    if lane.next is not None:
+                    now_s = time.monotonic()
+                    if lane.next(now_s) is not None:
                         lane.has_work.notify()
-                    if lane.is_idle(time.monotonic()):
+                    if lane.is_idle(now_s):
                         lane.idled.notify_all()
 
     def _await_chunk(self, lane: Lane, patience_s: float) -> Chunk | None:
         stop_at = time.monotonic() + patience_s
-        while (chunk := lane.next) is None and not (self._ended and not lane.waiting):
-            if time.monotonic() >= stop_at:
+        while (chunk := lane.next(now_s := time.monotonic())) is None and not (self._ended and not lane.waiting):
+            if now_s >= stop_at:
                 return None
-            lane.has_work.wait(_LOOK_S)
+            lane.has_work.wait(min(_LOOK_S, lane.waiting.wait_s(now_s) or _LOOK_S))
         return chunk

@@ -134,7 +134,7 @@ class Devices:
         if isinstance(blocks, RemoteBlocks):
             if layer_blocks is not None:
                 raise ValueError("by_layer: blocks in other processes are not loaded layer by layer; leave it out")
-            return EngineSide(blocks.reach(), blocks.memory.on_gpu)
+            return EngineSide(blocks.reach(), blocks.memory.on_gpu, client=blocks.client)
         layers = None if layer_blocks is None else self._layered(blocks.slice(0, layer_blocks))
         if blocks.memory.device == _HOST:
             return EngineSide(blocks, layers=layers)

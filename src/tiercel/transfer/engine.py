@@ -6,10 +6,10 @@
     (DISK, loading)     disk -> host, disk -> gpu      DiskTier.read into the arena, or through its buffers
     (DISK, storing)     host -> disk, gpu -> disk      DiskTier.write
 
-A store is queued when the engine is done with its blocks (`gate`). Loads go ahead of stores of the same tier. Chunks of
-different plans take turns; `mover` runs each. When a plan is cancelled, by its owner or at its deadline, what has not started
-ends as `CANCELLED`, engine memory is fenced off, and what is already with the device is waited for in the background: its
-completion comes when the device is done, so its slots stay out of use until then.
+A store is queued when the engine is done with its blocks (`gate`). Loads go ahead of stores of the same tier. Owners share a
+lane by weight (`queues`), chunks of one owner's plans take turns; `mover` runs each. When a plan is cancelled, by its owner
+or at its deadline, what has not started ends as `CANCELLED`, engine memory is fenced off, and what is already with the device
+is waited for in the background: its completion comes when the device is done, so its slots stay out of use until then.
 
 The facade submits plans in the order in which they were made and gets one `Completion` per move, from a worker's thread.
 """
@@ -33,6 +33,7 @@ from tiercel.transfer.gate import Gate
 from tiercel.transfer.job import Chunk, Job
 from tiercel.transfer.lanes import Lane, LaneName, TransferSettings, lane_of
 from tiercel.transfer.mover import Mover
+from tiercel.transfer.queues import NOBODY, Owner
 from tiercel.transfer.sides import EngineSide
 
 _logger = logging.getLogger(__name__)
@@ -66,9 +67,9 @@ class TransferEngine:
         self._drained = threading.Condition(self._lock)
         self._closing = False
         names = [LaneName(tier, loading) for tier, loading in itertools.product(sorted(tiers), (True, False))]
-        self._lanes = {name: Lane(name, self._lock, settings.lane_workers) for name in names}
+        self._lanes = {name: Lane(name, settings, self._lock) for name in names}
         self._loading = [(name.tier, lane) for name, lane in self._lanes.items() if name.loading]
-        self._crew = Crew(self._lanes.values(), self._lock, settings.lane_workers, self._take_turn)
+        self._crew = Crew(self._lanes.values(), self._lock, settings.lane_workers, self._first_bytes, self._take_turn)
         self._gate = Gate(self._start)
         self._gate_thread = threading.Thread(target=self._gate.run, name="tiercel-gate", daemon=True)
         try:
@@ -78,9 +79,9 @@ class TransferEngine:
             self.close()
             raise
 
-    def has_room(self, lane: LaneName, num_moves: int = 1) -> bool:
-        """Whether a lane takes that many more moves. Only the thread that submits may rely on the answer."""
-        return self._lanes[lane].num_moves + num_moves <= self._settings.queue_depth_max
+    def has_room(self, lane: LaneName, num_moves: int = 1, owner: Owner = NOBODY) -> bool:
+        """Whether a lane takes that many more moves of an owner. Only the thread that submits may rely on the answer."""
+        return self._lanes[lane].num_moves_of(owner) + num_moves <= self._settings.queue_depth_max
 
     def queued_bytes(self) -> dict[TierName, int]:
         """Bytes that wait to be loaded, for each tier where there are any."""
@@ -94,8 +95,12 @@ class TransferEngine:
         """Whether a ticket's plan was taken and has moves that have not ended."""
         return ticket in self._jobs
 
-    def submit(self, plan: Plan, side: EngineSide | None) -> None:
-        """Apply a plan's frees and reservations and queue its moves. side: the engine's blocks, for a load or store.
+    def submit(self, plan: Plan, side: EngineSide | None, owner: Owner = NOBODY) -> None:
+        """Apply a plan's frees and reservations and queue its moves.
+
+        Args:
+            side: the engine's blocks, for a load or store.
+            owner: in whose queues they wait.
 
         Raises:
             CacheClosedError: the engine is closing. Nothing was started.
@@ -104,20 +109,20 @@ class TransferEngine:
         if not plan.moves:
             self._prepare(plan)
             return
-        job = Job(plan, side, time.monotonic())
+        job = Job(plan, side, time.monotonic(), owner)
         with self._lock:
             if self._closing:
                 raise CacheClosedError("the cache is closed")
             for name in {lane_of(m) for m in plan.moves}:
                 count = sum(lane_of(m) == name for m in plan.moves)
-                if not self.has_room(name, count):
+                if not self.has_room(name, count, owner):
                     raise ThrottledError(
-                        f"the {name} queue holds {self._lanes[name].num_moves} moves of at most "
+                        f"the {name} queue holds {self._lanes[name].num_moves_of(owner)} moves of at most "
                         f"{self._settings.queue_depth_max}; retry later, recompute, or raise transfer_queue_depth_max"
                     )
             for move in plan.moves:
                 lane = self._lanes[lane_of(move)]
-                lane.num_moves += 1
+                lane.begin_move(owner)
                 lane.num_bytes += move.num_blocks * self._block_bytes
             self._jobs[plan.ticket] = job
         self._prepare(plan)
@@ -146,7 +151,7 @@ class TransferEngine:
     def _enqueue(self, chunks: list[Chunk]) -> None:
         for chunk in chunks:
             lane = self._lanes[lane_of(chunk.job.plan.moves[chunk.move])]
-            lane.waiting.append(chunk)
+            lane.waiting.add(chunk)
             lane.has_work.notify()
             self._crew.staff(lane)
 
@@ -182,6 +187,11 @@ class TransferEngine:
             return
         self._finish(chunk, statuses, runnable_stop, started_at)
 
+    def _first_bytes(self, chunk: Chunk) -> int:
+        """Bytes of a waiting chunk that are moved first."""
+        num_blocks = min(chunk.stop - chunk.start, self._chunk_blocks(chunk))
+        return num_blocks * chunk.job.share_bytes(chunk, self._block_bytes)
+
     def _chunk_blocks(self, chunk: Chunk) -> int:
         """Blocks that are moved at once."""
         settings, move = self._settings, chunk.job.plan.moves[chunk.move]
@@ -203,7 +213,7 @@ class TransferEngine:
             )
             self._enqueue(after)
             if completion is not None:
-                lane.num_moves -= 1
+                lane.end_move(job.owner)
         if completion is not None:
             self._on_completion(completion)
             with self._lock:
@@ -232,7 +242,7 @@ class TransferEngine:
     def _take(self, job: Job) -> list[Chunk]:
         """Remove what has not started of a job."""
         with self._lock:
-            taken = [chunk for lane in self._lanes.values() for chunk in lane.take(job)]
+            taken = [chunk for lane in self._lanes.values() for chunk in lane.waiting.take(job)]
             if not job.queued:  # it waits for the engine, or a signal interrupted `submit`: nobody else will end it
                 job.queued = True
                 taken += job.first_chunks()

@@ -15,6 +15,7 @@ from tiercel.telemetry.logs import current_request_id
 from tiercel.tiers.base import BlockStatus, TierName
 from tiercel.transfer.guard import Guard, GuardedMemory
 from tiercel.transfer.layers import LayerArrivals
+from tiercel.transfer.queues import NOBODY, Owner
 from tiercel.transfer.remote import RemoteMemory
 from tiercel.transfer.sides import EngineSide
 
@@ -42,6 +43,7 @@ class Job:
     """The state of a plan's moves.
 
     Attributes:
+        owner: in whose queues its chunks wait.
         cancelled: whether what has not started is to end as `CANCELLED`.
         queued: whether its first chunks were queued or dropped; not so while it waits for the engine, or if the thread that
             submitted it was interrupted.
@@ -51,8 +53,9 @@ class Job:
         touches_engine: of each move, whether its blocks come from the engine's memory or go there.
     """
 
-    def __init__(self, plan: Plan, side: EngineSide | None, launched_at: float) -> None:
+    def __init__(self, plan: Plan, side: EngineSide | None, launched_at: float, owner: Owner = NOBODY) -> None:
         self.plan = plan
+        self.owner = owner
         self.on_gpu = side is not None and side.on_gpu
         self.guard = Guard() if side is None else side.guard()
         self.holder = side.memory.holder if side is not None and isinstance(side.memory, RemoteMemory) else None

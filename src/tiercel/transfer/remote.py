@@ -74,6 +74,11 @@ class RemoteBlocks(ABC):
     @abstractmethod
     def are_distinct(self) -> bool: ...
 
+    @property
+    def client(self) -> int:
+        """Whose queue their moves wait in, of the clients of one cache."""
+        return 0
+
     @abstractmethod
     def reach(self) -> RemoteMemory:
         """Return them for the copies of one ticket."""

@@ -16,6 +16,7 @@ class EngineSide:
     Attributes:
         memory: the blocks.
         on_gpu: whether they lie on a GPU, which moves much in little time: its chunks are larger.
+        client: whose queue its moves wait in; 0 where there is but one client.
         ready: waits at most so many seconds for the engine to be done with the blocks, and says whether it is; None: it is.
         layers: the same blocks layer by layer, for a load whose layers are waited for one by one.
     """
@@ -24,6 +25,7 @@ class EngineSide:
     on_gpu: bool = False
     layers: LayeredTarget | None = None
     ready: Callable[[float], bool] | None = None
+    client: int = 0
 
     @property
     def num_blocks(self) -> int:

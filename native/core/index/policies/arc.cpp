@@ -10,7 +10,7 @@ void ArcPolicy::entering(const Key& key) {
   const double num_again = again_.size();
   if (once_.erase(key)) {
     num_once_wanted_ =
-        std::min<double>(num_once_wanted_ + std::max(1.0, num_again / num_once), static_cast<double>(num_slots_));
+        std::min<double>(num_once_wanted_ + std::max(1.0, num_again / num_once), static_cast<double>(num_slots()));
   } else if (again_.erase(key)) {
     num_once_wanted_ = std::max(num_once_wanted_ - std::max(1.0, num_once / num_again), 0.0);
   } else {
@@ -21,8 +21,8 @@ void ArcPolicy::entering(const Key& key) {
 
 void ArcPolicy::evicted(const Key& key, Part part) {
   (part == kPlain ? once_ : again_).add(key);
-  while (once_.size() != 0 && num_blocks(kPlain) + once_.size() > num_slots_) once_.drop_oldest();
-  while (std::uint64_t{once_.size()} + again_.size() > num_slots_) {
+  while (once_.size() != 0 && num_blocks(kPlain) + once_.size() > num_slots()) once_.drop_oldest();
+  while (std::uint64_t{once_.size()} + again_.size() > num_slots()) {
     (again_.size() != 0 ? again_ : once_).drop_oldest();
   }
 }

@@ -10,8 +10,7 @@ namespace tiercel {
 
 class ArcPolicy final : public TwoPartPolicy {
  public:
-  explicit ArcPolicy(const TierView& tier)
-      : TwoPartPolicy(tier), once_(tier.num_slots), again_(tier.num_slots), num_slots_(tier.num_slots) {}
+  explicit ArcPolicy(const TierView& tier) : TwoPartPolicy(tier), once_(tier.num_slots), again_(tier.num_slots) {}
 
   void used(RunId run, Use use) override {
     num_hits(run) += use == Use::kLookup;
@@ -36,7 +35,6 @@ class ArcPolicy final : public TwoPartPolicy {
 
   GhostList once_;
   GhostList again_;
-  std::uint64_t num_slots_;
   double num_once_wanted_ = 0.0;
   std::uint64_t num_ghost_hits_ = 0;
 };

@@ -75,7 +75,7 @@ std::vector<RunId> order_by_rank(const TierView& tier, std::size_t num_runs_seen
   std::priority_queue<Leaf, std::vector<Leaf>, std::greater<>> leaves;
   std::vector<std::uint32_t> num_children(num_runs_seen, 0);
   for (RunId run = 0; run < num_runs_seen; ++run) {
-    if (tier.held[run].num_present == 0) continue;
+    if (tier.held[run].num_present == 0 || tier.runs[run].tenant != tier.tenant) continue;
     num_children[run] = tier.held[run].num_children;
     if (num_children[run] == 0) leaves.push({ranks_by_run[run], run});
   }

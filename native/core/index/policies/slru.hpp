@@ -11,9 +11,7 @@ namespace tiercel {
 class SlruPolicy final : public TwoPartPolicy {
  public:
   SlruPolicy(const PolicyOptions& options, const TierView& tier)
-      : TwoPartPolicy(tier),
-        protected_hits_(options.slru_protected_hits),
-        num_protected_max_(std::uint64_t{tier.num_slots} * 35 / 100) {}
+      : TwoPartPolicy(tier), protected_hits_(options.slru_protected_hits) {}
 
   void used(RunId run, Use use) override {
     num_hits(run) += use == Use::kLookup;
@@ -22,12 +20,12 @@ class SlruPolicy final : public TwoPartPolicy {
 
  private:
   Offer next_offer() const override {
-    if (num_blocks(kBetter) <= num_protected_max_) return {kPlain};
-    return {kBetter, num_blocks(kBetter) - num_protected_max_};
+    const std::uint64_t num_protected_max = std::uint64_t{num_slots()} * 35 / 100;
+    if (num_blocks(kBetter) <= num_protected_max) return {kPlain};
+    return {kBetter, num_blocks(kBetter) - num_protected_max};
   }
 
   std::uint32_t protected_hits_;
-  std::uint64_t num_protected_max_;
 };
 
 }  // namespace tiercel

@@ -13,8 +13,7 @@ namespace tiercel {
 
 class TwoQueuePolicy final : public TwoPartPolicy {
  public:
-  explicit TwoQueuePolicy(const TierView& tier)
-      : TwoPartPolicy(tier), ghosts_(tier.num_slots * 2), num_waiting_max_(tier.num_slots / 2) {}
+  explicit TwoQueuePolicy(const TierView& tier) : TwoPartPolicy(tier), ghosts_(tier.num_slots * 2) {}
 
   void used(RunId run, Use use) override {
     num_hits(run) += use == Use::kLookup;
@@ -34,12 +33,12 @@ class TwoQueuePolicy final : public TwoPartPolicy {
     if (part == kPlain) ghosts_.add(key);
   }
   Offer next_offer() const override {
-    if (num_blocks(kPlain) <= num_waiting_max_) return {kBetter};
-    return {kPlain, num_blocks(kPlain) - num_waiting_max_};
+    const std::uint64_t num_waiting_max = num_slots() / 2;
+    if (num_blocks(kPlain) <= num_waiting_max) return {kBetter};
+    return {kPlain, num_blocks(kPlain) - num_waiting_max};
   }
 
   GhostList ghosts_;
-  std::uint64_t num_waiting_max_;
   std::uint64_t num_ghost_hits_ = 0;
 };
 

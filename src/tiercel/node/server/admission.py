@@ -58,14 +58,15 @@ class Door:
         """Make the session of a client that is let in."""
         send = partial(self._front.send, connection)
         label = f"client {hello.name!r} (process {process})"
+        number = next(self._numbers)
         return Session(
-            number=next(self._numbers),
+            number=number,
             name=hello.name,
             process=process,
             token=secrets.token_bytes(TOKEN_BYTES),
             connection=connection,
             send=send,
-            copies=ClientCopies(label, self._cache.geometry, self._cache.shared_memory, send),
+            copies=ClientCopies(number, label, self._cache.geometry, self._cache.shared_memory, send),
             tickets_max=self._cache.config.node_tickets_max,
         )
 

@@ -59,7 +59,7 @@ class Launching:
             for one in asked:
                 lookups.append(self._adopt(session, one))
             if isinstance(call, Prefetch):
-                return [self._cache.prefetch(lookups[0], timeout_s=call.timeout_s)]
+                return [self._cache.prefetch(lookups[0], timeout_s=call.timeout_s, client=session.number)]
             batch = [
                 (lookup, ClientBlocks(session.copies, load.ticket, load.num_blocks, on_gpu=load.on_gpu))
                 for lookup, load in zip(lookups, call.loads, strict=True)

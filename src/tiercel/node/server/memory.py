@@ -43,15 +43,22 @@ class ClientCopies:
     """The copies of one client. Thread-safe."""
 
     def __init__(
-        self, name: str, geometry: BlockGeometry, shared: Sequence[SharedMemory], send: Callable[[bytes], bool]
+        self,
+        number: int,
+        name: str,
+        geometry: BlockGeometry,
+        shared: Sequence[SharedMemory],
+        send: Callable[[bytes], bool],
     ) -> None:
         """Ask nothing yet.
 
         Args:
+            number: the client's: its moves wait in a queue of their own.
             name: the client's, for messages.
             shared: the cache's memory.
             send: sends a datagram to the client; False if it is gone or does not read.
         """
+        self.number = number
         self.geometry = geometry
         self._send_bytes = send
         self._regions = RegionTable(shared, geometry.block_bytes)
@@ -156,6 +163,11 @@ class ClientBlocks(RemoteBlocks):
     def are_distinct(self) -> bool:
         """Whether no block is named twice; the client checks it."""
         return True
+
+    @property
+    def client(self) -> int:
+        """Whose queue their moves wait in."""
+        return self.copies.number
 
     def slice(self, start: int, stop: int) -> "ClientBlocks":
         """Return the blocks [start, stop)."""

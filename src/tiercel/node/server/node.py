@@ -12,7 +12,7 @@ from typing import final
 
 from tiercel._native import NodeFront, NodeFrontLimits
 from tiercel.cache import ServedCache
-from tiercel.cache.assembly import Progress
+from tiercel.cache.opening import Progress
 from tiercel.config import CacheConfig, ModelConfig
 from tiercel.config.messages import problem
 from tiercel.config.paths import expanded
@@ -78,6 +78,9 @@ class NodeServer:
             opened.callback(front.close)
             door = Door(self.cache, front, board, model, order)
             namespaces = Namespaces(self.cache.fingerprint, secret, config.node_namespaces)
+            for tenant in config.tenant_list:
+                for namespace in tenant.namespaces:
+                    self.cache.assign_root(namespaces.root_of(namespace), namespace)
             self._service = Service(self.cache, front, door, board, namespaces)
             opened.callback(self._service.close, "the node ends", _CLOSE_S)
             opened.callback(listener.withdraw)
