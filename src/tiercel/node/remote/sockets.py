@@ -22,6 +22,8 @@ REQUEST_BYTES: Final = 8
 QUEUED_MAX: Final = 16
 """Messages of one connection that wait in memory, in each direction."""
 
+_CURVE_BYTES = 33
+"""What CURVE adds to a frame: a name, a nonce, an authenticator and flags (RFC 26)."""
 _ENDPOINT = re.compile(r"tcp://(\*|\[[0-9A-Fa-f:.%\w]+\]|[A-Za-z0-9._-]+):(\d{1,5}|\*)")
 
 
@@ -47,7 +49,7 @@ def set_common(socket: Socket, *, heartbeat_s: float, handshake_s: float) -> Non
     """Bound what a peer may send and how long it may be silent; nothing lingers."""
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.IPV6, 1)
-    socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
+    socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX + _CURVE_BYTES)
     socket.setsockopt(zmq.SNDHWM, QUEUED_MAX)
     socket.setsockopt(zmq.RCVHWM, QUEUED_MAX)
     socket.setsockopt(zmq.HANDSHAKE_IVL, round(handshake_s * 1000))
