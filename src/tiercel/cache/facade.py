@@ -14,6 +14,7 @@ thread; waiting happens on tickets. Errors are `tiercel.errors`; a full queue is
 
 import time
 from collections.abc import Iterable
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ class Cache(CacheCore):
         *,
         progress: Progress | None = None,
         order: SlotOrder = "token_head",
-    ) -> "Cache":
+    ) -> Self:
         """Check the machine, allocate the tiers and bring back what the disk tier holds from before.
 
         Args:

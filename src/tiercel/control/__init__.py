@@ -19,7 +19,7 @@ from tiercel.control.changes import BlockChange, ChangeKind
 from tiercel.control.control import Control
 from tiercel.control.ghost import HitCurve
 from tiercel.control.keyed import KeyedControl
-from tiercel.control.operation import PENDING, Lookup, Operation
+from tiercel.control.operation import PENDING, Lookup, Operation, adopt
 from tiercel.control.priorities import STEPS_MAX as PRIORITY_STEPS_MAX
 from tiercel.control.priorities import Priority, check_priority
 from tiercel.control.resolving import control_settings
@@ -43,6 +43,7 @@ __all__ = [
     "Operation",
     "Priority",
     "Tuned",
+    "adopt",
     "check_priority",
     "control_settings",
 ]

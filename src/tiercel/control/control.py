@@ -49,7 +49,7 @@ class Control:
         self._outcomes = outcomes
         self.complete, self.settle_attached, self.finish = outcomes.complete, outcomes.settle_attached, outcomes.finish
         self.relief = Relief(settings, self.index, self.tiers, self._admission)
-        self.prefill = self._choice.prefill
+        self.prefill, self.transfer_costs = self._choice.prefill, self._choice.transfer_costs
         self.num_resets = 0
 
     @property
@@ -75,17 +75,15 @@ class Control:
         """
         limit_blocks = None if limit_tokens is None else max(0, limit_tokens) // self._tokens_per_block
         match = self.index.match(sequence, limit_blocks=limit_blocks, now_s=now_s)
-        if self._ghost is not None:
-            self._ghost.observe_hashed(sequence, limit_blocks)
         found = match.segments
         if not found:
+            self.note_lookup(sequence, limit_blocks, 0)
             return Lookup(self.index, sequence, match, 0, range(0), ())
         tiers = self.tiers
         segments = tuple([Segment(tiers[t], first, count) for t, first, count in found])
         _, first, count = found[-1]
         num_matched = first + count
-        if self._sees:
-            self._admission.see(sequence, num_matched)
+        self.note_lookup(sequence, limit_blocks, num_matched)
         start = engine_tokens // self._tokens_per_block
         if start > 0:
             start = min(start, num_matched)
@@ -94,6 +92,17 @@ class Control:
         if stop < num_matched:
             segments = cut_segments(segments, stop)
         return Lookup(self.index, sequence, match, num_matched, range(start, stop), segments)
+
+    def note_lookup(self, sequence: TokenSequence, limit_blocks: int | None, num_matched: int) -> None:
+        """Enter a lookup into what is counted: the ghost index, and what admission goes by. Any thread.
+
+        Args:
+            num_matched: leading blocks that were found.
+        """
+        if self._ghost is not None:
+            self._ghost.observe_hashed(sequence, limit_blocks)
+        if self._sees and num_matched:
+            self._admission.see(sequence, num_matched)
 
     def check_launchable(self, lookups: Sequence[Lookup]) -> None:
         """Raise what `begin_load` would raise for one of several lookups, and for one that is named twice. Nothing changes."""

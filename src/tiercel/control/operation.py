@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from tiercel.errors import StaleTicketError
 from tiercel.hashing import Sequence as TokenSequence
 from tiercel.index import Index, Match, Reservation
-from tiercel.plan import Free, Plan, Segment
+from tiercel.plan import Free, Plan, Segment, cut_segments
 from tiercel.tiers.base import TierName
 
 PENDING = 255
@@ -99,6 +99,26 @@ class Lookup:
     def __repr__(self) -> str:
         where = ", ".join(f"{s.tier.name.lower()}: {s.num_blocks}" for s in self.segments) or "nothing"
         return f"Lookup(load {self.num_blocks} of {self.matched_blocks} stored blocks; {where})"
+
+
+def adopt(index: Index, tiers: tuple[TierName, ...], sequence: TokenSequence, match: Match, blocks: range) -> Lookup:
+    """Make a lookup of what was found without `Control.lookup`, where what to load was decided elsewhere; takes over the pins.
+
+    Args:
+        tiers: as the index numbers them.
+        match: the index's, of that sequence.
+        blocks: those to load.
+
+    Raises:
+        ValueError: they are not all among those found. The match keeps its pins.
+    """
+    found = match.segments
+    num_matched = found[-1][1] + found[-1][2] if found else 0
+    if not 0 <= blocks.start <= blocks.stop <= num_matched:
+        raise ValueError(f"blocks {blocks.start} to {blocks.stop} are to be loaded, of {num_matched} that were found")
+    segments = tuple([Segment(tiers[number], first, count) for number, first, count in found])
+    segments = cut_segments(segments, blocks.stop, first_block=blocks.start)
+    return Lookup(index, sequence, match, num_matched, blocks, segments)
 
 
 class Operation(msgspec.Struct, kw_only=True, eq=False):
