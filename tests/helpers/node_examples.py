@@ -17,6 +17,25 @@ _FLAG: Final = r"yes|no"
 _TIME: Final = r"(\d+(s|min|h)?\s*)+"
 _PATHS: Final = r"/\S*( /\S*)*"
 _WORD: Final = r"[\w.-]+"
+_SWITCHES: Final = (
+    *(
+        "NoNewPrivileges",
+        "PrivateTmp",
+        "PrivateDevices",
+        "PrivateNetwork",
+        "ProtectKernelTunables",
+        "ProtectKernelModules",
+    ),
+    *(
+        "ProtectKernelLogs",
+        "ProtectControlGroups",
+        "ProtectClock",
+        "ProtectHostname",
+        "RestrictNamespaces",
+        "RestrictRealtime",
+    ),
+    *("RestrictSUIDSGID", "LockPersonality", "MemoryDenyWriteExecute", "RemoveIPC"),
+)
 UNIT_KEYS: Final[dict[str, dict[str, str]]] = {
     "Unit": {
         "Description": r".+",
@@ -52,12 +71,7 @@ UNIT_KEYS: Final[dict[str, dict[str, str]]] = {
         "SystemCallArchitectures": r"native",
         "SystemCallFilter": r"~?@?[\w-]+( @?[\w-]+)*",
         "SystemCallErrorNumber": r"E[A-Z]+",
-        **dict.fromkeys(
-            "NoNewPrivileges PrivateTmp PrivateDevices PrivateNetwork ProtectKernelTunables ProtectKernelModules "
-            "ProtectKernelLogs ProtectControlGroups ProtectClock ProtectHostname RestrictNamespaces RestrictRealtime "
-            "RestrictSUIDSGID LockPersonality MemoryDenyWriteExecute RemoveIPC".split(),
-            _FLAG,
-        ),
+        **dict.fromkeys(_SWITCHES, _FLAG),
     },
     "Install": {"WantedBy": r"[\w-]+\.target"},
 }
@@ -132,6 +146,5 @@ def commands() -> Iterator[tuple[str, list[str]]]:
     for block in re.findall(r"^```\n(.*?)^```", (EXAMPLES / "README.md").read_text(), re.MULTILINE | re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
-            if "tiercel" in (Path(word).name for word in words):
-                start = next(index for index, word in enumerate(words) if Path(word).name == "tiercel")
-                yield f"README: {line}", words[start:]
+            starts = [at for at, word in enumerate(words[:-1]) if Path(word).name == "tiercel" and words[at + 1] == "node"]
+            yield from ((f"README: {line}", words[at:]) for at in starts)

@@ -20,7 +20,14 @@ from tiercel.config import SETTINGS, load_config, parse_size
 UNIT = (EXAMPLES / "tiercel-node.service").read_text()
 SOCKET_DIRECTORY = "/run/tiercel"
 ENDPOINT = f"ipc://{SOCKET_DIRECTORY}"
-CONNECTOR_KEYS = {"config_file", "model_id", "weights_epoch", "load_timeout_s", "allow_untested_vllm", "server_recv_port"}
+CONNECTOR_KEYS = {
+    "config_file",
+    "model_id",
+    "weights_epoch",
+    "load_timeout_s",
+    "allow_untested_vllm",
+    "server_recv_port",
+}
 ROOM = 8 << 30
 
 
@@ -31,7 +38,9 @@ def host_bytes(path: Path = EXAMPLES / "node.yaml") -> int:
 # ── commands and settings ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(("where", "words"), node_examples.commands(), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("where", "words"), list(node_examples.commands()), ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_commands_and_options_exist(where: str, words: list[str]) -> None:
     name = Path(words[0]).name
     if name == "tiercel":
@@ -217,7 +226,9 @@ def test_the_kubernetes_objects_fit_each_other() -> None:
             for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
                 port = container.get(probe, {}).get("httpGet", {}).get("port", "http")
                 assert port in ports
-    assert next(v for v in both["DaemonSet"]["volumes"] if v["name"] == "settings")["configMap"]["name"] == "tiercel-node"
+    assert (
+        next(v for v in both["DaemonSet"]["volumes"] if v["name"] == "settings")["configMap"]["name"] == "tiercel-node"
+    )
 
 
 def test_pods_have_one_release_one_user_and_the_memory_that_the_settings_ask_for() -> None:
