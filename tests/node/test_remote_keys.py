@@ -10,6 +10,7 @@ from cyclopts import App
 
 from tiercel.cli.node_keys import keygen
 from tiercel.errors import ConfigError
+from tiercel.node.namespaces import SECRET_BYTES, read_secret
 from tiercel.node.remote import read_client_keys, read_server_keys
 from tiercel.node.remote.keys import make_client_keys, make_server_keys, read_listed_client
 from tiercel.node.remote.listing import Listing
@@ -43,6 +44,7 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     assert (client.name, client.public_key) == (entry.name, entry.public_key) == ("ops", entry.public_key)
     assert (set(entry.namespaces), set(entry.rights)) == ({"a", "ü"}, {"reset"})
     assert "secret_key" not in listed.read_text()
+    assert len(read_secret(tmp_path / "keys" / "node_secret")) == SECRET_BYTES
 
 
 def test_a_repr_does_not_tell_a_secret(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`tiercel node`: one cache for many processes. Run it, start it in the background, look at it, make its secret."""
+"""`tiercel node`: one cache for many processes. Run it, start it in the background, look at it."""
 
 import signal
 from pathlib import Path
@@ -80,18 +80,6 @@ def status(
         print_json({"node": _as_json(node), "cache": snapshot})
         return
     print_node(node, snapshot, str(where))
-
-
-def keygen(file: Path, /) -> None:
-    """Make a secret for a node's keys and write it to a file that only you may read; name it as node_secret_file.
-
-    Args:
-        file: must not exist: what was stored under another secret is not found again.
-    """
-    from tiercel.node.namespaces import write_secret
-
-    write_secret(file)
-    print_line(f"written to {file}")
 
 
 def print_node(node: "Status", snapshot: "StatusSnapshot", endpoint: str) -> None:

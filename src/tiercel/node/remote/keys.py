@@ -12,7 +12,6 @@ errors. A file is never overwritten.
 
 import os
 import re
-import secrets
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ import msgspec
 from msgspec import Meta
 
 from tiercel.errors import ConfigError
+from tiercel.node.namespaces import write_secret
 
 Right = Literal["status", "reset"]
 RIGHTS: Final[tuple[Right, ...]] = ("status", "reset")
@@ -114,7 +114,7 @@ def make_server_keys(directory: Path) -> tuple[Path, ...]:
     server = _write(directory / _SERVER, _ServerFile(1, public_key, secret_key))
     secret = directory / NODE_SECRET
     if not secret.exists():
-        _write_bytes(secret, secrets.token_hex(32).encode() + b"\n")
+        write_secret(secret)
     return server, secret
 
 
