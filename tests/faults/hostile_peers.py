@@ -169,19 +169,23 @@ def run(directory: Path, seed: int, num_messages: int) -> dict[str, object]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--messages", type=int, default=1_000_000)
+def arguments(description: str | None, num_messages: int) -> argparse.Namespace:
+    """Read the command line of a run: --messages, --seed and --json."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--messages", type=int, default=num_messages)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     sys.stderr.write(f"seed {given.seed}\n")
-    with tempfile.TemporaryDirectory() as directory:
-        result = run(Path(directory), given.seed, given.messages)
+    return given
+
+
+def write_report(what: str, module: str, given: argparse.Namespace, result: dict[str, object]) -> None:
+    """Print what was run and what came of it, and write it where the command line says."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     report = {
-        "what": "hostile messages against the codec and the remote door",
-        "command": f"python -m tests.faults.hostile_peers --messages {given.messages} --seed {given.seed}",
+        "what": what,
+        "command": f"python -m {module} --messages {given.messages} --seed {given.seed}",
         "commit": commit,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}",
         **result,
@@ -190,6 +194,13 @@ def main() -> None:
     sys.stdout.write(text)
     if given.json is not None:
         given.json.write_text(text)
+
+
+def main() -> None:
+    given = arguments(__doc__, 1_000_000)
+    with tempfile.TemporaryDirectory() as directory:
+        result = run(Path(directory), given.seed, given.messages)
+    write_report("hostile messages against the codec and the remote door", "tests.faults.hostile_peers", given, result)
 
 
 if __name__ == "__main__":

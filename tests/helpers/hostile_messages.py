@@ -29,10 +29,15 @@ _INFOS = dict(zip(_ALL, inspect.multi_type_info(_ALL), strict=True))
 
 
 class HostileMessages:
-    """An endless supply of datagrams from one source of randomness."""
+    """An endless supply of datagrams from one source of randomness.
+
+    Attributes:
+        root: of a namespace that the sender may use.
+    """
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
+        self.root = bytes(16)
         self._last = b"\x90"
         self._ways: tuple[tuple[int, Callable[[], bytes]], ...] = (
             (20, lambda: self.message(rng.choice(_ALL), wildness=0.0)),
@@ -68,7 +73,8 @@ class HostileMessages:
         limit = 2 ** (64 if width == "Q" else 32)
         integers = [rng.choice((rng.randrange(4), rng.randrange(limit), limit - 1)) for _ in range(numbers)]
         keys = 1 if kind is Kind.OPEN else rng.choice((0, 1, 2, 64)) if kind in (Kind.KEYS, Kind.LOOKUP) else 0
-        body = struct.pack(f"<{numbers}{width}", *integers) + rng.randbytes(16 * keys)
+        named = self.root if kind is Kind.OPEN and rng.random() < 0.8 else rng.randbytes(16 * keys)
+        body = struct.pack(f"<{numbers}{width}", *integers) + named
         return MAGIC + bytes((PROTOCOL_VERSION, kind)) + body
 
     def _mutated(self, datagram: bytes) -> bytes:
