@@ -29,6 +29,14 @@ using node::NodeFront;
 
 node::Bytes to_bytes(const nb::bytes& bytes) { return std::as_bytes(std::span(bytes.c_str(), bytes.size())); }
 
+nb::list to_list(const std::vector<node::FoundSegment>& found) {
+  nb::list segments;
+  for (const node::FoundSegment& segment : found) {
+    segments.append(nb::make_tuple(segment.tier, segment.first_block, segment.num_blocks));
+  }
+  return segments;
+}
+
 nb::tuple to_tuple(const FrontEvent& event) {
   switch (event.kind) {
     case FrontEvent::Kind::kConnected:
@@ -40,8 +48,8 @@ nb::tuple to_tuple(const FrontEvent& event) {
     case FrontEvent::Kind::kLooked:
       break;
   }
-  return nb::make_tuple("looked", event.client, event.sequence, event.limit_blocks, event.matched_blocks,
-                        event.seconds);
+  return nb::make_tuple("looked", event.client, event.sequence, event.limit_blocks, event.matched_blocks, event.seconds,
+                        to_list(event.segments), event.num_pending);
 }
 
 // The front's lock is taken as the index's is.
@@ -62,11 +70,11 @@ nb::list next(NodeFront& front, double timeout_s) {
   return tuples;
 }
 
-std::optional<MatchHandle> take_match(NodeFront& front, std::uint64_t client, std::uint64_t lookup) {
-  std::optional<Match> match =
+nb::object take_match(NodeFront& front, std::uint64_t client, std::uint64_t lookup) {
+  std::optional<node::OpenLookup> found =
       with(front, [&](NodeFront::Lock& lock) { return front.take_match(lock, client, lookup); });
-  if (!match) return std::nullopt;
-  return MatchHandle(std::move(*match));
+  if (!found) return nb::none();
+  return nb::make_tuple(MatchHandle(std::move(found->match)), std::move(found->sequence));
 }
 
 void drop_client(NodeFront& front, std::uint64_t client) {
@@ -173,14 +181,6 @@ nb::bytes request(NodeCall& call, const nb::bytes& data, double timeout_s) {
   return nb::bytes(answer.data(), answer.size());
 }
 
-nb::list segments_of(const NodeFound& found) {
-  nb::list segments;
-  for (const node::FoundSegment& segment : found.segments) {
-    segments.append(nb::make_tuple(segment.tier, segment.first_block, segment.num_blocks));
-  }
-  return segments;
-}
-
 void bind_call(nb::module_& module) {
   nb::class_<NodeFound>(module, "NodeFound", nb::is_final())
       .def_prop_ro("state", [](const NodeFound& self) { return static_cast<std::uint32_t>(self.state); })
@@ -189,7 +189,7 @@ void bind_call(nb::module_& module) {
       .def_ro("matched_blocks", &NodeFound::matched_blocks)
       .def_ro("num_pending", &NodeFound::num_pending)
       .def_ro("num_known", &NodeFound::num_known)
-      .def_prop_ro("segments", &segments_of);
+      .def_prop_ro("segments", [](const NodeFound& self) { return to_list(self.segments); });
 
   constexpr double kSendTimeoutS = 1.0;
   nb::class_<NodeCall>(module, "NodeCall", nb::is_final())

@@ -839,7 +839,7 @@ class NodeFront:
         tuple[Literal["connected"], int, int]
         | tuple[Literal["message"], int, bytes]
         | tuple[Literal["left"], int, str]
-        | tuple[Literal["looked"], int, Sequence, int, int, float]
+        | tuple[Literal["looked"], int, Sequence, int, int, float, list[tuple[int, int, int]], int]
     ]:
         """Wait for events and take up to 256, in order; none after timeout_s or when closed. Lookups alone are told 10 ms late,
         together.
@@ -847,7 +847,8 @@ class NodeFront:
         ("connected", connection, process): of the same user; others were closed before
         ("message", connection, body): a MESSAGE, its header checked and cut off
         ("left", connection, reason): once for each connection, behind its messages; `cut` and `drop_client` lead here too
-        ("looked", client, sequence, limit_blocks, matched_blocks, seconds): after it was answered
+        ("looked", client, sequence, limit_blocks, matched_blocks, seconds, segments, num_pending): after it was answered;
+            segments are (tier, first block, count)
         """
     def admit(self, connection: int, client: int, calls: bool) -> None:
         """The connection speaks for the client now; before, anything but a MESSAGE is malformed. Call it before the answer that
@@ -862,8 +863,8 @@ class NodeFront:
         """End a connection: nothing of it is read any more. Nothing happens if it is gone."""
     def sequence(self, client: int, number: int) -> Sequence | None:
         """Its keys so far, and those that still come; for reading only. None if it is not known, or was dropped."""
-    def take_match(self, client: int, lookup: int) -> Match | None:
-        """The pins of a lookup, which are the caller's now. None if it is not known: released, taken, or never made."""
+    def take_match(self, client: int, lookup: int) -> tuple[Match, Sequence] | None:
+        """The pins of a lookup, which are the caller's now, and the sequence that was looked up. None if it is not known: released, taken, or never made."""
     def drop_client(self, client: int) -> None:
         """Cut the client's connections, release its lookups and forget all of it."""
     def client_stats(self, client: int) -> tuple[int, int, int, int]:

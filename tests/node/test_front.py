@@ -1,5 +1,6 @@
 """The node's hot path: lookups, sequences of keys, and what they leave behind."""
 
+import os
 import socket
 import struct
 import threading
@@ -84,9 +85,10 @@ def test_a_looked_event_follows_with_the_sequence(harness: FrontHarness) -> None
     call.send(opening(3))
     sequence = sequence_of(24)
     call.lookup(sequence, 3, 0, 23, 0, TIMEOUT_S)
-    _, client, looked, limit_blocks, matched_blocks, seconds = harness.wait_for("looked")
+    _, client, looked, limit_blocks, matched_blocks, seconds, _, _ = harness.wait_for("looked")
     assert (client, limit_blocks, matched_blocks) == (CLIENT, 23, 20)
-    assert isinstance(looked, Sequence) and isinstance(seconds, float)
+    assert isinstance(looked, Sequence)
+    assert isinstance(seconds, float)
     assert looked.keys().tobytes() == sequence.keys(0, 23).tobytes()
     assert 0 < seconds < TIMEOUT_S
 
@@ -96,8 +98,10 @@ def test_the_pins_of_a_lookup_can_be_taken_once(harness: FrontHarness) -> None:
     call = harness.call()
     call.send(opening(3))
     found = call.lookup(sequence_of(20), 3, 0, None, 0, TIMEOUT_S)
-    match = harness.front.take_match(CLIENT, found.lookup)
-    assert match is not None and match.num_blocks == 20
+    taken = harness.front.take_match(CLIENT, found.lookup)
+    assert taken is not None
+    match, sequence = taken
+    assert (match.num_blocks, sequence.num_blocks) == (20, 20)
     assert harness.front.take_match(CLIENT, found.lookup) is None
     call.send(datagram(Kind.RELEASE, struct.pack("<Q", found.lookup)))
     assert call.lookup(sequence_of(20), 3, 20, None, 0, TIMEOUT_S).lookup != found.lookup
@@ -125,10 +129,11 @@ def test_keys_go_ahead_of_a_long_sequence(harness: FrontHarness) -> None:
     call.send_keys(sequence, 3, 0, 9_000)
     wait_until(lambda: harness.front.client_stats(CLIENT)[2] == 9_000)
     known = harness.front.sequence(CLIENT, 3)
-    assert known is not None and known.num_tokens == 9_000 * TOKENS_PER_BLOCK
+    assert known is not None
+    assert known.num_tokens == 9_000 * TOKENS_PER_BLOCK
     assert known.keys().tobytes() == sequence.keys(0, 9_000).tobytes()
     assert known.root == ROOT
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="stop"):
         call.send_keys(sequence, 3, 0, 10_001)
     call.send(datagram(Kind.FORGET, struct.pack("<2I", 3, 77)))
     wait_until(lambda: harness.front.client_stats(CLIENT) == (0, 0, 0, 0))
@@ -142,7 +147,7 @@ def test_the_least_recently_used_sequence_is_dropped(tmp_path: Path) -> None:
         call.send(opening(number))
     assert call.lookup(sequence_of(4), 1, 0, None, 0, TIMEOUT_S).state == 0
     call.send(opening(3))
-    assert call.lookup(sequence_of(4), 2, 0, None, 0, TIMEOUT_S).state == 1
+    assert call.lookup(sequence_of(4), 2, 4, None, 0, TIMEOUT_S).state == 1
     assert call.lookup(sequence_of(4), 1, 4, None, 0, TIMEOUT_S).state == 0
     harness.close()
 
@@ -153,7 +158,7 @@ def test_keys_beyond_the_limit_drop_other_sequences(tmp_path: Path) -> None:
     for number in (1, 2):
         call.send(opening(number))
         call.send_keys(sequence_of(40_000), number, 0, 40_000)
-    assert call.lookup(sequence_of(4), 1, 0, None, 0, TIMEOUT_S).state == 1
+    assert call.lookup(sequence_of(4), 1, 4, None, 0, TIMEOUT_S).state == 1
     assert harness.front.client_stats(CLIENT)[1:3] == (1, 40_000)
     harness.close()
 
@@ -189,11 +194,10 @@ def test_a_message_arrives_without_its_header_and_is_answered_with_files(harness
         file.flush()
         assert harness.front.send(connection, HEADER + b"welcome", [file.fileno(), file.fileno()])
     data, fds, _, _ = socket.recv_fds(peer, 1000, 8)
-    assert data == HEADER + b"welcome" and len(fds) == 2
+    assert data == HEADER + b"welcome"
+    assert [os.pread(fd, 100, 0) for fd in fds] == [b"shared"] * 2
     for fd in fds:
-        with open(fd, "rb") as shared:
-            shared.seek(0)
-            assert shared.read() == b"shared"
+        os.close(fd)
 
 
 def test_a_request_is_answered_and_a_late_answer_ends_the_connection(harness: FrontHarness) -> None:
@@ -201,7 +205,8 @@ def test_a_request_is_answered_and_a_late_answer_ends_the_connection(harness: Fr
 
     def answer() -> None:
         _, connection, body = harness.wait_for("message")
-        assert isinstance(connection, int) and isinstance(body, bytes)
+        assert isinstance(connection, int)
+        assert isinstance(body, bytes)
         harness.front.send(connection, HEADER + body.upper())
 
     server = threading.Thread(target=answer)
@@ -274,7 +279,8 @@ def test_closing_ends_whoever_waits(tmp_path: Path) -> None:
     for thread in threads:
         thread.join(TIMEOUT_S)
         assert not thread.is_alive()
-    assert any(isinstance(outcome, ConnectionResetError) for outcome in outcomes) and [] in outcomes
+    assert any(isinstance(outcome, ConnectionResetError) for outcome in outcomes)
+    assert [] in outcomes
 
 
 def test_admitting_is_checked(harness: FrontHarness) -> None:
@@ -284,7 +290,7 @@ def test_admitting_is_checked(harness: FrontHarness) -> None:
     harness.front.admit(connection, CLIENT, True)
     with pytest.raises(ValueError, match="before"):
         harness.front.admit(connection, CLIENT, True)
-    with pytest.raises(ValueError, match="128|longer"):
+    with pytest.raises(ValueError, match="longer"):
         harness.front.send(connection, bytes(200_000))
     with pytest.raises(ValueError, match="positive"):
         NodeCall(harness.join(calls=True).fileno()).lookup(sequence_of(1), 1, 0, None, 0, 0.0)

@@ -55,12 +55,12 @@ ClientState::Appended ClientState::append(std::uint32_t number, std::size_t firs
   return Appended::kDone;
 }
 
-std::optional<Match> ClientState::take(std::uint64_t lookup) {
-  const auto place = matches_.find(lookup);
-  if (place == matches_.end()) return std::nullopt;
-  std::optional<Match> match(std::move(place->second));
-  matches_.erase(place);
-  return match;
+std::optional<OpenLookup> ClientState::take(std::uint64_t lookup) {
+  const auto place = lookups_.find(lookup);
+  if (place == lookups_.end()) return std::nullopt;
+  std::optional<OpenLookup> found(std::move(place->second));
+  lookups_.erase(place);
+  return found;
 }
 
 }  // namespace tiercel::node

@@ -26,6 +26,12 @@ struct ClientLimits {
   std::uint64_t origin = 0;           // what its sequences are known by
 };
 
+// A lookup that is neither released nor launched: its pins, and what they are of.
+struct OpenLookup {
+  Match match;
+  std::shared_ptr<Sequence> sequence;
+};
+
 class ClientState {
  public:
   explicit ClientState(const ClientLimits& limits) : limits_(limits) {}
@@ -43,12 +49,12 @@ class ClientState {
   // keys: of the blocks from first_block on; those known already are skipped. Nothing changes unless kDone.
   Appended append(std::uint32_t number, std::size_t first_block, std::span<const Key> keys);
 
-  bool may_look_up() const noexcept { return matches_.size() < limits_.lookups; }
-  void hold(std::uint64_t lookup, Match&& match) { matches_.emplace(lookup, std::move(match)); }
-  std::optional<Match> take(std::uint64_t lookup);  // none: unknown
-  void release(std::uint64_t lookup) { matches_.erase(lookup); }
+  bool may_look_up() const noexcept { return lookups_.size() < limits_.lookups; }
+  void hold(std::uint64_t lookup, OpenLookup&& found) { lookups_.emplace(lookup, std::move(found)); }
+  std::optional<OpenLookup> take(std::uint64_t lookup);  // none: unknown
+  void release(std::uint64_t lookup) { lookups_.erase(lookup); }
 
-  std::size_t num_lookups() const noexcept { return matches_.size(); }
+  std::size_t num_lookups() const noexcept { return lookups_.size(); }
   std::size_t num_sequences() const noexcept { return places_.size(); }
   std::size_t num_keys() const noexcept { return num_keys_; }
 
@@ -65,7 +71,7 @@ class ClientState {
   std::unordered_set<Key, KeyHash> roots_;
   Entries entries_;
   std::unordered_map<std::uint32_t, Entries::iterator> places_;
-  std::unordered_map<std::uint64_t, Match> matches_;
+  std::unordered_map<std::uint64_t, OpenLookup> lookups_;
   std::size_t num_keys_ = 0;
 };
 

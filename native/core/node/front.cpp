@@ -158,7 +158,9 @@ void NodeFront::serve(std::uint64_t number, std::uint32_t flags) {
 }
 
 bool NodeFront::must_wait(const Connection& connection) const noexcept {
-  return connection.num_untaken >= limits_.inbox_messages || inbox_.num_bytes() >= limits_.inbox_bytes;
+  if (connection.num_untaken >= limits_.inbox_messages) return true;
+  // Others' messages do not keep a connection from its first one, and so not from looking up.
+  return connection.num_untaken != 0 && inbox_.num_bytes() >= limits_.inbox_bytes;
 }
 
 bool NodeFront::receive(Connection& connection) {

@@ -89,7 +89,7 @@ class NodeFront {
   void cut(Lock& lock, std::uint64_t connection);
 
   std::shared_ptr<Sequence> sequence(Lock& lock, std::uint64_t client, std::uint32_t number);
-  std::optional<Match> take_match(Lock& lock, std::uint64_t client, std::uint64_t lookup);
+  std::optional<OpenLookup> take_match(Lock& lock, std::uint64_t client, std::uint64_t lookup);
   // Cut the client's connections and forget it. What it held is let go of when the result is destroyed, better without
   // the lock.
   std::unique_ptr<ClientState> drop_client(Lock& lock, std::uint64_t client);
@@ -141,7 +141,7 @@ class NodeFront {
   std::string_view handle_open(ClientState& client, Bytes body);
   std::string_view handle_forget(ClientState& client, Bytes body);
   std::optional<std::span<const Key>> read_keys(Bytes body);
-  void find(const LookupHead& head, Sequence& sequence, ClientState& client, FoundHead& found);
+  void find(const LookupHead& head, const std::shared_ptr<Sequence>& sequence, ClientState& client, FoundHead& found);
   void answer(Connection& connection, const FoundHead& found);
 
   const FrontLimits limits_;

@@ -89,7 +89,7 @@ std::shared_ptr<Sequence> NodeFront::sequence(Lock&, std::uint64_t client, std::
   return place == clients_.end() ? nullptr : place->second->find(number);
 }
 
-std::optional<Match> NodeFront::take_match(Lock&, std::uint64_t client, std::uint64_t lookup) {
+std::optional<OpenLookup> NodeFront::take_match(Lock&, std::uint64_t client, std::uint64_t lookup) {
   const auto place = clients_.find(client);
   return place == clients_.end() ? std::nullopt : place->second->take(lookup);
 }

@@ -101,7 +101,8 @@ std::string_view NodeFront::handle_lookup(Connection& connection, Bytes body) {
     return "";
   }
   std::shared_ptr<Sequence> sequence = client.find(head->sequence);
-  find(*head, *sequence, client, found);
+  find(*head, sequence, client, found);
+  std::vector<FoundSegment> segments = segments_;
   const std::uint64_t client_number = connection.client_number;
   answer(connection, found);
   ++counts_.lookups;
@@ -110,16 +111,19 @@ std::string_view NodeFront::handle_lookup(Connection& connection, Bytes body) {
                                         .sequence = std::move(sequence),
                                         .limit_blocks = head->limit_blocks,
                                         .matched_blocks = found.matched_blocks,
+                                        .num_pending = found.num_pending,
+                                        .segments = std::move(segments),
                                         .seconds = seconds_of(Clock::now() - started)});
   if (!taken) ++counts_.looked_dropped;
   return "";
 }
 
 // Fills `found` and segments_, and holds the pins if there is anything to load.
-void NodeFront::find(const LookupHead& head, Sequence& sequence, ClientState& client, FoundHead& found) {
+void NodeFront::find(const LookupHead& head, const std::shared_ptr<Sequence>& sequence, ClientState& client,
+                     FoundHead& found) {
   const double now_s = seconds_of(Clock::now().time_since_epoch());
   Index::Lock lock(index_->mutex());
-  Match match = index_->match(lock, sequence, head.limit_blocks, true, now_s);
+  Match match = index_->match(lock, *sequence, head.limit_blocks, true, now_s);
   found.num_pending = match.num_pending();
   if (match.segments().size() > kSegmentsMax) {
     index_->truncate(lock, match, match.segments()[kSegmentsMax].first_block);
@@ -133,7 +137,7 @@ void NodeFront::find(const LookupHead& head, Sequence& sequence, ClientState& cl
   }
   if (found.matched_blocks <= head.engine_blocks) return;  // nothing that the engine lacks
   found.lookup = next_lookup_++;
-  client.hold(found.lookup, std::move(match));
+  client.hold(found.lookup, {std::move(match), sequence});
 }
 
 // The connection may be gone afterwards.

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "hashing/sequence.hpp"
+#include "node/wire.hpp"
 
 namespace tiercel::node {
 
@@ -29,6 +30,8 @@ struct FrontEvent {
   std::shared_ptr<Sequence> sequence{};
   std::uint32_t limit_blocks = 0;
   std::uint32_t matched_blocks = 0;
+  std::uint32_t num_pending = 0;
+  std::vector<FoundSegment> segments;
   double seconds = 0.0;
 };
 

@@ -123,7 +123,7 @@ class Service:
                 self._strangers.pop(connection, None)
                 self._answering.discard(connection)
                 self.roll.lost(connection, reason)
-            case ("looked", _, sequence, limit_blocks, segments, num_pending, seconds):
+            case ("looked", _, sequence, limit_blocks, _, seconds, segments, num_pending):
                 self._cache.note_lookup(sequence, limit_blocks, segments, num_pending, seconds)  # type: ignore[arg-type]
             case _:
                 raise AssertionError(f"the front told {event!r}")
