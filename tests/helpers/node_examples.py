@@ -146,5 +146,7 @@ def commands() -> Iterator[tuple[str, list[str]]]:
     for block in re.findall(r"^```\n(.*?)^```", (EXAMPLES / "README.md").read_text(), re.MULTILINE | re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
-            starts = [at for at, word in enumerate(words[:-1]) if Path(word).name == "tiercel" and words[at + 1] == "node"]
+            starts = [
+                at for at, word in enumerate(words[:-1]) if Path(word).name == "tiercel" and words[at + 1] == "node"
+            ]
             yield from ((f"README: {line}", words[at:]) for at in starts)

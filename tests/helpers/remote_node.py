@@ -4,6 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
+
+from tests.helpers.telemetry_samples import sample_snapshot
 from tiercel.hashing import root_key
 from tiercel.node.calls import (
     AskHitCurve,
@@ -41,7 +44,7 @@ class AskedNode:
             case CountHits() | PrefetchKeys():
                 return Hits(len(call.keys) // 16)
             case AskStats():
-                return Stats(b"{}")
+                return Stats(msgspec.json.encode(sample_snapshot()))
             case AskHitCurve():
                 return HitCurveAnswer(b"[]")
             case Reset():

@@ -14,6 +14,7 @@ import pytest
 import zmq
 
 from tests.helpers.remote_node import STATUS, TOKENS_PER_BLOCK, AskedNode, made_keys, open_door
+from tiercel import cli
 from tiercel.errors import CacheClosedError, ConfigError, DeadlineError, ThrottledError, TiercelError
 from tiercel.hashing import Sequence, root_key
 from tiercel.node.calls import CountHits, PrefetchKeys, Store
@@ -67,6 +68,18 @@ def test_status_and_reset_are_answered_to_keys_that_may(door: RemoteDoor, keys: 
         assert client.status() == STATUS
         client.reset()
         assert client.hit_curve() == []
+
+
+def test_the_command_line_shows_a_node_on_another_machine(
+    door: RemoteDoor, keys: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["node", "status", "--endpoint", f"tcp://127.0.0.1:{door.endpoint.rpartition(':')[2]}"]
+    assert cli.main([*words, "--keys", str(keys / "a.client.json")]) == 0
+    shown = capsys.readouterr().out
+    assert "moves under way: load 2" in shown
+    assert "pid 4242" in shown
+    assert cli.main(words) == 2
+    assert "tiercel node keygen --directory DIR" in capsys.readouterr().err
 
 
 def test_other_namespaces_and_rights_are_refused_and_the_node_is_not_asked(

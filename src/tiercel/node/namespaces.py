@@ -50,8 +50,7 @@ class Namespaces:
 
 def write_secret(path: Path) -> None:
     """Write a new secret to a file that only its owner may read. Raises FileExistsError: its keys would be lost."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
         file.write(secrets.token_hex(SECRET_BYTES).encode() + b"\n")
 
 
