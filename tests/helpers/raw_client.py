@@ -71,7 +71,7 @@ class RawClient:
         welcome, fds = receive(self.events)
         assert isinstance(welcome, Welcome), welcome
         self.welcome = welcome
-        self.regions = [MappedRegion(fd, region) for fd, region in zip(fds, welcome.regions, strict=False)]  # type: ignore[arg-type]
+        self.regions = [MappedRegion(fd, region) for fd, region in zip(fds, welcome.regions, strict=False)]
         self.board_fd = fds[-1]
         for fd in fds[:-1]:
             os.close(fd)

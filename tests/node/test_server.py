@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ from tiercel.tiers.base import BlockStatus, TierName
 BLOCKS = 8
 
 
-def open_node(tmp_path: Path, **settings: object) -> NodeServer:
+def open_node(tmp_path: Path, **settings: Any) -> NodeServer:
     return NodeServer(MODEL, config(host=64, **settings), LocalEndpoint(tmp_path / "node"))
 
 
@@ -182,7 +183,7 @@ def test_a_client_has_so_many_tickets_and_no_more(tmp_path: Path) -> None:
 def test_namespaces_are_given_to_those_that_the_settings_name(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     write_secret(secret)
-    settings = {"node_namespaces": {"a": ["red"], "*": ["blue", ""]}, "node_secret_file": str(secret)}
+    settings: dict[str, Any] = {"node_namespaces": {"a": ["red"], "*": ["blue", ""]}, "node_secret_file": str(secret)}
     with open_node(tmp_path, **settings) as node, connect(node, "a") as a, connect(node, "b") as b:
         assert len(a.root("red")) == len(b.root("blue")) == 16
         assert b.root("") != root_key(node.cache.fingerprint, "")
