@@ -162,7 +162,7 @@ nb::bytes sha256(const nb::bytes& data, bool portable) {
 
 void bind_hashing(nb::module_& module) {
   module.attr("KEY_BYTES") = Key::kNumBytes;
-  nb::class_<Sequence>(module, "Sequence", nb::is_final())
+  nb::class_<Sequence>(module, "Sequence", nb::is_final(), nb::is_weak_referenceable())
       .def("__init__", &construct<Vector<std::int32_t>>, nb::arg("root"), nb::arg("tokens_per_block"),
            nb::arg("tokens").noconvert(), nb::kw_only(), nb::arg("origin") = 0)
       .def("__init__", &construct<Vector<std::int64_t>>, nb::arg("root"), nb::arg("tokens_per_block"),

@@ -71,7 +71,10 @@ class RawClient:
         welcome, fds = receive(self.events)
         assert isinstance(welcome, Welcome), welcome
         self.welcome = welcome
-        self.regions = [MappedRegion(fd, region) for fd, region in zip(fds, welcome.regions, strict=False)]
+        self.regions = [
+            MappedRegion(fd, region.num_bytes, resident=region.resident, unit_bytes=region.unit_bytes)
+            for fd, region in zip(fds, welcome.regions, strict=False)
+        ]
         self.board_fd = fds[-1]
         for fd in fds[:-1]:
             os.close(fd)

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from tiercel.control.admission import BUDGET, DiskAdmission
 from tiercel.control.building import Attached, PlanBuilder, note_prefetched
 from tiercel.control.changes import BlockWatch
-from tiercel.control.choosing import LoadChoice, QueuedBytes
+from tiercel.control.choosing import LearntChoice, QueuedBytes
 from tiercel.control.ghost import HitCurve, make_ghost, read_curve, read_tier_shares
 from tiercel.control.indexing import count_present, make_index
-from tiercel.control.operation import PENDING, Lookup, Operation
+from tiercel.control.operation import PENDING, Lookup, Operation, check_launchable
 from tiercel.control.outcomes import Outcomes
 from tiercel.control.priorities import Ladder, Priority, count_leading
 from tiercel.control.relief import DEMOTION, Relief, copy_to_disk
@@ -19,7 +19,7 @@ from tiercel.control.settings import ControlSettings, Tuned
 from tiercel.control.storing import StoreBuilder
 from tiercel.hashing import KEY_BYTES
 from tiercel.hashing import Sequence as TokenSequence
-from tiercel.index import IndexStats
+from tiercel.index import IndexStats, Match
 from tiercel.plan import Free, OperationKind, Segment, cut_segments, pack_slots
 from tiercel.tiers.base import BlockStatus, Slots, TierName
 
@@ -40,7 +40,7 @@ class Control:
         self.index = make_index(settings)
         self.blocks = BlockWatch(self.index, self.tiers)
         self._ghost = make_ghost(settings)
-        self._choice = LoadChoice(settings)
+        self._choice = LearntChoice(settings)
         self._admission = DiskAdmission(settings)
         self._sees = self._admission.sees
         self._tokens_per_block = settings.tokens_per_block
@@ -106,10 +106,7 @@ class Control:
 
     def check_launchable(self, lookups: Sequence[Lookup]) -> None:
         """Raise what `begin_load` would raise for one of several lookups, and for one that is named twice. Nothing changes."""
-        for lookup in lookups:
-            lookup.check_launchable(self.index)
-        if len(lookups) > 1 and len({id(lookup) for lookup in lookups}) < len(lookups):
-            raise ValueError("a lookup is named twice; look the sequence up once for each load")
+        check_launchable(lookups, self.index)
 
     def begin_load(self, ticket: int, lookup: Lookup, *, deadline_s: float, now_s: float = 0.0) -> Operation:
         """Plan to bring a lookup's blocks to the engine; takes over its pins. Blocks from slower tiers are kept in the fastest
@@ -131,6 +128,7 @@ class Control:
     ) -> Operation:
         lookup.check_launchable(self.index)
         match = lookup.take_match()
+        assert isinstance(match, Match), "a lookup that may be launched here was made here"
         loading = kind is _LOAD
         top = self.tiers[0]
         base = lookup.first_block

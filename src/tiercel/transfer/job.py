@@ -54,9 +54,8 @@ class Job:
     def __init__(self, plan: Plan, side: EngineSide | None, launched_at: float) -> None:
         self.plan = plan
         self.on_gpu = side is not None and side.on_gpu
-        remote = side.memory if side is not None and isinstance(side.memory, RemoteMemory) else None
-        self.guard = Guard(None if remote is None else remote.give_up)
-        self.holder = None if remote is None else remote.holder
+        self.guard = Guard() if side is None else side.guard()
+        self.holder = side.memory.holder if side is not None and isinstance(side.memory, RemoteMemory) else None
         self.touches_engine = [_GPU in (move.source, move.target) for move in plan.moves]
         self.memory = None if side is None else GuardedMemory(side.memory, self.guard)
         self._layers = None if side is None else side.layers

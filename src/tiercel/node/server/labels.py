@@ -6,7 +6,7 @@ from typing import Final
 
 OTHER: Final = "other"
 _LABELS_MAX = 64
-_LABEL = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_LABEL = re.compile(r"[A-Za-z0-9_.-][A-Za-z0-9_.: -]{0,63}")  # "load: IO_ERROR", as connectors say it
 
 
 class Labels:
