@@ -176,17 +176,17 @@ def arguments(description: str | None, num_messages: int) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
+    given.commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     sys.stderr.write(f"seed {given.seed}\n")
     return given
 
 
 def write_report(what: str, module: str, given: argparse.Namespace, result: dict[str, object]) -> None:
     """Print what was run and what came of it, and write it where the command line says."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     report = {
         "what": what,
         "command": f"python -m {module} --messages {given.messages} --seed {given.seed}",
-        "commit": commit,
+        "commit": given.commit,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}",
         **result,
     }
