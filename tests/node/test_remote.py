@@ -169,6 +169,8 @@ def raw_client(context: "zmq.Context[zmq.Socket[bytes]]", door: RemoteDoor, keys
         [bytes(8), encode(Hello("x", None))],
         [bytes(8), encode(Store(1, 1, 0, 1, 50, 1.0, False, None))],
         [bytes(8), encode(CountHits("", b"15 bytes of keys"[:15]))],
+        [bytes(8), encode(CountHits("c", bytes(16)))],
+        [bytes(8), encode(PrefetchKeys("c", bytes(16), 1.0))],
         [bytes(8), b"x", b"y"],
         [bytes(8)] * 100,
     ],

@@ -205,7 +205,6 @@ class RemoteNode:
     def _connect(self) -> Socket:
         connection = self._context.socket(zmq.DEALER)
         set_common(connection, heartbeat_s=_HEARTBEAT_S, handshake_s=_HANDSHAKE_S)
-        connection.setsockopt(zmq.IMMEDIATE, 1)  # nothing waits for a connection beyond its call's deadline
         connection.setsockopt(zmq.RECONNECT_IVL, _RETRY_MS[0])
         connection.setsockopt(zmq.RECONNECT_IVL_MAX, _RETRY_MS[1])
         connection.setsockopt(zmq.CURVE_SERVERKEY, self._keys.server_key.encode())
