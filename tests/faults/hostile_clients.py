@@ -1,9 +1,9 @@
 """Sends a running node what no client would, over its own socket: what is stored stays, and nothing stays of those who sent.
 
-    python -m tests.faults.hostile_clients --messages 100000 --json FILE
+    python -m tests.faults.hostile_clients --messages 1000000 --json FILE
 
 Run as a test with some thousands by `tests/node/test_hostile_clients.py`. `hostile_peers` does the same to the codec and
-to the door for other machines, which takes a tenth of the time for each message.
+to the door for other machines.
 """
 
 import gc
@@ -137,7 +137,7 @@ def left_over(node: NodeServer, before: tuple[dict[str, object], dict[str, int]]
 
 
 def main() -> None:
-    given = arguments(__doc__, 100_000)
+    given = arguments(__doc__, 1_000_000)
     with tempfile.TemporaryDirectory() as directory:
         result = run(Path(directory), given.seed, given.messages)
     write_report("hostile messages against a running node", "tests.faults.hostile_clients", given, result)

@@ -1,6 +1,6 @@
 """Sends a node's protocol what no client would: nothing changes, nothing leaks, everything is answered or cut.
 
-    python -m tests.faults.hostile_peers --messages 1000000 --json FILE
+    python -m tests.faults.hostile_peers --messages 250000 --json FILE
 
 Every message is read as a node and as a client would (`codec`), and sent over TCP with a listed key to a door whose node writes
 down what it is asked. Run as tests with some ten thousands by `tests/node/test_hostile_peers.py`.
@@ -197,7 +197,7 @@ def write_report(what: str, module: str, given: argparse.Namespace, result: dict
 
 
 def main() -> None:
-    given = arguments(__doc__, 1_000_000)
+    given = arguments(__doc__, 250_000)
     with tempfile.TemporaryDirectory() as directory:
         result = run(Path(directory), given.seed, given.messages)
     write_report("hostile messages against the codec and the remote door", "tests.faults.hostile_peers", given, result)
