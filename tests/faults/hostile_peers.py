@@ -127,7 +127,7 @@ class HostileClient:
         assert self._peer.poll(_ANSWER_S * 1000), f"{self._due.total()} messages have no answer"
         number, datagram = self._peer.recv_multipart()
         assert self._due[number] > 0, "an answer to nothing"
-        self._due[number] -= 1
+        self._due -= Counter((number,))  # which drops what is at nothing, so that a long run stays fast
         answer = decode_for_client(datagram)
         assert type(answer) in get_args(Answer)
         self.answers[type(answer).__name__] += 1
