@@ -176,7 +176,9 @@ def arguments(description: str | None, num_messages: int) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    given.commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    given.commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
     sys.stderr.write(f"seed {given.seed}\n")
     return given
 
