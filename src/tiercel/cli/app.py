@@ -64,7 +64,7 @@ def run_node(*, config: Path, endpoint: str | None = None, log_format: Literal["
 node.command("tiercel.cli.node:run", help="Run a node here, until it is told to end.")
 node.command("tiercel.cli.node:start", help="Start a node in the background and return when it serves.")
 node.command("tiercel.cli.node:status", help="Show a node's clients, queues and tiers.")
-node.command("tiercel.cli.node:keygen", help="Make a secret for a node's keys.")
+node.command("tiercel.cli.node_keys:keygen", help="Make a node's keys, or those of a client on another machine.")
 app.command(node)
 trace.command(
     "tiercel.cli.trace:info", help="Show what traces hold: requests, tokens, blocks, what they share, sessions."

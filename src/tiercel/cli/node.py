@@ -1,4 +1,4 @@
-"""`tiercel node`: one cache for many processes. Run it, start it in the background, look at it, make its secret."""
+"""`tiercel node`: one cache for many processes. Run it, start it in the background, look at it."""
 
 import signal
 from pathlib import Path
@@ -12,7 +12,7 @@ from tiercel.errors import ConfigError, StatusError
 if TYPE_CHECKING:
     from tiercel.config import CacheConfig, ModelConfig
     from tiercel.node.calls import Status
-    from tiercel.node.endpoint import Endpoint, LocalEndpoint
+    from tiercel.node.endpoint import Endpoint, LocalEndpoint, TcpEndpoint
     from tiercel.telemetry.snapshot import StatusSnapshot
 
 INTERRUPTED = 130
@@ -58,44 +58,50 @@ def start(*, config: Path, endpoint: str | None = None, timeout: float = 120.0) 
 
 
 def status(
-    *, endpoint: str | None = None, config: Path | None = None, json: Annotated[bool, Parameter(negative="")] = False
+    *,
+    endpoint: str | None = None,
+    config: Path | None = None,
+    keys: Path | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Show a node's clients, what each has open, its queues and its tiers.
 
     Args:
         endpoint: where it listens; by default what the settings file says, or a directory of this user's.
         config: settings file with server_recv_port.
+        keys: for a tcp:// endpoint, the client's key file that tiercel node keygen made on the node's machine.
         json: print JSON: what the node says of itself, and of its cache.
     """
-    import msgspec
+    from tiercel.node.endpoint import TcpEndpoint
 
-    from tiercel.node.asking import ask_node
-    from tiercel.node.calls import AskStats, AskStatus, Stats, Status
-    from tiercel.telemetry.snapshot import StatusSnapshot
-
-    where = _local(_endpoint(endpoint, None if config is None else _settings(config)))
-    node, stats = ask_node(where, AskStatus()), ask_node(where, AskStats())
-    if not isinstance(node, Status) or not isinstance(stats, Stats):
-        raise StatusError(
-            f"the node at {where} does not tell its state: {node if not isinstance(node, Status) else stats}"
-        )
-    snapshot = msgspec.json.decode(stats.snapshot, type=StatusSnapshot)
+    where = _endpoint(endpoint, None if config is None else _settings(config))
+    node, snapshot = _state_of_remote(where, keys) if isinstance(where, TcpEndpoint) else _state_of_local(_local(where))
     if json:
         print_json({"node": _as_json(node), "cache": snapshot})
         return
     print_node(node, snapshot, str(where))
 
 
-def keygen(file: Path, /) -> None:
-    """Make a secret for a node's keys and write it to a file that only you may read; name it as node_secret_file.
+def _state_of_local(where: "LocalEndpoint") -> "tuple[Status, StatusSnapshot]":
+    import msgspec
 
-    Args:
-        file: must not exist: what was stored under another secret is not found again.
-    """
-    from tiercel.node.namespaces import write_secret
+    from tiercel.node.asking import ask_node
+    from tiercel.node.calls import AskStats, AskStatus, Stats, Status
+    from tiercel.telemetry.snapshot import StatusSnapshot
 
-    write_secret(file)
-    print_line(f"written to {file}")
+    node, stats = ask_node(where, AskStatus()), ask_node(where, AskStats())
+    if not isinstance(node, Status) or not isinstance(stats, Stats):
+        raise StatusError(
+            f"the node at {where} does not tell its state: {node if not isinstance(node, Status) else stats}"
+        )
+    return node, msgspec.json.decode(stats.snapshot, type=StatusSnapshot)
+
+
+def _state_of_remote(where: "TcpEndpoint", keys: Path | None) -> "tuple[Status, StatusSnapshot]":
+    from tiercel.node.remote import RemoteNode, read_client_keys
+
+    with RemoteNode(str(where), None if keys is None else read_client_keys(keys)) as node:
+        return node.status(), node.stats()
 
 
 def print_node(node: "Status", snapshot: "StatusSnapshot", endpoint: str) -> None:

@@ -134,9 +134,14 @@ class Okay(Message, frozen=True):
 
 
 class Root(Message, frozen=True):
-    """A namespace's root key."""
+    """A namespace's root key.
+
+    Attributes:
+        tokens_per_block: 0 if that was told already, in `Welcome`.
+    """
 
     root: Key
+    tokens_per_block: Count = 0
 
 
 class Launched(Message, frozen=True):

@@ -62,7 +62,8 @@ Told = Done | Cancel | Observe | Declined | Recompute | NoteText | Bye
 ToNode = Hello | Ready | Refused | Join | Call | Told
 ToClient = Welcome | Refused | Joined | Event | Answer
 
-_DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError)  # the latter for text that is none
+_DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""The second for text that is none, the third for values nested without end in what a message leaves open."""
 
 _encoder = msgspec.msgpack.Encoder()
 _to_node: msgspec.msgpack.Decoder[ToNode] = msgspec.msgpack.Decoder(ToNode)

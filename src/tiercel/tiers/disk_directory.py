@@ -101,7 +101,7 @@ class StripeFolders:
             for directory in directories:
                 folder = directory / name
                 with _as_config_error(directory):
-                    folder.mkdir(parents=True, exist_ok=True)
+                    folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what users wrote can be read from it
                     locks.append(DirectoryLock(folder))
                     _remove_unfinished(folder)
                 folders.append(folder)

@@ -76,3 +76,16 @@ class NodeSettings:
         kind=Kind.BINDINGS,
         measure="Nothing.",
     )
+    node_remote_endpoint: str | None = setting(
+        None,
+        "Address for clients on other machines, tcp://HOST:PORT: status, counted hits, prefetch and reset, without memory. Needs "
+        "node_keys_dir, node_secret_file and the package pyzmq.",
+        kind=Kind.TEXT,
+        measure="Nothing; an inner address, see docs/security.md.",
+    )
+    node_keys_dir: str | None = setting(
+        None,
+        "Directory of the keys for node_remote_endpoint, as `tiercel node keygen` makes it.",
+        kind=Kind.TEXT,
+        measure="Nothing.",
+    )

@@ -86,7 +86,9 @@ class Calls:
             if isinstance(call, Launch | Prefetch | Store):
                 answer, after = self._launching.launch(session, call)
             else:
-                answer = self._answer(session, call)
+                answer = self.answer(session.name, call)
+                if isinstance(answer, Root):
+                    self._note_root(session, call, answer.root)
         except (TiercelError, ValueError, TypeError, LookupError, OSError) as error:
             answer = _failed(error)
         finally:
@@ -100,17 +102,22 @@ class Calls:
     def _reply(self, connection: int, answer: Answer) -> None:
         self._front.send(connection, encode(answer))
 
-    def _answer(self, session: Session, call: Call) -> Answer:
+    def answer(self, client: str, call: Call) -> Answer:
+        """Answer a call that needs no memory of the client's, here and now. Raises what the cache raises.
+
+        Args:
+            client: its name, which may be bound to namespaces.
+        """
         match call:
             case OpenNamespace():
-                return self._open_namespace(session, call.name)
+                return Root(self._namespaces.root(client, call.name), self._cache.geometry.tokens_per_block)
             case CountHits():
-                match = self._cache.index.match(self._named(session, call), touch=False)
+                match = self._cache.index.match(self._named(client, call), touch=False)
                 hits = Hits(match.num_blocks)
                 match.release()
                 return hits
             case PrefetchKeys():
-                return self._prefetch_keys(session, call)
+                return self._prefetch_keys(client, call)
             case Reset():
                 self._cache.reset()
                 return Okay()
@@ -124,20 +131,19 @@ class Calls:
                 return HitCurveAnswer(msgspec.json.encode(self._cache.hit_curve(call.capacities_blocks)))
         raise AssertionError(f"nothing answers a {type(call).__name__}")
 
-    def _open_namespace(self, session: Session, name: str) -> Root:
-        root = self._namespaces.root(session.name, name)
-        if session.add_namespace(name, _NAMESPACES_MAX):
+    def _note_root(self, session: Session, call: Call, root: bytes) -> None:
+        assert isinstance(call, OpenNamespace)
+        if session.add_namespace(call.name, _NAMESPACES_MAX):
             self._front.allow_root(session.number, root)
-        return Root(root)
 
-    def _named(self, session: Session, call: CountHits | PrefetchKeys) -> Sequence:
-        root = self._namespaces.root(session.name, call.namespace)
+    def _named(self, client: str, call: CountHits | PrefetchKeys) -> Sequence:
+        root = self._namespaces.root(client, call.namespace)
         sequence = Sequence.of_keys(root, self._cache.geometry.tokens_per_block, origin=self._cache.origin)
         sequence.append_keys(call.keys)
         return sequence
 
-    def _prefetch_keys(self, session: Session, call: PrefetchKeys) -> Hits:
-        sequence = self._named(session, call)
+    def _prefetch_keys(self, client: str, call: PrefetchKeys) -> Hits:
+        sequence = self._named(client, call)
         match = self._cache.index.match(sequence)
         num_blocks = match.num_blocks
         lookup = self._cache.adopt(sequence, match, range(num_blocks))

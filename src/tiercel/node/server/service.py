@@ -16,7 +16,7 @@ from tiercel._native import NodeFront
 from tiercel.cache import ServedCache
 from tiercel.node.board import BoardFacts, BoardWriter
 from tiercel.node.calls import ClientStatus, Status
-from tiercel.node.codec import Call, ToNode, decode_for_node, encode, shortened
+from tiercel.node.codec import Answer, Call, ToNode, decode_for_node, encode, shortened
 from tiercel.node.events import Bye, Cancel, Declined, Done, NoteText, Observe, Recompute
 from tiercel.node.joining import Hello, Join, Joined, Ready, Refused
 from tiercel.node.namespaces import Namespaces
@@ -74,6 +74,10 @@ class Service:
             refused=counts.refused + self._door.num_refused,
             malformed=counts.malformed + self._num_malformed,
         )
+
+    def answer(self, client: str, call: Call) -> Answer:
+        """Answer a call of a client without memory; see `Calls.answer`. Thread-safe."""
+        return self._calls.answer(client, call)
 
     def update_board(self) -> None:
         """Tell clients what loading and computing cost now."""

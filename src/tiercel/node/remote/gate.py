@@ -1,0 +1,68 @@
+"""Who gets in: answers ZeroMQ's question after each handshake (ZAP, RFC 27), and counts connections.
+
+CURVE has proved by then that the other side owns the public key that it shows; the gate says whose that is, or no. ZeroMQ writes
+that name on every message of the connection, where its client cannot. Used by the door's thread alone, but for the counts.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from zmq.utils import z85
+from zmq.utils.monitor import recv_monitor_message
+
+from tiercel.node.remote.listing import Listing
+from tiercel.node.remote.sockets import Context, Socket, zmq
+
+_ADDRESS: Final = "inproc://zeromq.zap.01"
+_VERSION: Final = b"1.0"
+
+
+class Gate:
+    """Lets in the clients that a folder lists, up to a number of connections of a socket that does not listen yet.
+
+    Raises:
+        ConfigError: there is no such folder, or others may write to it.
+    """
+
+    def __init__(self, context: Context, router: Socket, clients: Path, connections_max: int) -> None:
+        self.listing = Listing(clients)
+        self.num_refused = 0
+        self._connections_max = connections_max
+        self._open: set[int] = set()
+        self._questions = context.socket(zmq.REP)
+        self._questions.setsockopt(zmq.LINGER, 0)
+        self._questions.bind(_ADDRESS)
+        self._monitor = router.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+
+    @property
+    def num_connections(self) -> int:
+        """Connections now, those in their handshake included."""
+        return len(self._open)
+
+    @property
+    def actions(self) -> dict[object, Callable[[], None]]:
+        """What to call when which socket has something."""
+        return {self._questions: self._answer, self._monitor: self._note}
+
+    def _answer(self) -> None:
+        version, request, _domain, _address, _identity, mechanism, *proof = self._questions.recv_multipart(zmq.NOBLOCK)
+        is_curve = version == _VERSION and mechanism == b"CURVE" and len(proof) == 1
+        client = self.listing.by_key(z85.encode(proof[0]).decode()) if is_curve else None
+        if client is None:
+            self._say(request, b"400", b"not listed", b"")
+        elif len(self._open) > self._connections_max:
+            self._say(request, b"300", b"too many connections", b"")
+        else:
+            self._say(request, b"200", b"OK", client.name.encode())
+
+    def _say(self, request: bytes, status: bytes, text: bytes, name: bytes) -> None:
+        self.num_refused += not name
+        self._questions.send_multipart([_VERSION, request, status, text, name, b""])
+
+    def _note(self) -> None:
+        event = recv_monitor_message(self._monitor, zmq.NOBLOCK)
+        if event["event"] == zmq.EVENT_ACCEPTED:
+            self._open.add(event["value"])
+        elif event["event"] == zmq.EVENT_DISCONNECTED:
+            self._open.discard(event["value"])

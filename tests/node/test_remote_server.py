@@ -1,0 +1,72 @@
+"""A running node and a client on another machine: what it counts is what is stored, in its namespaces alone."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers.remote_node import made_keys
+from tests.helpers.small_engine import MODEL, TOKENS_PER_BLOCK, SmallEngine, config, tokens
+from tiercel.errors import ConfigError
+from tiercel.hashing import Sequence, root_key
+from tiercel.node.endpoint import LocalEndpoint
+from tiercel.node.namespaces import read_secret
+from tiercel.node.remote import RemoteNode, read_client_keys
+from tiercel.node.server import NodeServer
+
+PROMPT = tokens(20, seed=1, extra=5)
+
+
+def settings_of(keys: Path, **more: Any) -> dict[str, Any]:
+    given = {"node_remote_endpoint": "tcp://127.0.0.1:47318", "node_keys_dir": str(keys)}
+    return {**given, "node_secret_file": str(keys / "node_secret"), **more}
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    return made_keys(tmp_path / "keys")
+
+
+@pytest.fixture
+def node(tmp_path: Path, keys: Path) -> Iterator[NodeServer]:
+    settings = config(tmp_path / "cache", disk=64, **settings_of(keys))
+    with NodeServer(MODEL, settings, LocalEndpoint(tmp_path / "node")) as node:
+        root = root_key(node.cache.fingerprint, "a", read_secret(keys / "node_secret"))
+        sequence = Sequence(root, TOKENS_PER_BLOCK, PROMPT, origin=node.cache.origin)
+        node.cache.store(sequence, SmallEngine(node.cache.geometry).fill(sequence)).wait(10)
+        yield node
+
+
+def client_of(keys: Path, name: str) -> RemoteNode:
+    return RemoteNode("tcp://127.0.0.1:47318", read_client_keys(keys / f"{name}.client.json"), timeout_s=10.0)
+
+
+def test_a_remote_client_counts_what_is_stored_in_its_namespace(node: NodeServer, keys: Path) -> None:
+    with client_of(keys, "a") as client:
+        assert client.count_hits(PROMPT, "a") == 320
+        assert client.count_hits(tokens(20, seed=2), "a") == 0
+        assert client.prefetch(PROMPT, "a") == 320
+        assert client.stats().model == MODEL.model_id
+        assert client.status().clients == []
+        with pytest.raises(PermissionError):
+            client.count_hits(PROMPT, "b")
+    assert node.cache.settle(10)
+    assert all(tier.num_pinned == 0 for tier in node.cache.stats().tiers)
+
+
+def test_another_namespace_finds_nothing_and_a_reset_forgets(node: NodeServer, keys: Path) -> None:
+    with client_of(keys, "ops") as client:
+        assert client.count_hits(PROMPT, "b") == 0
+        assert client.count_hits(PROMPT, "a") == 320
+        client.reset()
+        assert client.count_hits(PROMPT, "a") == 0
+
+
+@pytest.mark.parametrize("missing", ["node_keys_dir", "node_secret_file"])
+def test_a_tcp_endpoint_without_keys_or_secret_is_refused_with_the_remedy(
+    tmp_path: Path, keys: Path, missing: str
+) -> None:
+    settings = config(**settings_of(keys, **{missing: None}))
+    with pytest.raises(ConfigError, match=f"{missing}.*tiercel node keygen --directory DIR"):
+        NodeServer(MODEL, settings, LocalEndpoint(tmp_path / "node"))
