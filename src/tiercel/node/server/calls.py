@@ -148,7 +148,7 @@ class Calls:
         num_blocks = match.num_blocks
         lookup = self._cache.adopt(sequence, match, range(num_blocks))
         try:
-            self._cache.prefetch(lookup, timeout_s=call.timeout_s, client=session.number)
+            self._cache.prefetch(lookup, timeout_s=call.timeout_s)
         except BaseException:
             lookup.release()
             raise
