@@ -109,6 +109,13 @@ def test_prefault_makes_pages_resident_and_keeps_their_bytes() -> None:
     arena.close()
 
 
+def test_whoever_has_an_arenas_file_cannot_change_its_length() -> None:
+    arena = Arena(2 * mmap.PAGESIZE, hugepages=False)
+    for length in (0, mmap.PAGESIZE, 4 * mmap.PAGESIZE):
+        with pytest.raises(PermissionError):
+            os.ftruncate(arena.fd, length)
+
+
 def test_an_arena_larger_than_memory_is_refused_with_enomem_and_leaves_nothing() -> None:
     num_fds = num_open_fds()
     for num_bytes in (os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 2, 1 << 60, (1 << 64) - 1):

@@ -40,6 +40,12 @@ bool shared_memory_gets_huge_pages() {
          line.find("[within_size]") != std::string::npos || line.find("[force]") != std::string::npos;
 }
 
+// For good: whoever is given the file, such as a node's client, cannot cut it short under those who have it mapped.
+bool set_size(int fd, std::size_t num_bytes) {
+  return ::ftruncate(fd, static_cast<off_t>(num_bytes)) == 0 &&
+         ::fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0;
+}
+
 }  // namespace
 
 Arena::Arena(const ArenaOptions& options) : num_bytes_(options.num_bytes) {
@@ -62,11 +68,12 @@ int Arena::fd() const {
 
 // Reserved pages belong to this mapping from mmap on, so it fails here or never.
 bool Arena::map_reserved_huge_pages() {
-  const int fd = ::memfd_create("tiercel-arena", MFD_CLOEXEC | MFD_HUGETLB | (21u << MAP_HUGE_SHIFT));
+  const int fd =
+      ::memfd_create("tiercel-arena", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB | (21u << MAP_HUGE_SHIFT));
   if (fd < 0) return false;
   const std::size_t mapped_bytes = round_up(num_bytes_, kHugePageBytes);
   void* data = MAP_FAILED;
-  if (mapped_bytes >= num_bytes_ && ::ftruncate(fd, static_cast<off_t>(mapped_bytes)) == 0) {
+  if (mapped_bytes >= num_bytes_ && set_size(fd, mapped_bytes)) {
     data = ::mmap(nullptr, mapped_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   }
   if (data == MAP_FAILED) {
@@ -89,10 +96,10 @@ void Arena::map_plain_pages(bool hugepages) {
   const bool asks_for_huge = hugepages && shared_memory_gets_huge_pages();
   page_bytes_ = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
   mapped_bytes_ = round_up(num_bytes_, asks_for_huge ? kHugePageBytes : page_bytes_);
-  fd_ = ::memfd_create("tiercel-arena", MFD_CLOEXEC);
+  fd_ = ::memfd_create("tiercel-arena", MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (fd_ < 0) fail(errno, describe(num_bytes_) + ": memfd_create");
   void* data = MAP_FAILED;
-  if (::ftruncate(fd_, static_cast<off_t>(mapped_bytes_)) == 0) {
+  if (set_size(fd_, mapped_bytes_)) {
     data = ::mmap(nullptr, mapped_bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0);
   }
   if (data == MAP_FAILED) {
