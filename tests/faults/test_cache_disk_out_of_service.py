@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers.small_engine import MODEL, PROMPT_BLOCKS, SmallEngine, config, load_prompt, store_prompt
 from tiercel import Cache, TierName
-from tiercel.cache import assembly
+from tiercel.cache import opening
 from tiercel.tiers.disk_options import DiskOptions
 
 NOBODY = 65534
@@ -55,7 +55,7 @@ def directory() -> Iterator[Path]:
 @pytest.fixture(autouse=True)
 def every_call_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tier that looks at its directories at every call instead of every few seconds."""
-    monkeypatch.setattr(assembly, "DiskOptions", partial(DiskOptions, probe_interval_s=0.0))
+    monkeypatch.setattr(opening, "DiskOptions", partial(DiskOptions, probe_interval_s=0.0))
 
 
 def out_of_service(cache: Cache) -> str:

@@ -268,9 +268,7 @@ def test_a_submission_that_is_interrupted_before_it_was_taken_leaves_nothing_beh
         sequence = cache.sequence(tokens(8, seed=1))
         source = engine.fill(sequence)
         with monkeypatch.context() as patched:
-            patched.setattr(
-                cache._dispatcher.transfer, "submit", lambda plan, memory: (_ for _ in ()).throw(KeyboardInterrupt())
-            )
+            patched.setattr(cache._dispatcher.transfer, "submit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
             with pytest.raises(KeyboardInterrupt):
                 cache.store(sequence, source)
         assert cache.stats().tickets["running"] == 0
