@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.helpers.running_node import node_clients
 from tests.helpers.simulated_disk import DiskFaults, SimulatedDisk
 from tests.helpers.vllm_requests import Answer, KvEvent, Request, alone
 from tiercel.telemetry.status import read_status
@@ -78,6 +79,7 @@ class Session:
             None if spec.extra is None else KVTransferConfig(**CONNECTOR, kv_connector_extra_config=dict(spec.extra))
         )
         self._has_connector = transfer is not None
+        self._endpoint: str | None = (spec.extra or {}).get("server_recv_port")
         arguments: dict[str, Any] = {"enforce_eager": True, "skip_tokenizer_init": True, "disable_log_stats": False}
         if spec.publishes_events:
             arguments["kv_events_config"] = KVEventsConfig(enable_kv_cache_events=True, publisher="null")
@@ -164,11 +166,16 @@ class Session:
         if not self._has_connector:
             return
         deadline = time.monotonic() + _SETTLE_S
-        while read_status(os.getpid()).tickets["running"]:
+        while self._num_tickets():
             assert time.monotonic() < deadline, f"transfers are still running after {_SETTLE_S} s"
             self._engine.step()
         for _ in range(2):
             self._engine.step()
+
+    def _num_tickets(self) -> int:
+        if self._endpoint is None:
+            return read_status(os.getpid()).tickets["running"]
+        return sum(client.tickets for client in node_clients(self._endpoint) if client.process == os.getpid())
 
     @property
     def _scheduler(self) -> Any:

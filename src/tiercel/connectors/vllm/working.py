@@ -106,11 +106,13 @@ class WorkerSide:
         name = log_id(order.request_id)
         ticket = cache.store(order.sequence, source, first_block=order.first_block, request_id=name)
         self._engine.stores.setdefault(order.request_id, []).append(ticket)
-        ticket.add_done_callback(self._restart_where_missing(order, ticket))
+        ticket.add_done_callback(self._look_at_store(order, ticket))
 
-    def _restart_where_missing(self, order: StoreOrder, ticket: Ticket) -> Callable[[], None]:
+    def _look_at_store(self, order: StoreOrder, ticket: Ticket) -> Callable[[], None]:
         def look() -> None:
             result = ticket.try_wait()
+            if result is not None:
+                self._engine.tally.stored(result)
             # A block is missing for want of the one before it, which was evicted: the request still has that, if it still runs.
             is_missing = result is not None and len(result.statuses) and result.statuses[0] == BlockStatus.MISSING
             if is_missing and order.request_id in self._engine.stores:
@@ -140,6 +142,7 @@ class WorkerSide:
             result = load.ticket.try_wait()
             if result is not None:
                 del engine.loads[request_id]
+                engine.tally.loaded(result)
                 received.add(request_id)
                 if result.num_blocks_ok < len(load.block_ids):
                     if result.outcome is not Outcome.CANCELLED:  # its request is gone, nothing is recomputed

@@ -11,7 +11,7 @@ missing and stores as without room; `reset` and `hit_curve` raise DeadlineError.
 import atexit
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import final
 
@@ -59,13 +59,18 @@ _TOO_MANY_LOOKUPS = 2
 class NodeClient(CacheFacade):
     """The cache of a node. Use as a context manager, sync or async, or call `close`. Thread-safe; see the module's docstring.
 
-    When the node was gone and is back, `shared_memory` and `devices` are others: a `RankGroup` that stands on them is made anew.
+    When the node was gone and is back, `shared_memory` and `devices` are others: a `RankGroup` that stands on them is made anew
+    (`on_new_memory`).
+
+    Attributes:
+        config: the node's settings, as far as they concern a client.
     """
 
     def __init__(self, keeper: Keeper, reports: Reports) -> None:
         """Use `connect`."""
         facts = keeper.facts
         self.geometry = facts.geometry
+        self.config = facts.config
         self._keeper = keeper
         self._reports = reports
         self._fingerprint = facts.fingerprint
@@ -75,6 +80,7 @@ class NodeClient(CacheFacade):
         self._launcher = Launcher(keeper.tickets, reports.missed)
         self._root_key = lru_cache(maxsize=_NAMESPACES_KEPT)(root_key)
         self._refusal: str | None = None
+        self._renewals: list[Callable[[], None]] = []
         self._process = os.getpid()
         self._closing = Errand(self._release, name="tiercel-close")
         self._use(keeper.link, keeper.devices)
@@ -90,7 +96,7 @@ class NodeClient(CacheFacade):
     def _use(self, link: Link, devices: Devices) -> None:
         """Serve with a connection. What was looked up before is void."""
         self._epochs.end()
-        config = link.facts.config
+        self.config = config = link.facts.config
         self._choice = BoardChoice(
             LoadPolicy(config.load_policy),
             tokens_per_block=self.geometry.tokens_per_block,
@@ -101,6 +107,18 @@ class NodeClient(CacheFacade):
         present = ((TierName.HOST, config.enable_cpu), (TierName.DISK, config.enable_ssd))
         self._tiers = tuple(tier for tier, enabled in present if enabled)  # as the node's index numbers them
         self.shared_memory, self.devices = link.regions, devices
+        for renew in self._renewals:
+            renew()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the node is there, as far as anybody has noticed."""
+        return self._keeper.link.alive
+
+    def on_new_memory(self, renew: Callable[[], None]) -> None:
+        """Have this called whenever the node was gone and is back, with other `shared_memory`. Nothing is copied to or from that
+        before the call has returned; it must neither raise nor wait for tickets."""
+        self._renewals.append(renew)
 
     def refuse(self, reason: str) -> None:
         """Refuse every call from now on, and leave the connections to the process that they are of. Takes no lock."""
