@@ -49,10 +49,10 @@ def node_process(endpoint: str) -> int:
     return status.process
 
 
-def kill_node(endpoint: str) -> int:
-    """End the node with SIGKILL; its process's number."""
+def kill_node(endpoint: str, number: int = signal.SIGKILL) -> int:
+    """Send the node a signal; its process's number."""
     process = node_process(endpoint)
-    os.kill(process, signal.SIGKILL)
+    os.kill(process, number)
     return process
 
 

@@ -106,13 +106,12 @@ class WorkerSide:
         name = log_id(order.request_id)
         ticket = cache.store(order.sequence, source, first_block=order.first_block, request_id=name)
         self._engine.stores.setdefault(order.request_id, []).append(ticket)
-        ticket.add_done_callback(self._look_at_store(order, ticket))
+        ticket.add_done_callback(lambda: self._engine.tally.stored(ticket.wait(0.0)))
+        ticket.add_done_callback(self._restart_where_missing(order, ticket))
 
-    def _look_at_store(self, order: StoreOrder, ticket: Ticket) -> Callable[[], None]:
+    def _restart_where_missing(self, order: StoreOrder, ticket: Ticket) -> Callable[[], None]:
         def look() -> None:
             result = ticket.try_wait()
-            if result is not None:
-                self._engine.tally.stored(result)
             # A block is missing for want of the one before it, which was evicted: the request still has that, if it still runs.
             is_missing = result is not None and len(result.statuses) and result.statuses[0] == BlockStatus.MISSING
             if is_missing and order.request_id in self._engine.stores:
