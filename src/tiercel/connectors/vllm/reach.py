@@ -107,6 +107,7 @@ class RankReach:
         self._directory = directory
         self._closed = False
         self._lock = threading.Lock()
+        shared = cache.shared_memory
         self._group = self._gathering()
         try:
             self._group.wait_ready(JOIN_S)
@@ -117,6 +118,8 @@ class RankReach:
             rmtree(directory, ignore_errors=True)
         if isinstance(cache, NodeClient):
             cache.on_new_memory(self._begin_anew)
+            if cache.shared_memory is not shared:  # the node has died meanwhile
+                self._begin_anew()
 
     def _gathering(self) -> RankGroup:
         return RankGroup(
