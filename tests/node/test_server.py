@@ -1,14 +1,22 @@
 """A node and clients that speak to it by hand: what is stored comes back to anybody, and what a client held comes back, too."""
 
+import os
+import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.helpers.raw_client import WAIT_S, RawClient
+from tests.helpers.raw_client import WAIT_S, RawClient, ask, dial, receive
 from tests.helpers.small_engine import MODEL, config, tokens
-from tiercel.node.endpoint import LocalEndpoint
+from tiercel import ConfigError
+from tiercel.node.calls import AskStats, AskStatus, Failed, Hits, CountHits, Okay, OpenNamespace, Reset, Stats, Status
+from tiercel.node.codec import encode
+from tiercel.node.endpoint import SOCKET_NAME, LocalEndpoint
+from tiercel.node.joining import Hello, Join, Refused
 from tiercel.node.server import NodeServer
 from tiercel.tiers.base import BlockStatus, TierName
 
