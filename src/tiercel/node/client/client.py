@@ -170,10 +170,10 @@ class NodeClient(CacheFacade):
             found = known.look_up(link, sequence, min(limit_blocks, SEQUENCE_BLOCKS_MAX), start)
         except (NodeGoneError, ThrottledError) as error:
             self._reports.missed(str(error))
-            return Lookup(epochs, sequence, RemotePins(0, 0, generation, link.discard_lookup), 0, range(0), ())
+            return Lookup(epochs, sequence, RemotePins(0, 0, generation, link), 0, range(0), ())
         if found.state == _TOO_MANY_LOOKUPS:
             self._reports.throttled("lookups")
-        pins = RemotePins(found.lookup, found.num_pending, generation, link.discard_lookup)
+        pins = RemotePins(found.lookup, found.num_pending, generation, link)
         matched = found.matched_blocks
         segments = tuple([Segment(self._tiers[number], first, count) for number, first, count in found.segments])
         if not segments:
