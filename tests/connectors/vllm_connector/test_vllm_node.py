@@ -134,9 +134,12 @@ def test_a_guard_goes_on_after_a_start_that_failed(monkeypatch: pytest.MonkeyPat
 
 def test_a_salt_of_any_length_makes_a_namespace() -> None:
     names: list[str] = []
-    cache: Any = SimpleNamespace(sequence=lambda namespace: names.append(namespace) or SimpleNamespace(
-        tokens_per_block=BLOCK, extend=lambda *_: None
-    ))  # fmt: skip
+
+    def begin(namespace: str) -> object:
+        names.append(namespace)
+        return SimpleNamespace(tokens_per_block=BLOCK, extend=lambda *_: None)
+
+    cache: Any = SimpleNamespace(sequence=begin)
     for salt in ("s" * 5000, "s" * 5001, "short"):
         one = request("a", BLOCK)
         one.cache_salt = salt

@@ -60,17 +60,13 @@ class NodeClient(CacheFacade):
     """The cache of a node. Use as a context manager, sync or async, or call `close`. Thread-safe; see the module's docstring.
 
     When the node was gone and is back, `shared_memory` and `devices` are others: a `RankGroup` that stands on them is made anew
-    (`on_new_memory`).
-
-    Attributes:
-        config: the node's settings, as far as they concern a client.
+    (`on_new_memory`). `config` has the node's settings, as far as they concern a client.
     """
 
     def __init__(self, keeper: Keeper, reports: Reports) -> None:
         """Use `connect`."""
         facts = keeper.facts
         self.geometry = facts.geometry
-        self.config = facts.config
         self._keeper = keeper
         self._reports = reports
         self._fingerprint = facts.fingerprint
@@ -116,8 +112,7 @@ class NodeClient(CacheFacade):
         return self._keeper.link.alive
 
     def on_new_memory(self, renew: Callable[[], None]) -> None:
-        """Have this called whenever the node was gone and is back, with other `shared_memory`. Nothing is copied to or from that
-        before the call has returned; it must neither raise nor wait for tickets."""
+        """Have this called before other `shared_memory` is copied to or from; it must neither raise nor wait for tickets."""
         self._renewals.append(renew)
 
     def refuse(self, reason: str) -> None:
@@ -164,8 +159,7 @@ class NodeClient(CacheFacade):
         limit = self._checks.lookup(sequence, limit_tokens, engine_tokens, request_id)
         known, link, size = self._sequences.find(sequence), self._keeper.link, self.geometry.tokens_per_block
         epochs, generation = self._epochs, self._epochs.generation
-        limit_blocks = sequence.num_blocks if limit is None else max(0, limit) // size
-        start = engine_tokens // size
+        start, limit_blocks = engine_tokens // size, sequence.num_blocks if limit is None else max(0, limit) // size
         try:
             found = known.look_up(link, sequence, min(limit_blocks, SEQUENCE_BLOCKS_MAX), start)
         except (NodeGoneError, ThrottledError) as error:
@@ -201,9 +195,8 @@ class NodeClient(CacheFacade):
             raise ValueError("by_layer: blocks of a node's cache are not loaded layer by layer; leave it out")
         timeout_s = self._checks.timeout(timeout_s)
         check_launchable([lookup for lookup, _ in loads], self._epochs)
-        return self._launcher.load(
-            self._keeper.link, [(lookup, self._reach(target)) for lookup, target in loads], timeout_s
-        )
+        reached = [(lookup, self._reach(target)) for lookup, target in loads]
+        return self._launcher.load(self._keeper.link, reached, timeout_s)
 
     def prefetch(
         self,

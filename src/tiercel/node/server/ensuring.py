@@ -81,7 +81,7 @@ class NodeGuard:
     def _watch(self) -> None:
         pause_s = _PAUSE_S
         while not self._closing.wait(pause_s):
-            if self._is_there():
+            if self._is_there() or self._closing.is_set():
                 pause_s = _PAUSE_S
                 continue
             try:
