@@ -122,6 +122,11 @@ def until(condition: Callable[[], bool], timeout_s: float = WAIT_S) -> bool:
     return True
 
 
+def num_files() -> int:
+    """Files that this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def held_here(part: str) -> list[str]:
     """What this process has open or mapped of a name."""
     files = []

@@ -1,6 +1,7 @@
 """What runs in an engine's process; `vllm_engine` is the side of the test. vLLM is imported when an engine is made."""
 
 # pyright: reportMissingImports=false
+import itertools
 import multiprocessing.connection
 import os
 import pickle
@@ -12,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.helpers.running_node import node_clients
 from tests.helpers.simulated_disk import DiskFaults, SimulatedDisk
 from tests.helpers.vllm_requests import Answer, KvEvent, Request, alone
 from tiercel.telemetry.status import read_status
@@ -78,6 +80,7 @@ class Session:
             None if spec.extra is None else KVTransferConfig(**CONNECTOR, kv_connector_extra_config=dict(spec.extra))
         )
         self._has_connector = transfer is not None
+        self._endpoint: str | None = (spec.extra or {}).get("server_recv_port")
         arguments: dict[str, Any] = {"enforce_eager": True, "skip_tokenizer_init": True, "disable_log_stats": False}
         if spec.publishes_events:
             arguments["kv_events_config"] = KVEventsConfig(enable_kv_cache_events=True, publisher="null")
@@ -101,7 +104,12 @@ class Session:
         waiting = sorted(internal, key=lambda name: internal[name].arrives_at, reverse=True)
         aborts: dict[str, int] = {}
         answers = {request.name: Answer() for request in requests}
-        for step in range(_STEPS_MAX):
+        started = time.monotonic()
+        for step in itertools.count():
+            if (
+                step >= _STEPS_MAX and time.monotonic() > started + _SETTLE_S
+            ):  # steps of requests that wait take no time
+                break
             while waiting and internal[waiting[-1]].arrives_at <= step:
                 name = waiting.pop()
                 self._add(name, internal[name])
@@ -164,11 +172,16 @@ class Session:
         if not self._has_connector:
             return
         deadline = time.monotonic() + _SETTLE_S
-        while read_status(os.getpid()).tickets["running"]:
+        while self._num_tickets():
             assert time.monotonic() < deadline, f"transfers are still running after {_SETTLE_S} s"
             self._engine.step()
         for _ in range(2):
             self._engine.step()
+
+    def _num_tickets(self) -> int:
+        if self._endpoint is None:
+            return read_status(os.getpid()).tickets["running"]
+        return sum(client.tickets for client in node_clients(self._endpoint) if client.process == os.getpid())
 
     @property
     def _scheduler(self) -> Any:

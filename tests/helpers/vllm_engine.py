@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.helpers import vllm_child
+from tests.helpers.running_node import node_snapshot
 from tests.helpers.simulated_disk import NO_FAULTS, DiskFaults
 from tests.helpers.vllm_requests import Answer, KvEvent, Request
 from tiercel.telemetry.snapshot import StatusSnapshot
@@ -129,6 +130,7 @@ class Engine:
             EngineFailedError: it could not be made, or not within `START_S`.
         """
         context = multiprocessing.get_context("forkserver")
+        self._endpoint: str | None = (spec.extra or {}).get("server_recv_port")
         self._connection, theirs = context.Pipe()
         alone = spec.in_one_process  # a daemon has no children
         self.process: ForkServerProcess = context.Process(target=vllm_child.serve, args=(theirs, spec), daemon=alone)
@@ -205,8 +207,8 @@ class Engine:
         return events
 
     def status(self) -> StatusSnapshot:
-        """What `tiercel stats` shows of this engine's cache."""
-        return read_status(self.pid)
+        """What `tiercel stats` shows of this engine's cache, or of its node's."""
+        return read_status(self.pid) if self._endpoint is None else node_snapshot(self._endpoint)
 
     def wait_for_end(self, timeout_s: float = CLOSE_S) -> bool:
         """Whether the process ended by itself within a time."""

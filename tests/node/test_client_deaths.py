@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.node_client import WAIT_S, NodeProcess, held_here, meeting_place, node, until
+from tests.helpers.node_client import WAIT_S, NodeProcess, held_here, meeting_place, node, num_files, until
 from tests.helpers.small_engine import SmallEngine, config, tokens
 from tiercel import BlockStatus, DeadlineError, NodeClient, Outcome, StaleTicketError, connect
 from tiercel.layout import EngineBlocks
@@ -178,13 +178,13 @@ def test_a_client_outlives_many_nodes_and_keeps_no_thread_file_or_byte_of_theirs
         process.kill()
     assert until(lambda: not is_back(client) and not held_here("tiercel-arena"))
     time.sleep(0.2)  # its threads and files go a moment later
-    files, threads = len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+    files, threads = num_files(), threading.active_count()
     for seed in range(1, 4):
         with NodeProcess(endpoint, config(host=32)):
             assert until(lambda: is_back(client))
             store(client, engine, seed)
         assert until(lambda: not is_back(client) and not held_here("tiercel-arena"))
-    assert until(lambda: (len(list(Path("/proc/self/fd").iterdir())), threading.active_count()) == (files, threads))
+    assert until(lambda: (num_files(), threading.active_count()) == (files, threads))
     client.close()
 
 

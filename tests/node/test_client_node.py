@@ -1,5 +1,4 @@
-"""What a client of a node does that a cache in process does not: others' blocks, namespaces, costs from the board,
-lost sequences, leaving."""
+"""What a client of a node does that a cache in process does not: others' blocks, namespaces, costs from the board, leaving."""
 
 import gc
 import os
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.helpers.node_client import WAIT_S, held_here, meeting_place, node, until
+from tests.helpers.node_client import WAIT_S, held_here, meeting_place, node, num_files, until
 from tests.helpers.small_engine import MODEL, SmallEngine, config, tokens
 from tiercel import (
     Cache,
@@ -22,6 +21,8 @@ from tiercel import (
     Outcome,
     connect,
 )
+from tiercel.hashing import root_key
+from tiercel.node.endpoint import parse_endpoint
 from tiercel.node.namespaces import write_secret
 from tiercel.node.server import NodeServer
 
@@ -142,7 +143,10 @@ def test_a_namespace_that_a_client_may_not_use_is_refused_by_name(tmp_path: Path
             with pytest.raises(ConfigError, match="'guest' may not use namespace 'private'"):
                 guest.sequence(namespace="private")
         with connect(endpoint, name="trusted") as trusted:
-            trusted.sequence(namespace="private")
+            engine, sequence = SmallEngine(trusted.geometry), trusted.sequence(tokens(4, seed=1), namespace="private")
+            assert trusted.store(sequence, engine.fill(sequence)).wait(WAIT_S).ok
+            assert trusted.lookup(sequence).num_blocks == 4
+            assert sequence.root != root_key(trusted._fingerprint, "private"), "nobody can compute it"
 
 
 def test_loads_by_layer_are_refused(client: NodeClient) -> None:
@@ -182,8 +186,6 @@ def test_waiting_for_a_node_ends_in_time_and_says_so() -> None:
         opened: list[NodeClient] = []
         waiting = threading.Thread(target=lambda: opened.append(connect(endpoint, wait_s=WAIT_S)))
         waiting.start()
-        from tiercel.node.endpoint import parse_endpoint
-
         with NodeServer(MODEL, config(host=16), parse_endpoint(endpoint)):
             waiting.join(WAIT_S)
             assert opened
@@ -202,10 +204,7 @@ def test_a_node_of_another_model_and_an_endpoint_of_another_kind_are_refused(ser
 
 
 def test_closing_leaves_no_thread_no_file_and_no_mapping(served: tuple[NodeServer, str]) -> None:
-    def files() -> int:
-        return len(list(Path("/proc/self/fd").iterdir()))
-
-    before, threads, maps = files(), threading.active_count(), len(held_here("tiercel-arena"))
+    before, threads, maps = num_files(), threading.active_count(), len(held_here("tiercel-arena"))
     client = connect(served[1])
     engine, sequence = SmallEngine(client.geometry), client.sequence(tokens(8, seed=1))
     ticket = client.store(sequence, engine.fill(sequence))
@@ -216,7 +215,7 @@ def test_closing_leaves_no_thread_no_file_and_no_mapping(served: tuple[NodeServe
     lookup.release()
     with pytest.raises(CacheClosedError):
         client.lookup(sequence)
-    assert until(lambda: (files(), threading.active_count()) == (before, threads))
+    assert until(lambda: (num_files(), threading.active_count()) == (before, threads))
     del client, lookup
     gc.collect()
     assert until(lambda: len(held_here("tiercel-arena")) == maps)
@@ -245,15 +244,12 @@ def test_a_forked_child_may_not_use_the_client_and_disturbs_nobody(client: NodeC
     assert "from a child" not in client.stats().notes
 
 
-def test_what_a_node_stored_a_cache_in_process_finds(tmp_path: "os.PathLike[str]") -> None:
-    from pathlib import Path
-
-    directory = Path(tmp_path)
+def test_what_a_node_stored_a_cache_in_process_finds(tmp_path: Path) -> None:
     prompt = tokens(12, seed=1)
-    with node(config(directory, host=16, disk=64)) as (_, endpoint), connect(endpoint) as client:
+    with node(config(tmp_path, host=16, disk=64)) as (_, endpoint), connect(endpoint) as client:
         engine = SmallEngine(client.geometry)
         assert client.store(client.sequence(prompt), engine.fill(client.sequence(prompt))).wait(WAIT_S).ok
-    with Cache.open(MODEL, config(directory, host=16, disk=64)) as cache:
+    with Cache.open(MODEL, config(tmp_path, host=16, disk=64)) as cache:
         engine, sequence = SmallEngine(cache.geometry), cache.sequence(prompt)
         assert cache.load(sequence, engine.memory.blocks(np.arange(12))).wait(WAIT_S).num_blocks_ok == 12
         engine.check(sequence, 12)

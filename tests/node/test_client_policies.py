@@ -8,3 +8,6 @@ from tests.unit.test_lookup_behind_engine import *  # noqa: F403
 from tests.unit.test_priorities import *  # noqa: F403
 
 pytestmark = pytest.mark.usefixtures("caches_are_nodes")
+
+# A statistic of the node's own, of thousands of lookups.
+del test_each_tier_is_told_what_it_serves_and_would_serve  # noqa: F821

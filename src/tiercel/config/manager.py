@@ -5,6 +5,9 @@ from collections.abc import Mapping
 
 VARIABLE = "NOTIFY_SOCKET"
 
+_SETTINGS = ("TIERCEL_", "FLEXKV_", "DYN_")
+"""What the names of variables begin with that are settings."""
+
 
 def service_manager_socket(environ: Mapping[str, str] | None = None) -> str | None:
     """Return the address of its socket for sd_notify, None if there is none. A leading "@" stands for an abstract address."""
@@ -15,5 +18,7 @@ def service_manager_socket(environ: Mapping[str, str] | None = None) -> str | No
 
 
 def managed_environment(address: str) -> dict[str, str]:
-    """Return this process's environment, for one that is to tell how it stands at another address."""
-    return {**os.environ, VARIABLE: address}
+    """Return this process's environment, for one that is to tell how it stands at another address, and whose settings lie in a
+    file: variables would win over that."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)}
+    return {**kept, VARIABLE: address}

@@ -8,6 +8,7 @@ from tests.connectors.vllm_connector.mini_vllm import BLOCK, request
 from tests.helpers.small_engine import MODEL, config
 from tiercel import Cache
 from tiercel.connectors.vllm.facts import names_items
+from tiercel.connectors.vllm.failures import Failures
 from tiercel.connectors.vllm.keys import Adapters, is_cacheable
 from tiercel.connectors.vllm.requests import Requests
 
@@ -58,7 +59,7 @@ def test_a_home_folder_is_read_as_vllm_reads_it(tmp_path: Path, monkeypatch: Any
 
 def test_a_request_whose_adapter_has_no_name_is_not_cached(tmp_path: Path) -> None:
     with Cache.open(MODEL, config(tmp_path, host=64, disk=256)) as cache:
-        requests = Requests(cache, has_named_items=True)
+        requests = Requests(cache, Failures(), has_named_items=True)
         one = request("a", BLOCK)
         one.lora_request = _lora("org/adapter", in_place=True)
         assert requests.track(one).sequence is None

@@ -35,9 +35,10 @@ def test_hits_and_bytes_are_counted_once_and_exported_by_engine(tmp_path: Path) 
     from prometheus_client import Counter, Gauge, Histogram
 
     from tiercel.connectors.vllm.metrics import Counting, TiercelPromMetrics, TiercelStats
+    from tiercel.connectors.vllm.tally import counts_of_cache
 
     with Cache.open(MODEL, config(tmp_path, host=64, disk=0)) as cache:
-        mini, counting = Mini(cache), Counting(cache)
+        mini, counting = Mini(cache), Counting(lambda: counts_of_cache(cache))
         mini.run(request("a", 4 * BLOCK + 1))
         settle(mini)
         mini.run(request("b", 4 * BLOCK + 1))

@@ -49,7 +49,10 @@ def _vllm_config(num_ranks: int, total_heads: int, name: str) -> Any:
 class RankedEngine:
     """Ranks with random KV, and the scheduler's half over them."""
 
-    def __init__(self, num_ranks: int, *, total_heads: int = HEADS, latent: bool = False, name: str) -> None:
+    def __init__(
+        self, num_ranks: int, *, total_heads: int = HEADS, latent: bool = False, name: str, **extra: object
+    ) -> None:
+        """extra: settings beside those of a small cache."""
         kind = "MLAAttentionSpec" if latent else "FullAttentionSpec"
         local_heads = 1 if latent else max(1, total_heads // num_ranks)
         spec = type(kind, (), {"block_size": BLOCK, "num_kv_heads": local_heads})()
@@ -59,7 +62,8 @@ class RankedEngine:
         shape = (NUM_BLOCKS, BLOCK, DIM) if latent else (NUM_BLOCKS, 2, BLOCK, local_heads, DIM)
         self.tensors = [{name: torch.rand(shape) for name in names} for _ in range(num_ranks)]
         config = _vllm_config(num_ranks, total_heads, name)
-        settings = read_settings({"num_cpu_blocks": 64, "load_policy": "always"}, block_size=BLOCK, environ={})
+        given = {"num_cpu_blocks": 64, "load_policy": "always", **extra}
+        settings = read_settings(given, block_size=BLOCK, environ={})
         self.workers = [RankWorker(config, rank, settings) for rank in range(num_ranks)]
         for worker, tensors in zip(self.workers, self.tensors, strict=True):
             worker.register(config, kv_config, tensors, "0.32.0")

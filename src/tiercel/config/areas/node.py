@@ -23,6 +23,13 @@ class NodeSettings:
         choices=("stay", "end_with_last_client"),
         measure="How long a start takes with your disk tier, against the memory that an idle node holds.",
     )
+    node_block_order: str = setting(
+        "token_head",
+        "Order of the axes in a node's blocks: head_token where engines are spread over tensor-parallel ranks.",
+        kind=Kind.CHOICE,
+        choices=("token_head", "head_token"),
+        measure="Nothing; an engine whose blocks are of the other order is refused, and told so.",
+    )
     node_clients_max: int = setting(
         64,
         "Clients that a node serves at the same time.",

@@ -9,6 +9,7 @@ says what each method is for.
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from vllm.distributed.kv_transfer.kv_connector.v1.base import (
@@ -37,6 +38,7 @@ from tiercel.connectors.vllm.plans import RankPlan, StepPlan
 from tiercel.connectors.vllm.rank_working import RankDescription, RankWorker, agreed_blocks
 from tiercel.connectors.vllm.scheduling import SchedulerSide
 from tiercel.connectors.vllm.settings import read_settings
+from tiercel.connectors.vllm.tally import counts_of_cache
 from tiercel.connectors.vllm.versions import check_version
 from tiercel.connectors.vllm.working import WorkerSide
 
@@ -92,7 +94,9 @@ class TiercelConnector(KVConnectorBase_V1, SupportsHMA):
             has_named_items=names_items(self._vllm_config),
             with_events=events is not None and events.enable_kv_cache_events,
         )
-        self._counting = Counting(self._engine.require_cache())
+        cache, tally = self._engine.require_cache(), self._engine.tally
+        is_shared = self._settings.endpoint is not None
+        self._counting = Counting(tally.counts if is_shared else partial(counts_of_cache, cache))
 
     @property
     def _scheduler(self) -> SchedulerSide:

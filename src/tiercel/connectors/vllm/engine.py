@@ -6,23 +6,20 @@ calls both from one thread. Where workers have processes of their own, the sched
 described, and is alone here.
 """
 
-import logging
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-from tiercel import Cache, CacheConfig, ConfigError, Ticket, TierName
+from tiercel import CacheFacade, ConfigError, Ticket, TierName
 from tiercel.connectors.vllm.facts import whole_group
 from tiercel.connectors.vllm.failures import Failures
-from tiercel.connectors.vllm.logs import start_line
 from tiercel.connectors.vllm.model import ModelBlocks, describe_model
+from tiercel.connectors.vllm.opening import OpenCache
 from tiercel.connectors.vllm.pages import distinct_layers, map_memory
 from tiercel.connectors.vllm.reach import LocalReach, RankReach, Reach, meeting_place
 from tiercel.connectors.vllm.settings import ConnectorSettings
-
-_logger = logging.getLogger(__name__)
+from tiercel.connectors.vllm.tally import Tally
 
 _engines: dict[str, "SharedEngine"] = {}
 _lock = threading.Lock()
@@ -41,6 +38,7 @@ class SharedEngine:
 
     Attributes:
         cache: None until the worker has registered its tensors.
+        tally: what this engine looked up, loaded and stored.
         reach: the engine's KV memory; None until it is known.
         loads: running loads, by request.
         blocks_lost: of loads that have ended: blocks that did not arrive, where there are any.
@@ -52,9 +50,11 @@ class SharedEngine:
 
     def __init__(self, engine_id: str) -> None:
         self.engine_id = engine_id
-        self.cache: Cache | None = None
+        self._opened: OpenCache | None = None
+        self.cache: CacheFacade | None = None
+        self.tally = Tally()
         self.reach: Reach | None = None
-        self.failures = Failures()
+        self.failures = Failures(self.tally)
         self.loads: dict[str, RunningLoad] = {}
         self.blocks_lost: dict[str, int] = {}
         self.stores: dict[str, list[Ticket]] = {}
@@ -128,12 +128,11 @@ class SharedEngine:
             self.close()
             raise
 
-    def _open_cache(self, blocks: ModelBlocks, vllm_config: Any, settings: ConnectorSettings) -> Cache:
+    def _open_cache(self, blocks: ModelBlocks, vllm_config: Any, settings: ConnectorSettings) -> CacheFacade:
         if self.cache is None:
-            config = _for_rank(settings.cache, vllm_config)
-            self.cache = Cache.open(blocks.model, config, order=blocks.geometry.order)
+            self._opened = OpenCache(blocks, vllm_config, settings)
+            self.cache = self._opened.cache
             self.failures.cache = self.cache
-            _logger.info("%s", start_line(self.cache, config))
         return self.cache
 
     def require_reach(self) -> Reach:
@@ -141,7 +140,7 @@ class SharedEngine:
         assert self.reach is not None, "vLLM registers its KV caches before the first step"
         return self.reach
 
-    def require_cache(self) -> Cache:
+    def require_cache(self) -> CacheFacade:
         """Return the cache.
 
         Raises:
@@ -155,13 +154,13 @@ class SharedEngine:
 
     def close(self) -> None:
         """Close the cache. Idempotent."""
-        cache, self.cache = self.cache, None
+        opened, self._opened, self.cache = self._opened, None, None
         reach, self.reach = self.reach, None
         self.failures.cache = None
         if reach is not None:
             reach.close()
-        if cache is not None:
-            cache.close()
+        if opened is not None:
+            opened.close()
 
 
 def join(engine_id: str) -> SharedEngine:
@@ -181,12 +180,3 @@ def leave(engine: SharedEngine) -> None:
             _engines.pop(engine.engine_id, None)
     if last:
         engine.close()
-
-
-def _for_rank(config: CacheConfig, vllm_config: Any) -> CacheConfig:
-    """Give each data-parallel engine directories of its own: a cache directory belongs to one process."""
-    parallel = vllm_config.parallel_config
-    if getattr(parallel, "data_parallel_size", 1) <= 1 or not config.enable_ssd:
-        return config
-    rank = f"dp{parallel.data_parallel_rank}"
-    return replace(config, ssd_cache_dir=tuple(str(Path(folder) / rank) for folder in config.ssd_cache_dirs))

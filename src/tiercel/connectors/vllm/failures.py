@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tiercel import BlockStatus, Cache, ThrottledError, TiercelError, TransferResult
+from tiercel import BlockStatus, CacheFacade, ThrottledError, TiercelError, TransferResult
+from tiercel.connectors.vllm.tally import Tally
 
 _logger = logging.getLogger(__name__)
 
@@ -23,9 +24,11 @@ class Failures:
         cache: told of each; None before there is one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tally: Tally | None = None) -> None:
+        """tally: counts them all."""
         self.counts: Counter[str] = Counter()
-        self.cache: Cache | None = None
+        self._tally = tally or Tally()
+        self.cache: CacheFacade | None = None
 
     @contextmanager
     def guard(self, operation: str) -> Iterator[None]:
@@ -48,5 +51,6 @@ class Failures:
             level = logging.INFO if reason == ThrottledError.__name__ else logging.WARNING
             _logger.log(level, "%s (%s); recomputed instead, further ones are counted only", kind, detail)
         self.counts[kind] += 1
+        self._tally.recomputed()
         if self.cache is not None:
             self.cache.observe_recompute(kind)

@@ -10,7 +10,10 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from tiercel import Cache, Sequence
+from tiercel import CacheFacade, Sequence
+
+_NAMESPACE_CHARS_MAX = 1000
+"""A longer one is told by its digest: salts are the clients' to choose, and a node takes no name of any length."""
 
 
 class Adapters:
@@ -68,7 +71,7 @@ def is_cacheable(request: Any, *, has_named_items: bool = True) -> bool:
     )
 
 
-def make_sequence(cache: Cache, request: Any, adapters: Adapters) -> Sequence | None:
+def make_sequence(cache: CacheFacade, request: Any, adapters: Adapters) -> Sequence | None:
     """Start a cacheable request's sequence with the tokens that it has so far; None if its adapter has no name."""
     namespace = _namespace(request, adapters)
     if namespace is None:
@@ -87,7 +90,10 @@ def _namespace(request: Any, adapters: Adapters) -> str | None:
         parts.append(["lora", adapter])
     if request.cache_salt:
         parts.append(["salt", request.cache_salt])
-    return json.dumps(parts) if parts else ""
+    text = json.dumps(parts) if parts else ""
+    if len(text) > _NAMESPACE_CHARS_MAX:
+        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+    return text
 
 
 def block_extras(features: Any, tokens_per_block: int) -> dict[int, bytes]:

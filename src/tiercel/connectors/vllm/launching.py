@@ -37,6 +37,7 @@ class Launcher:
         sent, received = launches.finished(set(self._engine.held))
         return RankPlan(
             step=marks.step,
+            meeting=reach.meeting,
             marks_start=marks.marks_start,
             marks_end=marks.marks_end,
             sent=frozenset(sent),

@@ -7,7 +7,7 @@ vLLM gives handlers to its own logger only, so lines of another package below a 
 import copy
 import logging
 
-from tiercel import Cache, CacheConfig, __version__
+from tiercel import CacheConfig, CacheFacade, NodeClient, __version__
 from tiercel.telemetry.logs import current_request_id
 
 _OURS = "tiercel"
@@ -39,7 +39,12 @@ def join_log(theirs: logging.Logger) -> None:
     ours.propagate = False
 
 
-def start_line(cache: Cache, config: CacheConfig) -> str:
+def node_line(client: NodeClient, endpoint: str) -> str:
+    """Say whose cache is used, and what it is."""
+    return f"{start_line(client, client.config)}; the cache is that of the node at {endpoint}"
+
+
+def start_line(cache: CacheFacade, config: CacheConfig) -> str:
     """Say what was opened: version, model, blocks, tiers with their directories and what they hold, fingerprint, fallbacks."""
     status = cache.stats()
     geometry = cache.geometry

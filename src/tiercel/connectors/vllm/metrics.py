@@ -1,22 +1,21 @@
 """What Tiercel did, in the form in which vLLM carries, logs and exports a connector's numbers.
 
-Counts since the last report, from the cache's own status; vLLM adds them up and serves them on its /metrics as
-`vllm:tiercel_NAME_total`. The cache's own metrics (docs/metrics.md) tell more.
+Counts since the last report, from the cache's own status, or from this engine's tally where the cache is a node's; vLLM adds
+them up and serves them on its /metrics as `vllm:tiercel_NAME_total`. The cache's own metrics (docs/metrics.md) tell more.
 """
 
 # vLLM is installed where it serves; types are checked with and without it.
 # pyright: reportMissingImports=false
 
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from prometheus_client import Counter
 from vllm.distributed.kv_transfer.kv_connector.v1.metrics import KVConnectorPromMetrics, KVConnectorStats
 
-from tiercel import Cache
-
 _INTERVAL_S = 1.0
-"""Between two looks at the cache's status, which costs more than a step should."""
+"""Between two reports."""
 
 COUNTERS = {
     "lookup_tokens": "Prompt tokens that were looked up in Tiercel, repeated questions included.",
@@ -72,10 +71,11 @@ class TiercelPromMetrics(KVConnectorPromMetrics):
 
 
 class Counting:
-    """Turns a cache's status into counts of intervals."""
+    """Turns counts since the start into counts of intervals."""
 
-    def __init__(self, cache: Cache) -> None:
-        self._cache = cache
+    def __init__(self, read: Callable[[], Mapping[str, int]]) -> None:
+        """read: returns counts by the names of `COUNTERS`; those of a cache cost more than a step should."""
+        self._read = read
         self._last: dict[str, int] = dict.fromkeys(COUNTERS, 0)
         self._due = 0.0
 
@@ -85,16 +85,7 @@ class Counting:
         if now < self._due:
             return None
         self._due = now + _INTERVAL_S
-        status = self._cache.stats()
-        activity = status.activity
-        counts = {
-            "lookup_tokens": activity.lookup_tokens,
-            "hit_tokens_host": activity.hit_tokens.get("host", 0),
-            "hit_tokens_disk": activity.hit_tokens.get("disk", 0),
-            "loaded_bytes": sum(transfer.num_bytes for transfer in activity.transfers if transfer.target == "gpu"),
-            "stored_bytes": sum(transfer.num_bytes for transfer in activity.transfers if transfer.source == "gpu"),
-            "recompute": sum(activity.recompute.values()),
-        }
-        added = TiercelStats(data={name: value - self._last[name] for name, value in counts.items()})
-        self._last = counts
+        counts = self._read()
+        added = TiercelStats(data={name: counts.get(name, 0) - last for name, last in self._last.items()})
+        self._last = {name: counts.get(name, 0) for name in COUNTERS}
         return None if added.is_empty() else added

@@ -64,6 +64,7 @@ class RankPlan:
 
     Attributes:
         step: its number; counts up.
+        meeting: how often the cache's memory became another one: workers that have joined for an earlier one join anew.
         marks_start: whether a copy waits for the step to begin; marks_end: for it to be enqueued.
         sent: finished requests whose blocks were read.
         received: requests whose loads have ended.
@@ -71,6 +72,7 @@ class RankPlan:
     """
 
     step: int
+    meeting: int = 0
     marks_start: bool = False
     marks_end: bool = False
     sent: frozenset[str] = frozenset()

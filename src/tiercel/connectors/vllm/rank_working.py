@@ -59,14 +59,12 @@ class RankWorker:
         assert self._memory is not None, "vLLM registers its KV caches before it asks"
         assert self._blocks is not None
         if self._agent is None:
-            self._agent = RankAgent(
-                meeting_place(self._vllm_config),
-                self._rank,
-                self._memory,
-                connect_timeout_s=JOIN_S,
-                step_timeout_s=STEP_S,
-            )
+            self._agent = self._look_for_cache(self._memory)
         return RankDescription(blocks=self._blocks)
+
+    def _look_for_cache(self, memory: EngineMemory) -> RankAgent:
+        place = meeting_place(self._vllm_config)
+        return RankAgent(place, self._rank, memory, connect_timeout_s=JOIN_S, step_timeout_s=STEP_S)
 
     def fence(self, plan: RankPlan) -> None:
         """Wait until no copy that was given up touches blocks that this step may use. Raises DeadlineError: one does not end."""
@@ -74,7 +72,11 @@ class RankWorker:
             self._agent.fence()
 
     def begin(self, plan: RankPlan) -> None:
-        """Mark that a step begins."""
+        """Mark that a step begins; first, join anew if the cache's memory is another one."""
+        if plan.meeting != self._plan.meeting:
+            assert self._memory is not None
+            self.close()
+            self._agent = self._look_for_cache(self._memory)
         self._plan = plan
         if plan.marks_start:
             self._mark(plan.start_mark)

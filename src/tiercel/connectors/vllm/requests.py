@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from tiercel import Cache, Lookup, Sequence, Ticket, TransferResult
+from tiercel import CacheFacade, Lookup, Sequence, Ticket, TransferResult
+from tiercel.connectors.vllm.failures import Failures
 from tiercel.connectors.vllm.keys import Adapters, is_cacheable, make_sequence
 
 
@@ -86,8 +87,9 @@ class TrackedRequest:
 class Requests:
     """The requests that vLLM has not finished."""
 
-    def __init__(self, cache: Cache, *, has_named_items: bool) -> None:
+    def __init__(self, cache: CacheFacade, failures: Failures, *, has_named_items: bool) -> None:
         self._cache = cache
+        self._failures = failures
         self._has_named_items = has_named_items
         self._adapters = Adapters()
         self._tracked: dict[str, TrackedRequest] = {}
@@ -105,7 +107,8 @@ class Requests:
         if tracked is None:
             sequence = None
             if is_cacheable(request, has_named_items=self._has_named_items):
-                sequence = make_sequence(self._cache, request, self._adapters)
+                with self._failures.guard("request"):  # a node may not let this engine use the namespace
+                    sequence = make_sequence(self._cache, request, self._adapters)
             tracked = TrackedRequest(request=request, sequence=sequence, num_preemptions=request.num_preemptions)
             self._tracked[request.request_id] = tracked
         return tracked

@@ -9,7 +9,7 @@ smaller of both counts is right with drafts, too.
 from collections.abc import Iterable
 from typing import Any
 
-from tiercel import Lookup, TierName
+from tiercel import Cache, CacheFacade, Lookup, TierName
 from tiercel.connectors.vllm.engine import SharedEngine
 from tiercel.connectors.vllm.events import KvEvents
 from tiercel.connectors.vllm.plans import LoadOrder, StepPlan, StoreOrder, log_id
@@ -33,18 +33,21 @@ class SchedulerSide:
         self._engine = engine
         self._cache = cache
         self._tokens_per_block = cache.geometry.tokens_per_block
-        self._requests = Requests(cache, has_named_items=has_named_items)
+        self._requests = Requests(cache, engine.failures, has_named_items=has_named_items)
         self._staging = Staging(
-            cache, engine.failures, timeout_s=settings.load_timeout_s, has_host_tier=engine.has_host_tier
+            cache,
+            engine.failures,
+            engine.tally,
+            timeout_s=settings.load_timeout_s,
+            has_host_tier=engine.has_host_tier,
         )
-        self._events = KvEvents(cache) if with_events else None
+        self._events = _events_of(cache) if with_events else None
         self._loads: list[LoadOrder] = []
         self._settled_stores: list[StoreOrder] = []
 
     def on_new_request(self, request: Any) -> None:
         """Meet a request."""
-        with self._engine.failures.guard("request"):
-            self._requests.track(request)
+        self._requests.track(request)
 
     def num_new_matched_tokens(self, request: Any, num_computed_tokens: int) -> tuple[int | None, bool]:
         """Answer how many tokens behind vLLM's own hit can be loaded; None: ask again. Loads are asynchronous."""
@@ -239,3 +242,14 @@ class SchedulerSide:
                 order.lookup.release()
         self._loads = []
         self._settled_stores = []
+
+
+def _events_of(cache: CacheFacade) -> KvEvents | None:
+    """Return what announces a cache's blocks. A node does not tell its clients what comes and goes, so with one there is none."""
+    if isinstance(cache, Cache):
+        return KvEvents(cache)
+    cache.note(
+        "KV events tell of the engine's own memory only: what lies in a node's tiers is not announced to routers",
+        kind="kv_events",
+    )
+    return None

@@ -12,8 +12,20 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from tiercel import CacheConfig, ConfigError, load_config
+from tiercel.node.endpoint import LocalEndpoint, default_endpoint, parse_endpoint
 
-_OWN_KEYS = ("config_file", "model_id", "weights_epoch", "load_timeout_s", "allow_untested_vllm")
+_OWN_KEYS = (
+    "config_file",
+    "model_id",
+    "weights_epoch",
+    "load_timeout_s",
+    "allow_untested_vllm",
+    "start_node",
+    "node_wait_s",
+    "client_name",
+)
+_NOT_THE_NODES = ("server_recv_port", "tokens_per_block")
+"""Settings of the cache that an engine has a use for, though its cache is a node's."""
 _TIMEOUT_S_MAX = 3600.0
 _SHARES = {"num_cpu_blocks": "25%", "num_ssd_blocks": "50%"}
 """Capacities where nobody named one: of what memory and disks have free."""
@@ -30,6 +42,11 @@ class ConnectorSettings:
         load_timeout_s: longest time that a request waits for Tiercel, from its first lookup to staged blocks, and again
             from there to the engine's memory.
         allow_untested_vllm: start with a vLLM outside the supported range.
+        endpoint: the node whose cache is used; None: the cache is this process's.
+        start_node: start the node if there is none.
+        node_wait_s: longest wait for the node at the start.
+        client_name: what the node knows this engine by.
+        given: keys of the cache that somebody set, and that are the node's.
     """
 
     cache: CacheConfig
@@ -37,6 +54,11 @@ class ConnectorSettings:
     weights_epoch: str = ""
     load_timeout_s: float = 5.0
     allow_untested_vllm: bool = False
+    endpoint: LocalEndpoint | None = None
+    start_node: bool = False
+    node_wait_s: float = 120.0
+    client_name: str = "vllm"
+    given: tuple[str, ...] = ()
 
 
 def read_settings(
@@ -65,21 +87,32 @@ def read_settings(
         )
     _require_disk_tier(extra, loaded.sources)
     shares: dict[str, Any] = {key: share for key, share in _SHARES.items() if loaded.sources[key] == "default"}
-    timeout_s = own.get("load_timeout_s", ConnectorSettings.load_timeout_s)
-    if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not 0 < timeout_s <= _TIMEOUT_S_MAX:
-        raise ConfigError(
-            f"load_timeout_s = {timeout_s!r}: must be a number above 0, at most {_TIMEOUT_S_MAX:.0f} (seconds)"
-        )
-    allow = own.get("allow_untested_vllm", False)
-    if not isinstance(allow, bool):
-        raise ConfigError(f"allow_untested_vllm = {allow!r}: must be true or false")
+    starts = _flag(own, "start_node")
+    endpoint = _endpoint(loaded.config.server_recv_port, starts)
+    given = (key for key, source in loaded.sources.items() if source != "default" and key not in _NOT_THE_NODES)
     return ConnectorSettings(
         cache=replace(loaded.config, tokens_per_block=block_size, **shares),
         model_id=_text(own, "model_id", None),
         weights_epoch=_text(own, "weights_epoch", "") or "",
-        load_timeout_s=float(timeout_s),
-        allow_untested_vllm=allow,
+        load_timeout_s=_seconds(own, "load_timeout_s"),
+        allow_untested_vllm=_flag(own, "allow_untested_vllm"),
+        endpoint=endpoint,
+        start_node=starts,
+        node_wait_s=_seconds(own, "node_wait_s"),
+        client_name=_text(own, "client_name", None) or ConnectorSettings.client_name,
+        given=() if endpoint is None else tuple(given),
     )
+
+
+def _endpoint(named: str | None, starts: bool) -> LocalEndpoint | None:
+    if named is None:
+        return default_endpoint() if starts else None
+    endpoint = parse_endpoint(named)
+    if not isinstance(endpoint, LocalEndpoint):
+        raise ConfigError(
+            f"server_recv_port = {named!r}: an engine and its node share memory, so both are on one host; give ipc:///DIRECTORY"
+        )
+    return endpoint
 
 
 def _require_known(extra: Mapping[str, Any]) -> None:
@@ -100,6 +133,20 @@ def _require_disk_tier(extra: Mapping[str, Any], sources: Mapping[str, str]) -> 
             f"{named} = {extra[named]!r}: has no effect while enable_ssd is false, its default; set enable_ssd to true, or to "
             f"false beside it to keep the disk tier off"
         )
+
+
+def _seconds(own: Mapping[str, Any], key: str) -> float:
+    value = own.get(key, getattr(ConnectorSettings, key))
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _TIMEOUT_S_MAX:
+        raise ConfigError(f"{key} = {value!r}: must be a number above 0, at most {_TIMEOUT_S_MAX:.0f} (seconds)")
+    return float(value)
+
+
+def _flag(own: Mapping[str, Any], key: str) -> bool:
+    value = own.get(key, False)
+    if not isinstance(value, bool):
+        raise ConfigError(f"{key} = {value!r}: must be true or false")
+    return value
 
 
 def _text(own: Mapping[str, Any], key: str, default: str | None) -> str | None:

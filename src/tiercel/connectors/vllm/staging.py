@@ -9,10 +9,11 @@ goes on with other requests, and is simply not promised. Without a host tier the
 A request is told to ask again until its deadline at most.
 """
 
-from tiercel import BlockStatus, Cache, Lookup, TierName
+from tiercel import BlockStatus, CacheFacade, Lookup, TierName
 from tiercel.connectors.vllm.failures import Failures
 from tiercel.connectors.vllm.plans import log_id
 from tiercel.connectors.vllm.requests import TrackedRequest
+from tiercel.connectors.vllm.tally import Tally
 
 _PENDING_WAIT_S = 0.25
 """Longest wait for blocks that another request is storing: a copy to host memory takes milliseconds."""
@@ -24,9 +25,12 @@ _HARMLESS = (int(BlockStatus.OK), int(BlockStatus.NO_SPACE), int(BlockStatus.MIS
 class Staging:
     """Answers vLLM's question, and keeps what was promised pinned in the request."""
 
-    def __init__(self, cache: Cache, failures: Failures, *, timeout_s: float, has_host_tier: bool) -> None:
+    def __init__(
+        self, cache: CacheFacade, failures: Failures, tally: Tally, *, timeout_s: float, has_host_tier: bool
+    ) -> None:
         self._cache = cache
         self._failures = failures
+        self._tally = tally
         self._timeout_s = timeout_s
         self._has_host_tier = has_host_tier
 
@@ -56,6 +60,7 @@ class Staging:
                 self._failures.count_blocks("stage", tracked.staged)
         name = log_id(tracked.request.request_id)
         lookup = self._cache.lookup(sequence, limit_tokens=limit, engine_tokens=engine_tokens, request_id=name)
+        self._tally.looked_up(lookup, limit)
         try:
             waits = self._must_wait(tracked, lookup, limit, remaining_s)
         except BaseException:

@@ -106,6 +106,7 @@ class WorkerSide:
         name = log_id(order.request_id)
         ticket = cache.store(order.sequence, source, first_block=order.first_block, request_id=name)
         self._engine.stores.setdefault(order.request_id, []).append(ticket)
+        ticket.add_done_callback(lambda: self._engine.tally.stored(ticket.wait(0.0)))
         ticket.add_done_callback(self._restart_where_missing(order, ticket))
 
     def _restart_where_missing(self, order: StoreOrder, ticket: Ticket) -> Callable[[], None]:
@@ -140,6 +141,7 @@ class WorkerSide:
             result = load.ticket.try_wait()
             if result is not None:
                 del engine.loads[request_id]
+                engine.tally.loaded(result)
                 received.add(request_id)
                 if result.num_blocks_ok < len(load.block_ids):
                     if result.outcome is not Outcome.CANCELLED:  # its request is gone, nothing is recomputed

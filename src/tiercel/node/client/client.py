@@ -11,7 +11,7 @@ missing and stores as without room; `reset` and `hit_curve` raise DeadlineError.
 import atexit
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import final
 
@@ -59,7 +59,8 @@ _TOO_MANY_LOOKUPS = 2
 class NodeClient(CacheFacade):
     """The cache of a node. Use as a context manager, sync or async, or call `close`. Thread-safe; see the module's docstring.
 
-    When the node was gone and is back, `shared_memory` and `devices` are others: a `RankGroup` that stands on them is made anew.
+    When the node was gone and is back, `shared_memory` and `devices` are others: a `RankGroup` that stands on them is made anew
+    (`on_new_memory`). `config` has the node's settings, as far as they concern a client.
     """
 
     def __init__(self, keeper: Keeper, reports: Reports) -> None:
@@ -75,6 +76,7 @@ class NodeClient(CacheFacade):
         self._launcher = Launcher(keeper.tickets, reports.missed)
         self._root_key = lru_cache(maxsize=_NAMESPACES_KEPT)(root_key)
         self._refusal: str | None = None
+        self._renewals: list[Callable[[], None]] = []
         self._process = os.getpid()
         self._closing = Errand(self._release, name="tiercel-close")
         self._use(keeper.link, keeper.devices)
@@ -90,7 +92,7 @@ class NodeClient(CacheFacade):
     def _use(self, link: Link, devices: Devices) -> None:
         """Serve with a connection. What was looked up before is void."""
         self._epochs.end()
-        config = link.facts.config
+        self.config = config = link.facts.config
         self._choice = BoardChoice(
             LoadPolicy(config.load_policy),
             tokens_per_block=self.geometry.tokens_per_block,
@@ -101,6 +103,17 @@ class NodeClient(CacheFacade):
         present = ((TierName.HOST, config.enable_cpu), (TierName.DISK, config.enable_ssd))
         self._tiers = tuple(tier for tier, enabled in present if enabled)  # as the node's index numbers them
         self.shared_memory, self.devices = link.regions, devices
+        for renew in self._renewals:
+            renew()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the node is there, as far as anybody has noticed."""
+        return self._keeper.link.alive
+
+    def on_new_memory(self, renew: Callable[[], None]) -> None:
+        """Have this called before other `shared_memory` is copied to or from; it must neither raise nor wait for tickets."""
+        self._renewals.append(renew)
 
     def refuse(self, reason: str) -> None:
         """Refuse every call from now on, and leave the connections to the process that they are of. Takes no lock."""
@@ -146,16 +159,15 @@ class NodeClient(CacheFacade):
         limit = self._checks.lookup(sequence, limit_tokens, engine_tokens, request_id)
         known, link, size = self._sequences.find(sequence), self._keeper.link, self.geometry.tokens_per_block
         epochs, generation = self._epochs, self._epochs.generation
-        limit_blocks = sequence.num_blocks if limit is None else max(0, limit) // size
-        start = engine_tokens // size
+        start, limit_blocks = engine_tokens // size, sequence.num_blocks if limit is None else max(0, limit) // size
         try:
             found = known.look_up(link, sequence, min(limit_blocks, SEQUENCE_BLOCKS_MAX), start)
         except (NodeGoneError, ThrottledError) as error:
             self._reports.missed(str(error))
-            return Lookup(epochs, sequence, RemotePins(0, 0, generation, link.discard_lookup), 0, range(0), ())
+            return Lookup(epochs, sequence, RemotePins(0, 0, generation, link), 0, range(0), ())
         if found.state == _TOO_MANY_LOOKUPS:
             self._reports.throttled("lookups")
-        pins = RemotePins(found.lookup, found.num_pending, generation, link.discard_lookup)
+        pins = RemotePins(found.lookup, found.num_pending, generation, link)
         matched = found.matched_blocks
         segments = tuple([Segment(self._tiers[number], first, count) for number, first, count in found.segments])
         if not segments:
@@ -183,9 +195,8 @@ class NodeClient(CacheFacade):
             raise ValueError("by_layer: blocks of a node's cache are not loaded layer by layer; leave it out")
         timeout_s = self._checks.timeout(timeout_s)
         check_launchable([lookup for lookup, _ in loads], self._epochs)
-        return self._launcher.load(
-            self._keeper.link, [(lookup, self._reach(target)) for lookup, target in loads], timeout_s
-        )
+        reached = [(lookup, self._reach(target)) for lookup, target in loads]
+        return self._launcher.load(self._keeper.link, reached, timeout_s)
 
     def prefetch(
         self,

@@ -138,6 +138,11 @@ class Link:
         """Have the node told that a lookup is not wanted any more, as `discard`."""
         self.discard(Kind.RELEASE, lookup)
 
+    def release_lookup(self, lookup: int) -> None:
+        """Tell the node that a lookup is not wanted any more."""
+        self._unwanted[Kind.RELEASE].append(lookup)
+        self.flush()
+
     def discard(self, kind: Kind, number: int) -> None:
         """Have the node told that a lookup or a sequence is not wanted any more. Destructors call it."""
         self._unwanted[kind].append(number)

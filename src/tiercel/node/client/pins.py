@@ -1,7 +1,6 @@
 """What stands, in a client, for the pins of a lookup, which the node holds. Used by `client` only."""
 
-from collections.abc import Callable
-from typing import final
+from typing import Protocol, final
 
 
 class Epochs:
@@ -16,24 +15,36 @@ class Epochs:
         self.generation += 1
 
 
+class GivesBack(Protocol):
+    """What tells the node of lookups that are not wanted any more."""
+
+    def discard_lookup(self, lookup: int) -> None:
+        """Have it told soon. Called from destructors, on any thread."""
+        ...
+
+    def release_lookup(self, lookup: int) -> None:
+        """Tell it now."""
+        ...
+
+
 @final
 class RemotePins:
     """The pins of one lookup; given back when released or destroyed."""
 
-    __slots__ = ("_discard", "generation", "lookup", "num_pending")
+    __slots__ = ("_link", "generation", "lookup", "num_pending")
 
-    def __init__(self, lookup: int, num_pending: int, generation: int, discard: Callable[[int], None]) -> None:
+    def __init__(self, lookup: int, num_pending: int, generation: int, link: GivesBack) -> None:
         """Take what a lookup found.
 
         Args:
             lookup: the node's number of it, 0 if it holds nothing.
             generation: of the epochs in which it was asked for.
-            discard: told the number when the pins are not wanted any more; called from destructors, on any thread.
+            link: the connection that it was asked on.
         """
         self.lookup = lookup
         self.num_pending = num_pending
         self.generation = generation
-        self._discard = discard
+        self._link = link
 
     def truncate(self, num_blocks: int, /) -> None:
         """Let go of the blocks from num_blocks on. What lies before keeps the others pinned until the launch tells the node."""
@@ -48,7 +59,8 @@ class RemotePins:
         """Give the pins back. Idempotent."""
         lookup, self.lookup = self.lookup, 0
         if lookup:
-            self._discard(lookup)
+            self._link.release_lookup(lookup)
 
     def __del__(self) -> None:
-        self.release()
+        if self.lookup:
+            self._link.discard_lookup(self.lookup)

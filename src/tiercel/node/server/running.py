@@ -5,11 +5,13 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import cast
 
 from tiercel.cache.opening import Progress
 from tiercel.config import CacheConfig, ModelConfig
 from tiercel.config.manager import service_manager_socket
 from tiercel.errors import TiercelError
+from tiercel.layout import SlotOrder
 from tiercel.node.endpoint import Endpoint
 from tiercel.node.server.node import NodeServer
 
@@ -39,7 +41,8 @@ def run_node(
     Raises:
         NodeFailedError: it met a defect. Or as `NodeServer`.
     """
-    with NodeServer(model, config, endpoint, progress=progress) as node, _signals(node) as received:
+    order = cast(SlotOrder, config.node_block_order)
+    with NodeServer(model, config, endpoint, progress=progress, order=order) as node, _signals(node) as received:
         notify("READY=1\nSTATUS=serving " + model.model_id)
         on_ready(node)
         node.wait()

@@ -1,0 +1,118 @@
+"""Where an engine's cache is: in its own process, or in a node that other engines use as well.
+
+| settings | cache |
+|---|---|
+| neither of the two below | in this process |
+| `server_recv_port` | of the node that listens there |
+| `start_node`, with or without the former | the same; the first engine that finds no node starts it, again if it dies |
+"""
+
+import json
+import logging
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from tiercel import BlockGeometry, Cache, CacheConfig, CacheFacade, ConfigError, NodeClient, connect
+from tiercel.connectors.vllm.logs import node_line, start_line
+from tiercel.connectors.vllm.model import ModelBlocks
+from tiercel.connectors.vllm.settings import ConnectorSettings
+from tiercel.node.server.ensuring import NodeGuard, ensure_node
+
+_logger = logging.getLogger(__name__)
+
+_CONNECT_S = 30.0
+"""Longest wait for a node that was just started to let this engine in."""
+
+
+class OpenCache:
+    """An engine's cache and what keeps it there.
+
+    Attributes:
+        cache: the cache.
+    """
+
+    def __init__(self, blocks: ModelBlocks, vllm_config: Any, settings: ConnectorSettings) -> None:
+        """Open it.
+
+        Raises:
+            ConfigError, TierError: as `Cache.open`; or the node keeps other blocks, or refuses this engine.
+            DeadlineError: there is no node after `node_wait_s`.
+            DeviceError: the node could not be started, or is of another release.
+        """
+        self._guard: NodeGuard | None = None
+        self.cache: CacheFacade
+        if settings.endpoint is None:
+            config = _for_rank(settings.cache, vllm_config)
+            cache = Cache.open(blocks.model, config, order=blocks.geometry.order)
+            self.cache = cache
+            _logger.info("%s", start_line(cache, config))
+            return
+        client = self._connect(blocks, settings)
+        self.cache = client
+        _logger.info("%s", node_line(client, str(settings.endpoint)))
+
+    def close(self) -> None:
+        """Close it. Idempotent."""
+        if self._guard is not None:
+            self._guard.close()
+        self.cache.close()
+
+    def _connect(self, blocks: ModelBlocks, settings: ConnectorSettings) -> NodeClient:
+        endpoint, wait_s = settings.endpoint, settings.node_wait_s
+        assert endpoint is not None
+        started = False
+        if settings.start_node:
+            config = replace(settings.cache, node_block_order=blocks.geometry.order)
+            _logger.info("a node at %s is looked for, and started if there is none", endpoint)
+            started = ensure_node(blocks.model, config, endpoint, timeout_s=wait_s)
+            wait_s = _CONNECT_S
+        else:
+            _logger.info("waiting up to %g s for the node at %s", wait_s, endpoint)
+        client = connect(str(endpoint), name=settings.client_name, wait_s=wait_s)
+        try:
+            _require_same(client.geometry, blocks, str(endpoint))
+        except BaseException:
+            client.close()
+            raise
+        if settings.given and not started:
+            _logger.info("settings of the cache are the node's; not used here: %s", ", ".join(settings.given))
+        if settings.start_node:
+            self._guard = NodeGuard(
+                lambda: client.connected,
+                lambda give_up: _restart(blocks, config, settings, give_up),
+            )
+        return client
+
+
+def _restart(blocks: ModelBlocks, config: CacheConfig, settings: ConnectorSettings, give_up: Any) -> None:
+    assert settings.endpoint is not None
+    ensure_node(blocks.model, config, settings.endpoint, timeout_s=settings.node_wait_s, give_up=give_up)
+
+
+def _require_same(theirs: BlockGeometry, blocks: ModelBlocks, endpoint: str) -> None:
+    """Raise ConfigError unless a node keeps the engine's blocks; it says what the node's settings have to be."""
+    ours = blocks.geometry
+    if theirs == ours:
+        return
+    told, wanted = theirs.fingerprint_parts(), ours.fingerprint_parts()
+    differing = ", ".join(
+        f"{name} = {told.get(name)!r}, not {wanted[name]!r}" for name in wanted if told.get(name) != wanted[name]
+    )
+    document = {
+        "model_config": {key: value for key, value in asdict(blocks.model).items() if value not in ("", ())},
+        "cache_config": {"tokens_per_block": ours.tokens_per_block, "node_block_order": ours.order},
+    }
+    raise ConfigError(
+        f"the node at {endpoint} keeps other blocks than this engine has: {differing}. Give this engine a node of its own, whose "
+        f"settings begin with {json.dumps(document)}, or let it start one with start_node"
+    )
+
+
+def _for_rank(config: CacheConfig, vllm_config: Any) -> CacheConfig:
+    """Give each data-parallel engine directories of its own: a cache directory belongs to one process."""
+    parallel = vllm_config.parallel_config
+    if getattr(parallel, "data_parallel_size", 1) <= 1 or not config.enable_ssd:
+        return config
+    rank = f"dp{parallel.data_parallel_rank}"
+    return replace(config, ssd_cache_dir=tuple(str(Path(folder) / rank) for folder in config.ssd_cache_dirs))
