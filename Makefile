@@ -158,9 +158,10 @@ sanitize: $(VENV)/.packages ## build and run the C++ tests under the address, un
 	$(call build-native,native-thread,$(SANITIZED) -DTIERCEL_SANITIZE=thread)
 	ctest --test-dir build/native-thread --output-on-failure --no-tests=error
 
-fuzz: $(VENV)/.packages ## damage journals and recover them for FUZZ_SECONDS, under the address sanitizer
+fuzz: $(VENV)/.packages ## damage journals, and say anything to a node's front, for FUZZ_SECONDS each, under the address sanitizer
 	@$(call build-native,native-address,$(SANITIZED) -DTIERCEL_SANITIZE=address$(COMMA)undefined)
 	build/native-address/native/tests/journal_fuzz $(FUZZ_SECONDS) $(FUZZ_SEED)
+	build/native-address/native/tests/node_fuzz $(FUZZ_SECONDS) $(FUZZ_SEED)
 
 soak: $(VENV)/.installed ## a million operations on the simulated disk and 5,000 kills (hours; results go to benchmarks/results)
 	@mkdir -p build/soak

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from tiercel import BlockGeometry, EngineBlocks, EngineMemory, RankAgent, RankGroup
 from tiercel._native import Arena
-from tiercel.tiers.memory import SharedMemory, page_aligned_bytes
+from tiercel.tiers.memory import SharedArena, page_aligned_bytes
 
 LARGE = BlockGeometry(
     model_id="m", tokens_per_block=16, num_layers=32, kv_parts=2, num_kv_heads=8, head_size=128, dtype="bfloat16"
@@ -96,7 +96,7 @@ def opened(geometry: BlockGeometry, num_ranks: int) -> Iterator[tuple[RankGroup,
         stack.callback(arena.close)
         arena.prefault(0, arena.num_bytes)
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()), "ranks")
-        shared = [SharedMemory(arena, resident=True, unit_bytes=4096)]
+        shared = [SharedArena(arena, resident=True, unit_bytes=4096)]
         group = stack.enter_context(RankGroup(geometry, shared, num_ranks=num_ranks, directory=directory))
         pipes = []
         for rank in range(num_ranks):

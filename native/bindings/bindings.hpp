@@ -16,5 +16,6 @@ void bind_cuda(nanobind::module_& module);
 void bind_telemetry(nanobind::module_& module);
 void bind_traces(nanobind::module_& module);
 void bind_simulate(nanobind::module_& module);
+void bind_node(nanobind::module_& module);
 
 }  // namespace tiercel::bindings

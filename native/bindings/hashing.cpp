@@ -1,6 +1,7 @@
 // Python's view of the key chain: `Sequence`, `sha256_chain` and a SHA-256 for the tests of both of its paths.
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
 
 #include <stdexcept>
 #include <string>
@@ -11,6 +12,7 @@
 #include "bindings.hpp"
 #include "hashing/chain.hpp"
 #include "hashing/sequence.hpp"
+#include "keys.hpp"
 
 namespace nb = nanobind;
 
@@ -22,16 +24,6 @@ using KeyArray = nb::ndarray<nb::numpy, std::uint8_t, nb::shape<-1, Key::kNumByt
 // Below this many tokens or blocks, a few microseconds of work, letting go of the GIL costs more than it gives.
 constexpr std::size_t kTokensHeld = 4096;
 constexpr std::size_t kBlocksHeld = 32;
-
-Key to_key(const nb::bytes& bytes, const char* name) {
-  if (bytes.size() != Key::kNumBytes) {
-    throw std::invalid_argument(std::string(name) + " must have " + std::to_string(Key::kNumBytes) + " bytes, not " +
-                                std::to_string(bytes.size()));
-  }
-  Key key;
-  std::memcpy(key.bytes.data(), bytes.c_str(), Key::kNumBytes);
-  return key;
-}
 
 nb::bytes to_bytes(const Key& key) { return nb::bytes(key.bytes.data(), key.bytes.size()); }
 
@@ -128,6 +120,15 @@ KeyArray keys(Sequence& sequence, std::size_t start, std::optional<std::size_t> 
   return to_array(std::move(copied), stop - start);
 }
 
+void append_keys(Sequence& sequence, const nb::bytes& keys) {
+  if (keys.size() % Key::kNumBytes != 0) {
+    throw std::invalid_argument("keys: " + std::to_string(keys.size()) + " bytes are no whole number of keys");
+  }
+  std::vector<Key> copied(keys.size() / Key::kNumBytes);
+  std::memcpy(copied.data(), keys.c_str(), keys.size());
+  sequence.append_keys(copied);
+}
+
 nb::bytes parent_key(Sequence& sequence, std::size_t block) {
   Key key;
   {
@@ -161,7 +162,7 @@ nb::bytes sha256(const nb::bytes& data, bool portable) {
 
 void bind_hashing(nb::module_& module) {
   module.attr("KEY_BYTES") = Key::kNumBytes;
-  nb::class_<Sequence>(module, "Sequence", nb::is_final())
+  nb::class_<Sequence>(module, "Sequence", nb::is_final(), nb::is_weak_referenceable())
       .def("__init__", &construct<Vector<std::int32_t>>, nb::arg("root"), nb::arg("tokens_per_block"),
            nb::arg("tokens").noconvert(), nb::kw_only(), nb::arg("origin") = 0)
       .def("__init__", &construct<Vector<std::int64_t>>, nb::arg("root"), nb::arg("tokens_per_block"),
@@ -177,6 +178,13 @@ void bind_hashing(nb::module_& module) {
           },
           nb::arg("root"), nb::arg("tokens_per_block"), nb::arg("tokens") = nb::none(), nb::kw_only(),
           nb::arg("origin") = 0)
+      .def_static(
+          "of_keys",
+          [](const nb::bytes& root, std::size_t tokens_per_block, std::uint64_t origin) {
+            return std::make_shared<Sequence>(to_key(root, "root"), tokens_per_block, origin, Sequence::Source::kKeys);
+          },
+          nb::arg("root"), nb::arg("tokens_per_block"), nb::kw_only(), nb::arg("origin") = 0)
+      .def("append_keys", &append_keys, nb::arg("keys"))
       .def("extend", &extend<std::int32_t>, nb::arg("tokens").noconvert(), nb::arg("extras") = nb::none())
       .def("extend", &extend<std::int64_t>, nb::arg("tokens").noconvert(), nb::arg("extras") = nb::none())
       .def("extend", static_cast<void (*)(Sequence&, const nb::list&, const nb::object&)>(&extend), nb::arg("tokens"),

@@ -1,5 +1,4 @@
-// Python's view of the index. A call takes the index's lock without letting go of the GIL when it is free and the work
-// is short; otherwise it releases the GIL first, so that no thread holds the one while it waits for the other.
+// Python's view of the index.
 #include "index/index.hpp"
 
 #include <nanobind/ndarray.h>
@@ -16,6 +15,7 @@
 
 #include "arrays.hpp"
 #include "bindings.hpp"
+#include "match_handle.hpp"
 
 namespace nb = nanobind;
 
@@ -28,22 +28,8 @@ using BytesOut = nb::ndarray<nb::numpy, std::uint8_t, nb::shape<-1>>;
 using FlagsOut = nb::ndarray<nb::numpy, bool, nb::shape<-1>>;
 using KeysIn = nb::ndarray<const std::uint8_t, nb::shape<-1, Key::kNumBytes>, nb::c_contig, nb::device::cpu>;
 
-// Work on more blocks than this, or the hashing of more, takes longer than a few microseconds.
-constexpr std::size_t kBlocksHeld = 1024;
-constexpr std::size_t kBlocksHashedHeld = 32;
+constexpr std::size_t kBlocksHashedHeld = 32;  // the hashing of more takes longer than a few microseconds
 constexpr std::size_t kLongWork = std::numeric_limits<std::size_t>::max();
-
-// Call function(lock) with the index locked; num_blocks says how much work it is.
-template <typename Function>
-auto locked(Index& index, std::size_t num_blocks, Function&& function) {
-  if (num_blocks <= kBlocksHeld) {
-    Index::Lock lock(index.mutex(), std::try_to_lock);
-    if (lock.owns_lock()) return function(lock);
-  }
-  const nb::gil_scoped_release release;
-  Index::Lock lock(index.mutex());
-  return function(lock);
-}
 
 std::size_t work_on(const Sequence& sequence, std::size_t limit_blocks) {
   const std::size_t num_blocks = std::min(sequence.num_blocks(), limit_blocks);
@@ -83,21 +69,7 @@ void check_tier(const Index& index, std::size_t tier) {
                               std::to_string(tier));
 }
 
-// Both release what they hold as their core type does, but never wait for the lock with the GIL held.
-struct MatchHandle {
-  Match match;
-
-  explicit MatchHandle(Match&& made) : match(std::move(made)) {}
-  MatchHandle(MatchHandle&&) = default;
-  ~MatchHandle() { truncate(0); }
-
-  void truncate(std::size_t num_blocks) {
-    if (match.slots().size() <= num_blocks) return;
-    locked(match.index(), match.slots().size(),
-           [&](Index::Lock& lock) { match.index().truncate(lock, match, num_blocks); });
-  }
-};
-
+// Releases what it holds as `Reservation` does, but never waits for the lock with the GIL held.
 struct ReservationHandle {
   Reservation reservation;
 

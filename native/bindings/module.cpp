@@ -7,8 +7,8 @@ NB_MODULE(_native, module) {
   nanobind::set_leak_warnings(false);
   module.doc() =
       "Native core of Tiercel: hashing, index, ghost index, passes over traces, simulated links, copies, checksums, "
-      "disk I/O and GPU "
-      "copies.";
+      "disk I/O, GPU "
+      "copies and the node's hot path.";
   tiercel::bindings::bind_hashing(module);
   tiercel::bindings::bind_memory(module);
   tiercel::bindings::bind_index(module);
@@ -20,4 +20,5 @@ NB_MODULE(_native, module) {
   tiercel::bindings::bind_telemetry(module);
   tiercel::bindings::bind_traces(module);
   tiercel::bindings::bind_simulate(module);
+  tiercel::bindings::bind_node(module);
 }

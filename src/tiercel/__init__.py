@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tiercel.cache import Cache, Found, KeyedCache, Launched, Outcome, Ticket, TransferResult
+    from tiercel.cache import Cache, CacheFacade, Found, KeyedCache, Launched, Outcome, Ticket, TransferResult
     from tiercel.config import CacheConfig, ModelConfig, load_config
     from tiercel.control import HitCurve, Lookup
     from tiercel.errors import (
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from tiercel.hashing import Sequence
     from tiercel.layout import BlockGeometry, EngineBlocks, EngineMemory
+    from tiercel.node.client import NodeClient, connect
     from tiercel.plan import Segment
     from tiercel.ranks import RankAgent, RankGroup, RankTimeouts
     from tiercel.tiers.base import BlockStatus, TierName
@@ -38,6 +39,7 @@ _HOMES = {
     "Cache": "cache",
     "CacheClosedError": "errors",
     "CacheConfig": "config",
+    "CacheFacade": "cache",
     "ConfigError": "errors",
     "DeadlineError": "errors",
     "DeviceError": "errors",
@@ -51,6 +53,7 @@ _HOMES = {
     "Launched": "cache",
     "Lookup": "control",
     "ModelConfig": "config",
+    "NodeClient": "node.client",
     "Outcome": "cache",
     "RankAgent": "ranks",
     "RankGroup": "ranks",
@@ -66,6 +69,7 @@ _HOMES = {
     "TierName": "tiers.base",
     "TiercelError": "errors",
     "TransferResult": "cache",
+    "connect": "node.client",
     "load_config": "config",
 }
 
@@ -75,6 +79,7 @@ __all__ = [
     "Cache",
     "CacheClosedError",
     "CacheConfig",
+    "CacheFacade",
     "ConfigError",
     "DeadlineError",
     "DeviceError",
@@ -88,6 +93,7 @@ __all__ = [
     "Launched",
     "Lookup",
     "ModelConfig",
+    "NodeClient",
     "Outcome",
     "RankAgent",
     "RankGroup",
@@ -104,6 +110,7 @@ __all__ = [
     "TiercelError",
     "TransferResult",
     "__version__",
+    "connect",
     "load_config",
 ]
 

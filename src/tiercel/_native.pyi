@@ -4,7 +4,7 @@ few microseconds releases the GIL. Caller's mistakes raise ValueError or TypeErr
 import collections.abc
 import enum
 from collections.abc import Callable, Mapping
-from typing import Any, Final, final
+from typing import Any, Final, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,12 @@ class Sequence:
     ) -> None:
         """root: key[0], 16 bytes. tokens_per_block: a power of two up to 65536. tokens: in [0, 2^31). Else ValueError.
         origin: 64 bits that its maker wants to know it by again."""
+    @staticmethod
+    def of_keys(root: bytes, tokens_per_block: int, *, origin: int = 0) -> Sequence:
+        """A sequence of keys alone, for whoever never sees the tokens: all its blocks count as hashed, num_tokens is
+        num_blocks * tokens_per_block, and `extend` raises ValueError."""
+    def append_keys(self, keys: bytes) -> None:
+        """Keys of the blocks that follow, 16 bytes each. ValueError for a part of a key, or a sequence of tokens."""
     def extend(
         self, tokens: NDArray[np.int32] | NDArray[np.int64] | list[int], extras: Mapping[int, bytes] | None = None
     ) -> None:
@@ -781,3 +787,128 @@ class SimulatedLinks:
     @property
     def num_open(self) -> int:
         """Plans with moves that have not ended."""
+
+# ── the node's hot path (native/core/node) ───────────────────────────────────────────────────────────────────────────
+@final
+class NodeFrontLimits:
+    """What a front keeps at most. ValueError comes from `NodeFront`, and names what makes no sense."""
+
+    def __init__(
+        self,
+        *,
+        tokens_per_block: int = 16,
+        origin: int = 0,
+        clients: int = ...,
+        connections: int = ...,
+        lookups: int = ...,
+        sequences: int = ...,
+        keys: int = ...,
+        roots: int = ...,
+        inbox_messages: int = ...,
+        inbox_bytes: int = ...,
+        outbox_bytes: int = ...,
+        looked: int = ...,
+    ) -> None:
+        """tokens_per_block, origin: of the sequences that it makes. connections: of all clients, admitted or not; further ones
+        are closed at once. lookups: open ones of a client. sequences, keys: of a client; the least recently used sequences are
+        dropped. roots: of a client. inbox_messages: of a connection, not taken by `next`; it is not read further then.
+        inbox_bytes: the same for all connections. outbox_bytes: of a connection that does not read; it is cut then. looked:
+        events not taken; further ones are dropped and counted."""
+
+@final
+class NodeFrontCounts:
+    connections: int  # now
+    clients: int  # now
+    lookups: int  # since start, as all below
+    refused: int  # connections: of another user, or too many
+    malformed: int  # datagrams
+    overflowed: int  # connections cut because they did not read
+    looked_dropped: int  # events
+
+@final
+class NodeFront:
+    """A node's listener, all its connections, its clients' sequences (keys only) and open lookups, served by one native thread
+    without the GIL. See native/core/node/front.hpp and tiercel.node.protocol. Thread-safe; only `next` and `close` wait."""
+
+    def __init__(self, listener: int, index: Index, limits: NodeFrontLimits) -> None:
+        """listener: descriptor of a listening SOCK_SEQPACKET socket; a duplicate is kept, and the socket is made non-blocking.
+        Starts the thread. ValueError for limits that make no sense, OSError if the system refuses."""
+    def next(
+        self, timeout_s: float
+    ) -> list[
+        tuple[Literal["connected"], int, int]
+        | tuple[Literal["message"], int, bytes]
+        | tuple[Literal["left"], int, str]
+        | tuple[Literal["looked"], int, Sequence, int, int, float, list[tuple[int, int, int]], int]
+    ]:
+        """Wait for events and take up to 256, in order; none after timeout_s or when closed. Lookups alone are told 10 ms late,
+        together.
+
+        ("connected", connection, process): of the same user; others were closed before
+        ("message", connection, body): a MESSAGE, its header checked and cut off
+        ("left", connection, reason): once for each connection, behind its messages; `cut` and `drop_client` lead here too
+        ("looked", client, sequence, limit_blocks, matched_blocks, seconds, segments, num_pending): after it was answered;
+            segments are (tier, first block, count)
+        """
+    def admit(self, connection: int, client: int, calls: bool) -> None:
+        """The connection speaks for the client now; before, anything but a MESSAGE is malformed. Call it before the answer that
+        tells the peer so. calls: whether it may look up; without, the client is new if it is not known. Nothing happens if the
+        connection is gone. ValueError for an unknown client, one too many, or a connection admitted before."""
+    def allow_root(self, client: int, root: bytes) -> None:
+        """Let the client open sequences of that root; nothing happens for an unknown one. ValueError for too many."""
+    def send(self, connection: int, data: bytes, fds: list[int] = ...) -> bool:
+        """Send a datagram, its header included, with duplicates of descriptors, now or as soon as the peer reads. False if the
+        connection is gone, or cut because its outbox is full. ValueError for more than 128 KiB or 64 descriptors."""
+    def cut(self, connection: int) -> None:
+        """End a connection: nothing of it is read any more. Nothing happens if it is gone."""
+    def sequence(self, client: int, number: int) -> Sequence | None:
+        """Its keys so far, and those that still come; for reading only. None if it is not known, or was dropped."""
+    def take_match(self, client: int, lookup: int) -> tuple[Match, Sequence] | None:
+        """The pins of a lookup, which are the caller's now, and the sequence that was looked up. None if it is not known: released, taken, or never made."""
+    def drop_client(self, client: int) -> None:
+        """Cut the client's connections, release its lookups and forget all of it."""
+    def client_stats(self, client: int) -> tuple[int, int, int, int]:
+        """Open lookups, sequences, keys, bytes in outboxes; all 0 for an unknown client."""
+    def counts(self) -> NodeFrontCounts: ...
+    def close(self) -> None:
+        """End the thread, close all connections, release everything. Idempotent. Later calls do nothing."""
+
+@final
+class NodeFound:
+    """What a node found of a sequence."""
+
+    state: int  # 0: ok; 1: the node has lost the sequence: open it and send all keys again; 2: too many open lookups
+    lookup: int  # 0: nothing is pinned, since nothing was found that the engine lacks
+    generation: int
+    matched_blocks: int
+    num_pending: int
+    num_known: int  # leading blocks whose keys the node has now
+    segments: list[tuple[int, int, int]]  # tier, first block, count
+
+@final
+class NodeCall:
+    """A client's end of a connection to a node. Thread-safe: one call waits for the other.
+
+    Raises TimeoutError at its deadline, and another OSError when the node closed the connection or said what it may not;
+    after either the connection is of no more use, and says so with an OSError. All of it releases the GIL."""
+
+    def __init__(self, fd: int) -> None:
+        """fd: a connected SOCK_SEQPACKET socket; a duplicate is kept."""
+    def lookup(
+        self,
+        sequence: Sequence,
+        remote: int,
+        num_known: int,
+        limit_blocks: int | None,
+        engine_blocks: int,
+        timeout_s: float,
+    ) -> NodeFound:
+        """Hash, send and look up the leading blocks of a sequence. remote: its number at the node. num_known: leading blocks
+        whose keys the node was sent before; 0 opens the sequence first. engine_blocks: leading ones that the engine holds."""
+    def request(self, data: bytes, timeout_s: float) -> bytes:
+        """Send a datagram, its header included, and return the one that answers it, likewise."""
+    def send(self, data: bytes, timeout_s: float = 1.0) -> None: ...
+    def send_keys(self, sequence: Sequence, remote: int, num_known: int, stop: int, timeout_s: float = 1.0) -> None:
+        """Hash and send the keys of blocks [num_known, stop). ValueError if stop lies behind the sequence's blocks."""
+    def close(self) -> None:
+        """End the connection, and with it whatever waits on it. Idempotent."""

@@ -164,6 +164,15 @@ class TransferCostModel:
         return TransferCost(latency_s, 1.0 / max(byte_s, 1e-15))
 
 
+def check_prefill(cached_tokens: int, new_tokens: int, seconds: float) -> None:
+    """Raise ValueError for the timing of a prefill with negative counts or a time that is not positive."""
+    if cached_tokens < 0 or new_tokens <= 0 or not 0 < seconds < float("inf"):
+        raise ValueError(
+            f"a prefill needs cached_tokens >= 0, computed_tokens > 0 and finite seconds > 0, "
+            f"got {cached_tokens}, {new_tokens} and {seconds}"
+        )
+
+
 class PrefillCostModel:
     """Learns an engine's prefill curve from the timings that it reports."""
 
@@ -176,12 +185,8 @@ class PrefillCostModel:
         return self._fit.num_observations
 
     def observe(self, cached_tokens: int, new_tokens: int, seconds: float) -> None:
-        """Take in one prefill. Raises ValueError for negative counts or a time that is not positive."""
-        if cached_tokens < 0 or new_tokens <= 0 or not 0 < seconds < float("inf"):
-            raise ValueError(
-                f"a prefill needs cached_tokens >= 0, computed_tokens > 0 and finite seconds > 0, "
-                f"got {cached_tokens}, {new_tokens} and {seconds}"
-            )
+        """Take in one prefill. Raises as `check_prefill`."""
+        check_prefill(cached_tokens, new_tokens, seconds)
         self._fit.observe((1.0, float(new_tokens), _token_pairs(cached_tokens, new_tokens)), seconds)
         self._curve = PrefillCurve(*self._fit.coefficients)
 

@@ -9,6 +9,8 @@ it needs a new `_FORMAT`. All integers are little endian.
 
     root = key[0] = SHA-256(frame("tiercel root 1") frame(fingerprint) frame(namespace's UTF-8) uint32 0)[:16]
 
+    with a secret:  SHA-256(frame("tiercel secret root 1") frame(fingerprint) frame(namespace) frame(secret) uint32 0)[:16]
+
     key[i + 1] = SHA-256(tokens of block i as int32 || key[i] || extras of block i || uint32 len(extras)
                          || uint32 tokens_per_block)[:16]
 
@@ -61,12 +63,13 @@ def fingerprint(parts: Mapping[str, str | int]) -> bytes:
     return hashlib.sha256(message).digest()
 
 
-def root_key(fingerprint: bytes, namespace: str) -> bytes:
+def root_key(fingerprint: bytes, namespace: str, secret: bytes = b"") -> bytes:
     """Make key[0] of the sequences of one fingerprint and namespace.
 
     Args:
         fingerprint: 32 bytes, as `fingerprint` returns them.
         namespace: tenant, LoRA or cache salt; "" for the common one.
+        secret: what one must know to name the namespace's blocks; b"" if anybody may.
 
     Returns:
         KEY_BYTES bytes.
@@ -79,7 +82,9 @@ def root_key(fingerprint: bytes, namespace: str) -> bytes:
         raise TypeError(f'namespace = {namespace!r}: must be a str; "" is the common one')
     if len(fingerprint) != FINGERPRINT_BYTES:
         raise ValueError(f"a fingerprint has {FINGERPRINT_BYTES} bytes, not {len(fingerprint)}")
-    message = _frame(f"tiercel root {_FORMAT}".encode()) + _frame(fingerprint) + _frame(namespace.encode()) + bytes(4)
+    kind = "secret root" if secret else "root"
+    message = _frame(f"tiercel {kind} {_FORMAT}".encode()) + _frame(fingerprint) + _frame(namespace.encode())
+    message += (_frame(secret) if secret else b"") + bytes(4)
     return hashlib.sha256(message).digest()[:KEY_BYTES]
 
 

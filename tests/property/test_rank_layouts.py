@@ -12,7 +12,7 @@ from tests.helpers.seeds import chosen_seed
 from tiercel import RankAgent, RankGroup
 from tiercel._native import Arena
 from tiercel.ranks import RankBlocks
-from tiercel.tiers.memory import SharedMemory, page_aligned_bytes
+from tiercel.tiers.memory import SharedArena, page_aligned_bytes
 
 ROUNDS = 6
 _SPARE_SLOTS = 5
@@ -83,7 +83,7 @@ def test_ranks_of_any_layouts_make_whole_blocks_and_take_their_share_of_them(tmp
         directory = tmp_path / str(turn)
         with ExitStack() as stack:
             stack.callback(arena.close)
-            shared = [SharedMemory(arena, resident=bool(turn % 2), unit_bytes=4096)]
+            shared = [SharedArena(arena, resident=bool(turn % 2), unit_bytes=4096)]
             group = stack.enter_context(RankGroup(geometry, shared, num_ranks=num_ranks, directory=directory))
             for rank, case in enumerate(cases):
                 stack.enter_context(RankAgent(directory, rank, case.memory("cpu").memory))

@@ -36,6 +36,9 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("swallowed exception", "src/tiercel/cache/upkeep.py:Upkeep._work"): (
         "a defect in one task must not end the thread that makes room for all stores; the log has the trace"
     ),
+    ("swallowed exception", "src/tiercel/node/server/workers.py:Workers._run"): (
+        "a defect in one client's call must not end the thread that other clients' calls run on; the log has the trace"
+    ),
     ("swallowed exception", "src/tiercel/cache/bounded.py:Errand._run"): (
         "what the work raises is raised by `wait`, on the thread that asked for it"
     ),
@@ -50,7 +53,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
 ENGINES = {"torch", "transformers", "vllm", "sglang", "tokenizers"}
 ENGINE_FOLDERS = {"connectors", "demo"}
 ENGINE_FOLDERS_OF = {"tokenizers": ENGINE_FOLDERS | {"tune"}}  # logs of prompts are read with a model's own tokenizer
-NATIVE_USERS = {"hashing", "index", "layout", "telemetry", "tiers", "transfer", "tune", "cli"}
+NATIVE_USERS = {"hashing", "index", "layout", "telemetry", "tiers", "transfer", "tune", "node", "cli"}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

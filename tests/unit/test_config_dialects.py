@@ -66,8 +66,9 @@ def test_the_guides_examples_mean_what_they_say(tmp_path: Path) -> None:
         "use_ce_transfer_h2d": True,
         "use_ce_transfer_d2h": True,
         "transfer_sms_h2d": 8,
+        "server_recv_port": "ipc:///tmp/flexkv_test",
     }
-    assert {note.key for note in small.notes} == {"server_recv_port", "enable_remote"}
+    assert {note.key for note in small.notes} == {"enable_remote"}
     medium = loaded_from(tmp_path, MEDIUM).config
     assert medium.ssd_cache_dirs == (Path("/data/flexkv_ssd"),)
     assert (medium.num_ssd_blocks, medium.ssd_cache_iouring_entries, medium.tokens_per_block) == (1_000_000, 1024, 32)

@@ -11,11 +11,12 @@
 
 namespace tiercel {
 
-Sequence::Sequence(const Key& root, std::size_t tokens_per_block, std::uint64_t origin)
+Sequence::Sequence(const Key& root, std::size_t tokens_per_block, std::uint64_t origin, Source source)
     : root_(root),
       tokens_per_block_(tokens_per_block),
       block_shift_(std::countr_zero(tokens_per_block)),
-      origin_(origin) {
+      origin_(origin),
+      source_(source) {
   if (!std::has_single_bit(tokens_per_block) || tokens_per_block > kTokensPerBlockMax) {
     throw std::invalid_argument("tokens_per_block must be a power of two up to " + std::to_string(kTokensPerBlockMax) +
                                 ", not " + std::to_string(tokens_per_block));
@@ -31,6 +32,7 @@ void Sequence::extend(std::span<const std::int64_t> tokens, Extras extras) {
 
 template <typename Token>
 void Sequence::extend_checked(std::span<const Token> tokens, Extras extras) {
+  if (source_ == Source::kKeys) throw std::invalid_argument("a sequence of keys takes no tokens");
   const std::lock_guard lock(tokens_mutex_);
   const std::size_t num_before = num_tokens();
   for (const auto& [block, bytes] : extras) {
@@ -46,6 +48,22 @@ void Sequence::extend_checked(std::span<const Token> tokens, Extras extras) {
   if (!pending_.append(tokens)) throw std::invalid_argument("tokens must lie in [0, 2^31)");
   pending_extras_.merge(extras);
   num_tokens_.store(num_before + tokens.size(), std::memory_order_release);
+}
+
+void Sequence::append_keys(std::span<const Key> keys) {
+  if (source_ == Source::kTokens) throw std::invalid_argument("a sequence of tokens takes no keys");
+  const std::lock_guard lock(hash_mutex_);
+  std::size_t stop = num_hashed_blocks();
+  while (!keys.empty()) {
+    const Place place = place_of(stop);
+    const std::span<const Key> part = keys.first(std::min(keys.size(), place.num_left));
+    std::memcpy(make_place(place), part.data(), part.size_bytes());
+    keys = keys.subspan(part.size());
+    stop += part.size();
+  }
+  // In this order: what lies before num_tokens counts as there to be hashed.
+  num_hashed_.store(stop, std::memory_order_release);
+  num_tokens_.store(stop << block_shift_, std::memory_order_release);
 }
 
 void Sequence::hash_to(std::size_t stop) {

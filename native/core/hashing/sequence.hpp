@@ -7,6 +7,9 @@
 // Keys that are hashed never move and never change: reading them takes no lock, only an acquire of num_hashed_.
 //
 // Memory: 16 bytes a block (in levels that double, so up to 32 reserved), 4 bytes a token not yet hashed.
+//
+// A sequence may also be made of keys alone, by a process that never sees the tokens: its blocks are all hashed, and it
+// has no partly filled one.
 #pragma once
 
 #include <array>
@@ -30,16 +33,22 @@ class Sequence {
 
   // tokens_per_block: a power of two up to kTokensPerBlockMax, else std::invalid_argument.
   // origin: what its maker wants to know it by again.
-  Sequence(const Key& root, std::size_t tokens_per_block, std::uint64_t origin = 0);
+  // source: what it will be made of; keys are then given by append_keys, and extend refuses.
+  enum class Source : std::uint8_t { kTokens, kKeys };
+  Sequence(const Key& root, std::size_t tokens_per_block, std::uint64_t origin = 0, Source source = Source::kTokens);
 
   Sequence(const Sequence&) = delete;
   Sequence& operator=(const Sequence&) = delete;
 
   // Append tokens, each in [0, 2^31), and extras of blocks that have no token yet. std::invalid_argument (and an
-  // unchanged sequence) otherwise.
+  // unchanged sequence) otherwise, and for a sequence of keys.
   void extend(std::span<const std::int32_t> tokens, Extras extras = {});
   void extend(std::span<const std::int64_t> tokens, Extras extras = {});
 
+  // Append the keys of the blocks that follow. std::invalid_argument for a sequence of tokens.
+  void append_keys(std::span<const Key> keys);
+
+  Source source() const noexcept { return source_; }
   const Key& root() const noexcept { return root_; }
   std::size_t tokens_per_block() const noexcept { return tokens_per_block_; }
   std::uint64_t origin() const noexcept { return origin_; }
@@ -104,6 +113,7 @@ class Sequence {
   const std::size_t tokens_per_block_;
   const int block_shift_;  // log2 of tokens_per_block_
   const std::uint64_t origin_;
+  const Source source_;
   std::atomic<std::size_t> num_seen_{0};
   std::atomic<BlockRange> uncounted_{BlockRange{}};
   std::atomic<std::size_t> num_tokens_{0};

@@ -4,8 +4,21 @@
 are their handles, `reporting` tells metrics and status what happened.
 """
 
+from tiercel.cache.common import CacheFacade
 from tiercel.cache.facade import Cache
 from tiercel.cache.keyed import Found, KeyedCache, Launched
+from tiercel.cache.served import Costs, ServedCache
 from tiercel.cache.tickets import Outcome, Ticket, TransferResult
 
-__all__ = ["Cache", "Found", "KeyedCache", "Launched", "Outcome", "Ticket", "TransferResult"]
+__all__ = [
+    "Cache",
+    "CacheFacade",
+    "Costs",
+    "Found",
+    "KeyedCache",
+    "Launched",
+    "Outcome",
+    "ServedCache",
+    "Ticket",
+    "TransferResult",
+]

@@ -23,7 +23,7 @@ from tiercel.tiers.base import Tier, TierName
 from tiercel.tiers.disk import DiskTier
 from tiercel.tiers.disk_options import DiskOptions
 from tiercel.tiers.host import HostTier
-from tiercel.tiers.memory import SharedMemory, return_freed_memory
+from tiercel.tiers.memory import SharedMemory, region_of, return_freed_memory
 from tiercel.transfer import Devices, GpuCopySettings, TransferSettings
 
 _logger = logging.getLogger(__name__)
@@ -190,16 +190,8 @@ def _check_types(model: object, config: object) -> None:
 
 
 def _devices(resolved: ResolvedConfig, host: HostTier | None, disk: DiskTier | None, notes: Notes) -> Devices:
-    config = resolved.config
-    settings = GpuCopySettings(
-        engine_h2d=config.use_ce_transfer_h2d,
-        engine_d2h=config.use_ce_transfer_d2h,
-        num_sms_h2d=config.transfer_sms_h2d,
-        num_sms_d2h=config.transfer_sms_d2h,
-        pool_reserve_bytes=resolved.gpu_pool_reserve_bytes,
-        pool_release_bytes=resolved.gpu_pool_release_bytes,
-    )
-    regions = [tier.shared_memory.region for tier in (host, disk) if tier is not None]
+    settings = GpuCopySettings.from_config(resolved.config)
+    regions = [region_of(tier.shared_memory) for tier in (host, disk) if tier is not None]
     return Devices(regions, settings, note=partial(notes.add, kind="gpu"))
 
 

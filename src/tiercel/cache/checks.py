@@ -1,13 +1,12 @@
-"""A caller's mistakes, refused at the edge before anything is started. Used by the facade only."""
+"""A caller's mistakes, refused at the edge before anything is started. Used by facades, in process and of a node."""
 
 import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tiercel.cache.assembly import Assembly
 from tiercel.control import Lookup
 from tiercel.hashing import Sequence
-from tiercel.layout import EngineBlocks
+from tiercel.layout import BlockGeometry, EngineBlocks
 from tiercel.telemetry.logs import check_request_id
 from tiercel.transfer import RemoteBlocks
 
@@ -25,11 +24,12 @@ class ArgumentChecks:
         origin: by which a sequence is known as one for this cache's fingerprint.
     """
 
-    def __init__(self, assembly: Assembly) -> None:
-        self._geometry = assembly.geometry
-        self._tokens_per_block = assembly.geometry.tokens_per_block
-        self._timeout_s = assembly.config.transfer_timeout_s
-        self.origin = int.from_bytes(assembly.fingerprint[:8], "little") or 1
+    def __init__(self, geometry: BlockGeometry, fingerprint: bytes, timeout_s: float) -> None:
+        """timeout_s: the deadline of an operation that is given none."""
+        self._geometry = geometry
+        self._tokens_per_block = geometry.tokens_per_block
+        self._timeout_s = timeout_s
+        self.origin = int.from_bytes(fingerprint[:8], "little") or 1
 
     def sequence(self, sequence: Sequence) -> None:
         """Raise TypeError for something else than a sequence, ValueError for one of another model or block size."""

@@ -3,13 +3,11 @@
 `facade.Cache` adds blocks named by the tokens before them, `keyed.KeyedCache` blocks that their owner names.
 """
 
-import asyncio
 import atexit
 import os
 import time
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 from tiercel.cache.assembly import Assembly
 from tiercel.cache.bounded import Errand
 from tiercel.cache.checks import ArgumentChecks
+from tiercel.cache.common import Closeable
 from tiercel.cache.dispatch import Dispatcher
 from tiercel.cache.forks import forget, refuse_in_forked_children
 from tiercel.cache.observing import Observer
@@ -38,7 +37,7 @@ _NAMESPACES_KEPT = 4096
 """Namespaces whose root key is not computed again for each sequence."""
 
 
-class CacheCore:
+class CacheCore(Closeable):
     """An open cache, however its blocks are named. Use as a context manager, sync or async, or call `close`."""
 
     def __init__(self, assembly: Assembly) -> None:
@@ -64,7 +63,7 @@ class CacheCore:
             assembly.close(drained=True)
             raise
         self._tuner = AutoTuner(assembly, self._dispatcher) if assembly.config.auto_tune else None
-        self._checks = ArgumentChecks(assembly)
+        self._checks = ArgumentChecks(assembly.geometry, assembly.fingerprint, assembly.config.transfer_timeout_s)
         self._root_key = lru_cache(maxsize=_NAMESPACES_KEPT)(root_key)
         self._process = os.getpid()
         self._closing = Errand(self._release, name="tiercel-close")
@@ -183,15 +182,3 @@ class CacheCore:
             self._observer.close()
         finally:
             self._assembly.close(drained=drained)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await asyncio.to_thread(self.close)

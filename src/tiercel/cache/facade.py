@@ -14,12 +14,14 @@ thread; waiting happens on tickets. Errors are `tiercel.errors`; a full queue is
 
 import time
 from collections.abc import Iterable
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tiercel.cache.assembly import Progress, assemble
 from tiercel.cache.checks import Blocks, looked_up
+from tiercel.cache.common import CacheFacade
 from tiercel.cache.core import CacheCore
 from tiercel.cache.tickets import Ticket
 from tiercel.config import CacheConfig, ModelConfig
@@ -29,7 +31,7 @@ from tiercel.layout import SlotOrder
 from tiercel.telemetry.logs import bind_request_id
 
 
-class Cache(CacheCore):
+class Cache(CacheCore, CacheFacade):
     """Stores and gives back the KV blocks of one model. Use as a context manager, sync or async, or call `close`."""
 
     @classmethod
@@ -40,7 +42,7 @@ class Cache(CacheCore):
         *,
         progress: Progress | None = None,
         order: SlotOrder = "token_head",
-    ) -> "Cache":
+    ) -> Self:
         """Check the machine, allocate the tiers and bring back what the disk tier holds from before.
 
         Args:
@@ -100,33 +102,6 @@ class Cache(CacheCore):
         )
         self._observer.observe_lookup(lookup, time.monotonic() - started, request_id)
         return lookup
-
-    def load(
-        self,
-        what: Lookup | Sequence,
-        target: Blocks,
-        *,
-        limit_tokens: int | None = None,
-        by_layer: bool = False,
-        timeout_s: float | None = None,
-        request_id: str | None = None,
-    ) -> Ticket:
-        """Bring stored blocks into the engine's memory: block i of what is loaded to block i of `target`.
-
-        Args:
-            what: a lookup, or a sequence that is looked up now.
-            target: at least as many blocks as are to be loaded; must stay valid until the ticket has resolved.
-            limit_tokens: as in `lookup`, with a sequence only. timeout_s: deadline; by default `transfer_timeout_s`.
-            by_layer: load the first layers first, as far as they lie in host memory; `Ticket.wait_layer` waits for one.
-
-        Raises:
-            ThrottledError: too many moves are waiting; the lookup keeps its pins.
-            StaleTicketError: the lookup was used before, or the cache was reset since.
-            ValueError: `target` is too small, read-only, of another geometry or names a block twice, the lookup is another
-                cache's, or the timeout is not positive.
-        """
-        with bind_request_id(request_id), looked_up(self.lookup, what, limit_tokens) as lookup:
-            return self.launch([(lookup, target)], by_layer=by_layer, timeout_s=timeout_s)[0]
 
     def launch(
         self,

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from tiercel.cache.assembly import Assembly
 from tiercel.cache.tickets import Outcome, Ticket
@@ -29,6 +29,15 @@ TIER_NAMES = tuple(tier.name.lower() for tier in TierName)
 
 _STATUS_NAMES = {int(status): status.name.lower() for status in BlockStatus}
 _OK = int(BlockStatus.OK)
+
+
+class Looked(NamedTuple):
+    """What a lookup found: leading blocks that are stored, blocks to load by tier, and blocks behind that are being written."""
+
+    sequence: Sequence
+    matched_blocks: int
+    hits: list[tuple[str, int]]
+    num_pending: int
 
 
 class Observer:
@@ -58,7 +67,7 @@ class Observer:
 
     def observe_lookup(self, lookup: Lookup, seconds: float, request_id: str | None) -> None:
         """Count and record a lookup that has just ended."""
-        segments, sequence = lookup.segments, lookup.sequence
+        segments = lookup.segments
         if len(segments) == 1:
             only = segments[0]
             hits = [(TIER_NAMES[only.tier], only.num_blocks)]
@@ -68,27 +77,38 @@ class Observer:
                 name = TIER_NAMES[segment.tier]
                 by_tier[name] = by_tier.get(name, 0) + segment.num_blocks
             hits = list(by_tier.items())
+        found = Looked(lookup.sequence, lookup.matched_blocks, hits, lookup.num_pending)
+        declined = lookup.matched_blocks - lookup.first_block - lookup.num_blocks
+        self.observe_looked(found, seconds, declined, request_id or current_request_id())
+
+    def observe_looked(self, found: "Looked", seconds: float, num_declined: int, request_id: str | None) -> None:
+        """Count and record what a lookup found.
+
+        Args:
+            num_declined: blocks found that are not worth loading.
+        """
+        sequence, hits = found.sequence, found.hits
         self._metrics.observe_lookup(
             seconds=seconds,
             num_tokens=sequence.num_tokens,
             tokens_per_block=sequence.tokens_per_block,
             hits=hits,
-            num_pending=lookup.num_pending,
-            num_declined=lookup.matched_blocks - lookup.first_block - lookup.num_blocks,
+            num_pending=found.num_pending,
+            num_declined=num_declined,
         )
         if self._recorder is not None:
-            self._recorder.lookup(sequence, lookup.matched_blocks, hits, request_id or current_request_id())
+            self._recorder.lookup(sequence, found.matched_blocks, hits, request_id)
         if self._spans is not None:
             ended_ns = time.time_ns()
             attributes: dict[str, Any] = {
-                "tiercel.blocks": lookup.matched_blocks,
-                "tiercel.blocks_to_load": lookup.num_blocks,
+                "tiercel.blocks": found.matched_blocks,
+                "tiercel.blocks_to_load": sum(count for _, count in hits),
                 "tiercel.tokens": sequence.num_tokens,
                 "tiercel.tiers": [tier for tier, _ in hits],
-                "tiercel.outcome": "hit" if lookup.matched_blocks else "pending" if lookup.num_pending else "miss",
+                "tiercel.outcome": "hit" if found.matched_blocks else "pending" if found.num_pending else "miss",
             }
-            if request_id or current_request_id():
-                attributes["tiercel.request_id"] = request_id or current_request_id()
+            if request_id:
+                attributes["tiercel.request_id"] = request_id
             self._spans.add("lookup", attributes, started_ns=ended_ns - int(seconds * 1e9), ended_ns=ended_ns)
 
     def record_store(self, sequence: Sequence, first_block: int, num_blocks: int) -> None:

@@ -103,6 +103,7 @@ class Ticket:
         self._result: TransferResult | None = None
         self._source_free = False
         self._callbacks: list[Callable[[], None]] = []
+        self._source_callbacks: list[Callable[[], None]] = []
 
     @property
     def done(self) -> bool:
@@ -180,6 +181,15 @@ class Ticket:
                 return
         self._call_back(callback)
 
+    def add_source_callback(self, callback: Callable[[], None]) -> None:
+        """Call back once when the engine's memory may be written again, as `add_done_callback` does of the outcome. It is called
+        before the callbacks of the outcome."""
+        with self._lock:
+            if not self._source_free:
+                self._source_callbacks.append(callback)
+                return
+        self._call_back(callback)
+
     def __await__(self) -> Generator[Any, None, TransferResult]:
         """Wait for the outcome in asyncio. Cancelling the waiting task cancels the ticket."""
         return self._wait_async().__await__()
@@ -209,7 +219,10 @@ class Ticket:
         """Tell waiters that the source memory is free. Called by the facade."""
         with self._lock:
             self._source_free = True
+            callbacks, self._source_callbacks = self._source_callbacks, []
             self._source_freed.notify_all()
+        for callback in callbacks:
+            self._call_back(callback)
 
     def resolve(self, result: TransferResult) -> bool:
         """Set the outcome; False if there was one. Called by the facade."""
@@ -218,7 +231,8 @@ class Ticket:
                 return False
             self._result = result
             self._source_free = True
-            callbacks, self._callbacks = self._callbacks, []
+            callbacks = [*self._source_callbacks, *self._callbacks]
+            self._source_callbacks, self._callbacks = [], []
             self._resolved.notify_all()
             self._source_freed.notify_all()
         if self._layers is not None:

@@ -1,5 +1,7 @@
 """The command tree: which commands exist and where each is defined."""
 
+from pathlib import Path
+
 from cyclopts import App
 
 import tiercel.cli.version as version
@@ -13,6 +15,7 @@ app = App(
     result_action="return_value",
 )
 config = App(name="config", help="Explain settings, and print their schema.")
+node = App(name="node", help="Run one cache for many processes, or look at the one that runs.")
 record = App(name="record", help="Look at recordings of lookups and stores.")
 trace = App(name="trace", help="Look at traces of requests, and convert them.")
 
@@ -41,6 +44,26 @@ config.command("tiercel.cli.config:schema", help="Print the JSON Schema of setti
 app.command(config)
 record.command("tiercel.cli.record:info", help="Show what a recording holds: events, span and hit rate.")
 app.command(record)
+
+
+@node.default
+def run_node(*, config: Path, endpoint: str | None = None) -> int:
+    """Run a node here, until it is told to end: as `tiercel node run`.
+
+    Args:
+        config: settings file, with model_config and cache_config.
+        endpoint: where to listen, ipc:///DIRECTORY; by default server_recv_port, or a directory of this user's.
+    """
+    from tiercel.cli.node import run
+
+    return run(config=config, endpoint=endpoint)
+
+
+node.command("tiercel.cli.node:run", help="Run a node here, until it is told to end.")
+node.command("tiercel.cli.node:start", help="Start a node in the background and return when it serves.")
+node.command("tiercel.cli.node:status", help="Show a node's clients, queues and tiers.")
+node.command("tiercel.cli.node:keygen", help="Make a secret for a node's keys.")
+app.command(node)
 trace.command(
     "tiercel.cli.trace:info", help="Show what traces hold: requests, tokens, blocks, what they share, sessions."
 )

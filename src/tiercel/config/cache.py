@@ -12,6 +12,7 @@ from pathlib import Path
 from tiercel.config.areas.capacity import CapacitySettings
 from tiercel.config.areas.gpu import GpuSettings
 from tiercel.config.areas.moving import MovingSettings
+from tiercel.config.areas.node import NodeSettings
 from tiercel.config.areas.policy import PolicySettings
 from tiercel.config.areas.sight import SightSettings
 from tiercel.config.messages import StrictKeywords, problem
@@ -21,12 +22,14 @@ from tiercel.config.resolved import ResolvedConfig, Room, resolve_sizes
 from tiercel.config.settings import Setting, settings_of
 from tiercel.config.sizes import is_share
 
-AREAS: tuple[type, ...] = (CapacitySettings, PolicySettings, MovingSettings, GpuSettings, SightSettings)
+AREAS: tuple[type, ...] = (CapacitySettings, PolicySettings, MovingSettings, GpuSettings, SightSettings, NodeSettings)
 """The groups that settings are declared in, in the order of the reference page."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CacheConfig(SightSettings, GpuSettings, MovingSettings, PolicySettings, CapacitySettings, StrictKeywords):
+class CacheConfig(
+    NodeSettings, SightSettings, GpuSettings, MovingSettings, PolicySettings, CapacitySettings, StrictKeywords
+):
     """Settings of one cache; docs/configuration.md describes each.
 
     Raises:

@@ -24,7 +24,7 @@ def split_content(content: Mapping[str, object], origin: str) -> tuple[dict[str,
     model = content.get("model_config")
     if "cache_config" in content:
         for key in content:
-            if key in SETTINGS or (key in LATER_KEYS and key not in TOP_LEVEL):
+            if (key in SETTINGS or key in LATER_KEYS) and key not in TOP_LEVEL:
                 raise problem(key, content[key], "stands beside cache_config", "move it under cache_config", origin)
             if key not in TOP_LEVEL:
                 raise unknown_key(key, TOP_LEVEL, origin)

@@ -111,13 +111,6 @@ LATER_KEYS: Mapping[str, LaterKey] = {
             accepted=("LAYERWISE", "LAYERFIRST"),
             remedy="remove the key and describe the engine's memory by its axes",
         ),
-        LaterKey(
-            key="server_recv_port",
-            types=(str,),
-            default_text="null",
-            meaning="Address of a cache server of its own process.",
-            why="in this version the cache runs in the engine's process",
-        ),
     )
 }
 """Every such key, by name."""

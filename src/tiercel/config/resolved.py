@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tiercel.config.messages import problem
 from tiercel.config.model import ModelConfig
-from tiercel.config.sizes import format_bytes, is_share, parse_share, parse_size
+from tiercel.config.sizes import format_bytes, is_share, parse_share, parse_size, size_in_bytes
 
 if TYPE_CHECKING:
     from tiercel.config.cache import CacheConfig
@@ -127,7 +127,7 @@ def resolve_sizes(config: "CacheConfig", model: ModelConfig, room: Room | None =
     """
     block_bytes = model.token_size_in_bytes * config.tokens_per_block
     slot_bytes = -(-block_bytes // SLOT_ALIGNMENT) * SLOT_ALIGNMENT
-    checkpoint_bytes = _bytes("journal_checkpoint_bytes", config.journal_checkpoint_bytes)
+    checkpoint_bytes = size_in_bytes("journal_checkpoint_bytes", config.journal_checkpoint_bytes)
     host = _blocks(config, "num_cpu_blocks", slot_bytes, checkpoint_bytes, room) if config.enable_cpu else 0
     disk = _blocks(config, "num_ssd_blocks", slot_bytes, checkpoint_bytes, room) if config.enable_ssd else 0
     budget, reserve = config.ssd_write_budget_per_day, config.gpu_pool_reserve_bytes
@@ -138,18 +138,14 @@ def resolve_sizes(config: "CacheConfig", model: ModelConfig, room: Room | None =
         slot_bytes=slot_bytes,
         num_cpu_blocks=host,
         num_ssd_blocks=disk,
-        transfer_chunk_bytes=_bytes("transfer_chunk_bytes", config.transfer_chunk_bytes),
-        transfer_gpu_chunk_bytes=_bytes("transfer_gpu_chunk_bytes", config.transfer_gpu_chunk_bytes),
-        gpu_pool_reserve_bytes=None if reserve is None else _bytes("gpu_pool_reserve_bytes", reserve),
-        gpu_pool_release_bytes=_bytes("gpu_pool_release_bytes", config.gpu_pool_release_bytes),
+        transfer_chunk_bytes=size_in_bytes("transfer_chunk_bytes", config.transfer_chunk_bytes),
+        transfer_gpu_chunk_bytes=size_in_bytes("transfer_gpu_chunk_bytes", config.transfer_gpu_chunk_bytes),
+        gpu_pool_reserve_bytes=None if reserve is None else size_in_bytes("gpu_pool_reserve_bytes", reserve),
+        gpu_pool_release_bytes=size_in_bytes("gpu_pool_release_bytes", config.gpu_pool_release_bytes),
         journal_checkpoint_bytes=checkpoint_bytes,
-        record_bytes_max=_bytes("record_bytes_max", config.record_bytes_max),
-        ssd_write_budget_bytes_per_day=None if budget is None else _bytes("ssd_write_budget_per_day", budget),
+        record_bytes_max=size_in_bytes("record_bytes_max", config.record_bytes_max),
+        ssd_write_budget_bytes_per_day=None if budget is None else size_in_bytes("ssd_write_budget_per_day", budget),
     )
-
-
-def _bytes(key: str, value: int | str) -> int:
-    return parse_size(key, value) if isinstance(value, str) else value
 
 
 def _blocks(config: "CacheConfig", key: str, slot_bytes: int, checkpoint_bytes: int, room: Room | None) -> int:

@@ -81,6 +81,10 @@ def _values(described: Setting) -> Schema:
         Kind.SIZE: {"anyOf": [whole, size]},
         Kind.DIRECTORIES: {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
         Kind.TEXT: {"type": "string", "minLength": 1},
+        Kind.BINDINGS: {
+            "type": "object",
+            "additionalProperties": {"type": "array", "items": {"type": "string"}},
+        },
     }
     values = schemas[described.kind]
     return {"anyOf": [values, {"type": "null"}]} if described.optional else values

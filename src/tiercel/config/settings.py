@@ -6,8 +6,9 @@ declarations back with `settings_of`. So a default or a range stands in one plac
 
 import dataclasses
 import enum
+import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tiercel.config.messages import problem
@@ -17,6 +18,13 @@ from tiercel.errors import ConfigError
 
 FLAG_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 """What a flag's text in the environment stands for."""
+
+
+class Bindings(dict[str, tuple[str, ...]]):
+    """Texts by name, as a setting's value: not to be changed, so that settings can be keys."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(tuple(sorted(self.items())))
 
 
 class Kind(enum.Enum):
@@ -31,6 +39,7 @@ class Kind(enum.Enum):
     SIZE = "bytes, or a size such as 64MiB"
     DIRECTORIES = 'a directory, a list of directories, or one text with ";" between them'
     TEXT = "text"
+    BINDINGS = "a list of texts for each name; in the environment as JSON"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,6 +119,8 @@ class Setting:
             return None
         if self.kind in (Kind.CHOICE, Kind.DIRECTORIES, Kind.TEXT):
             return self.check(text, origin)
+        if self.kind is Kind.BINDINGS:
+            return self.check(_from_json(word), origin)
         number = _as_number(word)
         return self.check(text if number is None else number, origin)
 
@@ -158,6 +169,13 @@ def settings_of(cls: type) -> dict[str, Setting]:
 def usable_cores() -> int:
     """Number of cores that this process may run on."""
     return len(os.sched_getaffinity(0))
+
+
+def _from_json(word: str) -> object:
+    try:
+        return json.loads(word)
+    except ValueError:
+        return word
 
 
 def _as_number(word: str) -> int | float | None:
@@ -217,6 +235,17 @@ def _text(_: Setting, value: object, __: str) -> object:
     return text if isinstance(text, str) and text and is_path_text(text) else None
 
 
+def _bindings(_: Setting, value: object, __: str) -> object:
+    """A frozen mapping: settings are compared and hashed."""
+    if not isinstance(value, Mapping):
+        return None
+    entries = {name: tuple(texts) if isinstance(texts, (list, tuple)) else None for name, texts in value.items()}
+    for name, texts in entries.items():
+        if not isinstance(name, str) or texts is None or not all(isinstance(text, str) for text in texts):
+            return None
+    return Bindings(entries)
+
+
 _CHECKS: dict[Kind, Callable[[Setting, object, str], object]] = {
     Kind.FLAG: _flag,
     Kind.COUNT: _count,
@@ -227,4 +256,5 @@ _CHECKS: dict[Kind, Callable[[Setting, object, str], object]] = {
     Kind.SIZE: _size,
     Kind.DIRECTORIES: _directories,
     Kind.TEXT: _text,
+    Kind.BINDINGS: _bindings,
 }

@@ -46,6 +46,11 @@ def parse_size(key: str, text: str, origin: str = "") -> int:
     return int(whole + decimals) * factor // scale
 
 
+def size_in_bytes(key: str, value: int | str) -> int:
+    """Return a size that is written, or a number of bytes already, in bytes. Raises as `parse_size`."""
+    return parse_size(key, value) if isinstance(value, str) else value
+
+
 def is_share(value: object) -> bool:
     """Whether a capacity is written as a share, such as "80%"; whether it is a valid one, `parse_share` says."""
     return isinstance(value, str) and value.rstrip().endswith("%")

@@ -16,10 +16,11 @@ which they were decided; lookup may run at any time, from any thread.
 
 from tiercel.control.building import LOAD_MOVES_MAX
 from tiercel.control.changes import BlockChange, ChangeKind
+from tiercel.control.choosing import LoadChoice
 from tiercel.control.control import Control
 from tiercel.control.ghost import HitCurve
 from tiercel.control.keyed import KeyedControl
-from tiercel.control.operation import PENDING, Lookup, Operation
+from tiercel.control.operation import PENDING, Lookup, Operation, Pins, Promises, adopt, check_launchable
 from tiercel.control.priorities import STEPS_MAX as PRIORITY_STEPS_MAX
 from tiercel.control.priorities import Priority, check_priority
 from tiercel.control.resolving import control_settings
@@ -39,10 +40,15 @@ __all__ = [
     "ControlSettings",
     "HitCurve",
     "KeyedControl",
+    "LoadChoice",
     "Lookup",
     "Operation",
+    "Pins",
     "Priority",
+    "Promises",
     "Tuned",
+    "adopt",
+    "check_launchable",
     "check_priority",
     "control_settings",
 ]

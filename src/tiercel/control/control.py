@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from tiercel.control.admission import BUDGET, DiskAdmission
 from tiercel.control.building import Attached, PlanBuilder, note_prefetched
 from tiercel.control.changes import BlockWatch
-from tiercel.control.choosing import LoadChoice, QueuedBytes
+from tiercel.control.choosing import LearntChoice, QueuedBytes
 from tiercel.control.ghost import HitCurve, make_ghost, read_curve, read_tier_shares
 from tiercel.control.indexing import count_present, make_index
-from tiercel.control.operation import PENDING, Lookup, Operation
+from tiercel.control.operation import PENDING, Lookup, Operation, check_launchable
 from tiercel.control.outcomes import Outcomes
 from tiercel.control.priorities import Ladder, Priority, count_leading
 from tiercel.control.relief import DEMOTION, Relief, copy_to_disk
@@ -19,7 +19,7 @@ from tiercel.control.settings import ControlSettings, Tuned
 from tiercel.control.storing import StoreBuilder
 from tiercel.hashing import KEY_BYTES
 from tiercel.hashing import Sequence as TokenSequence
-from tiercel.index import IndexStats
+from tiercel.index import IndexStats, Match
 from tiercel.plan import Free, OperationKind, Segment, cut_segments, pack_slots
 from tiercel.tiers.base import BlockStatus, Slots, TierName
 
@@ -40,7 +40,7 @@ class Control:
         self.index = make_index(settings)
         self.blocks = BlockWatch(self.index, self.tiers)
         self._ghost = make_ghost(settings)
-        self._choice = LoadChoice(settings)
+        self._choice = LearntChoice(settings)
         self._admission = DiskAdmission(settings)
         self._sees = self._admission.sees
         self._tokens_per_block = settings.tokens_per_block
@@ -49,7 +49,7 @@ class Control:
         self._outcomes = outcomes
         self.complete, self.settle_attached, self.finish = outcomes.complete, outcomes.settle_attached, outcomes.finish
         self.relief = Relief(settings, self.index, self.tiers, self._admission)
-        self.prefill = self._choice.prefill
+        self.prefill, self.transfer_costs = self._choice.prefill, self._choice.transfer_costs
         self.num_resets = 0
 
     @property
@@ -75,17 +75,15 @@ class Control:
         """
         limit_blocks = None if limit_tokens is None else max(0, limit_tokens) // self._tokens_per_block
         match = self.index.match(sequence, limit_blocks=limit_blocks, now_s=now_s)
-        if self._ghost is not None:
-            self._ghost.observe_hashed(sequence, limit_blocks)
         found = match.segments
         if not found:
+            self.note_lookup(sequence, limit_blocks, 0)
             return Lookup(self.index, sequence, match, 0, range(0), ())
         tiers = self.tiers
         segments = tuple([Segment(tiers[t], first, count) for t, first, count in found])
         _, first, count = found[-1]
         num_matched = first + count
-        if self._sees:
-            self._admission.see(sequence, num_matched)
+        self.note_lookup(sequence, limit_blocks, num_matched)
         start = engine_tokens // self._tokens_per_block
         if start > 0:
             start = min(start, num_matched)
@@ -95,12 +93,20 @@ class Control:
             segments = cut_segments(segments, stop)
         return Lookup(self.index, sequence, match, num_matched, range(start, stop), segments)
 
+    def note_lookup(self, sequence: TokenSequence, limit_blocks: int | None, num_matched: int) -> None:
+        """Enter a lookup into what is counted: the ghost index, and what admission goes by. Any thread.
+
+        Args:
+            num_matched: leading blocks that were found.
+        """
+        if self._ghost is not None:
+            self._ghost.observe_hashed(sequence, limit_blocks)
+        if self._sees and num_matched:
+            self._admission.see(sequence, num_matched)
+
     def check_launchable(self, lookups: Sequence[Lookup]) -> None:
         """Raise what `begin_load` would raise for one of several lookups, and for one that is named twice. Nothing changes."""
-        for lookup in lookups:
-            lookup.check_launchable(self.index)
-        if len(lookups) > 1 and len({id(lookup) for lookup in lookups}) < len(lookups):
-            raise ValueError("a lookup is named twice; look the sequence up once for each load")
+        check_launchable(lookups, self.index)
 
     def begin_load(self, ticket: int, lookup: Lookup, *, deadline_s: float, now_s: float = 0.0) -> Operation:
         """Plan to bring a lookup's blocks to the engine; takes over its pins. Blocks from slower tiers are kept in the fastest
@@ -122,6 +128,7 @@ class Control:
     ) -> Operation:
         lookup.check_launchable(self.index)
         match = lookup.take_match()
+        assert isinstance(match, Match), "a lookup that may be launched here was made here"
         loading = kind is _LOAD
         top = self.tiers[0]
         base = lookup.first_block

@@ -1,5 +1,8 @@
 """What the control half hands out: lookups before a launch, operations after one."""
 
+from collections.abc import Sequence
+from typing import Protocol
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -7,11 +10,42 @@ from numpy.typing import NDArray
 from tiercel.errors import StaleTicketError
 from tiercel.hashing import Sequence as TokenSequence
 from tiercel.index import Index, Match, Reservation
-from tiercel.plan import Free, Plan, Segment
+from tiercel.plan import Free, Plan, Segment, cut_segments
 from tiercel.tiers.base import TierName
 
 PENDING = 255
 """Marks a block of an operation that has no outcome yet; never leaves the core."""
+
+
+class Promises(Protocol):
+    """What lookups were made by: an index, or what stands for one that another process has."""
+
+    @property
+    def generation(self) -> int:
+        """Grows when everything that was promised is void."""
+        ...
+
+
+class Pins(Protocol):
+    """A hold on the blocks that a lookup found; an index's `Match`, or what stands for one. Let go when destroyed."""
+
+    @property
+    def num_pending(self) -> int:
+        """Blocks directly behind them that are being written now."""
+        ...
+
+    @property
+    def generation(self) -> int:
+        """The generation in which they were found."""
+        ...
+
+    def truncate(self, num_blocks: int, /) -> None:
+        """Let go of the blocks from num_blocks on."""
+        ...
+
+    def release(self) -> None:
+        """Let go of everything. Idempotent."""
+        ...
 
 
 class Lookup:
@@ -40,9 +74,9 @@ class Lookup:
 
     def __init__(
         self,
-        index: Index,
+        index: Promises,
         sequence: TokenSequence,
-        match: Match,
+        match: Pins,
         matched_blocks: int,
         blocks: range,
         segments: tuple[Segment, ...],
@@ -57,14 +91,19 @@ class Lookup:
         self.generation = match.generation
         if blocks.stop < matched_blocks:
             match.truncate(blocks.stop)
-        self._match: Match | None = match
+        self._match: Pins | None = match
 
     @property
     def num_tokens(self) -> int:
         """Tokens that the blocks to load hold."""
         return self.num_blocks * self.sequence.tokens_per_block
 
-    def check_launchable(self, index: Index) -> None:
+    @property
+    def pins(self) -> Pins | None:
+        """What it holds; None if that was released or handed over."""
+        return self._match
+
+    def check_launchable(self, index: Promises) -> None:
         """Raise unless an operation on `index` may take the pins over.
 
         Raises:
@@ -78,7 +117,7 @@ class Lookup:
         if self.generation != index.generation:
             raise StaleTicketError("the cache was reset after this lookup; look the sequence up again")
 
-    def take_match(self) -> Match:
+    def take_match(self) -> Pins:
         """Hand the pins over to an operation. The lookup must be launchable."""
         match, self._match = self._match, None
         assert match is not None, "a lookup was launched without check_launchable"
@@ -99,6 +138,34 @@ class Lookup:
     def __repr__(self) -> str:
         where = ", ".join(f"{s.tier.name.lower()}: {s.num_blocks}" for s in self.segments) or "nothing"
         return f"Lookup(load {self.num_blocks} of {self.matched_blocks} stored blocks; {where})"
+
+
+def check_launchable(lookups: Sequence[Lookup], index: Promises) -> None:
+    """Raise what a launch on `index` would raise for one of several lookups, and for one that is named twice."""
+    for lookup in lookups:
+        lookup.check_launchable(index)
+    if len(lookups) > 1 and len({id(lookup) for lookup in lookups}) < len(lookups):
+        raise ValueError("a lookup is named twice; look the sequence up once for each load")
+
+
+def adopt(index: Index, tiers: tuple[TierName, ...], sequence: TokenSequence, match: Match, blocks: range) -> Lookup:
+    """Make a lookup of what was found without `Control.lookup`, where what to load was decided elsewhere; takes over the pins.
+
+    Args:
+        tiers: as the index numbers them.
+        match: the index's, of that sequence.
+        blocks: those to load.
+
+    Raises:
+        ValueError: they are not all among those found. The match keeps its pins.
+    """
+    found = match.segments
+    num_matched = found[-1][1] + found[-1][2] if found else 0
+    if not 0 <= blocks.start <= blocks.stop <= num_matched:
+        raise ValueError(f"blocks {blocks.start} to {blocks.stop} are to be loaded, of {num_matched} that were found")
+    segments = tuple([Segment(tiers[number], first, count) for number, first, count in found])
+    segments = cut_segments(segments, blocks.stop, first_block=blocks.start)
+    return Lookup(index, sequence, match, num_matched, blocks, segments)
 
 
 class Operation(msgspec.Struct, kw_only=True, eq=False):

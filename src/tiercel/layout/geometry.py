@@ -129,3 +129,11 @@ class BlockGeometry:
             "dtype": self.dtype,
             "order": self.order,
         }
+
+
+def difference(theirs: Mapping[str, str | int], ours: Mapping[str, str | int]) -> str:
+    """Say what two processes' `BlockGeometry.fingerprint_parts` disagree on first, "" if on nothing."""
+    for name in (*ours, *(name for name in theirs if name not in ours)):
+        if theirs.get(name) != ours.get(name):
+            return f"{name} = {theirs.get(name)!r}, the cache {ours.get(name)!r}"
+    return ""

@@ -1,6 +1,6 @@
 """Calls of clients, and their answers."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta
 
@@ -18,6 +18,9 @@ from tiercel.node.protocol import (
     Seconds,
     Text,
 )
+
+CAPACITIES_MAX: Final = 4096
+"""Capacities of one `AskHitCurve`."""
 
 
 class OpenNamespace(Message, frozen=True):
@@ -113,7 +116,7 @@ class AskStats(Message, frozen=True):
 class AskHitCurve(Message, frozen=True):
     """As `Cache.hit_curve`. Answered by `HitCurveAnswer`."""
 
-    capacities_blocks: Annotated[list[Number], Meta(max_length=4096)] | None
+    capacities_blocks: Annotated[list[Number], Meta(max_length=CAPACITIES_MAX)] | None
 
 
 # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -42,7 +42,7 @@ LOADS_MAX: Final = 256
 TOKEN_BYTES: Final = 16
 
 TEXT_MAX: Final = 2000
-_NAME_MAX = 256
+NAME_MAX: Final = 256
 
 
 class Kind(IntEnum):
@@ -64,7 +64,7 @@ HEADER_BYTES: Final = len(HEADER)
 Count = Annotated[int, Meta(ge=0, lt=2**32)]
 Number = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Seconds = Annotated[float, Meta(ge=0.0, le=86400.0)]
-Name = Annotated[str, Meta(max_length=_NAME_MAX)]
+Name = Annotated[str, Meta(max_length=NAME_MAX)]
 Text = Annotated[str, Meta(max_length=TEXT_MAX)]
 Key = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Token = Annotated[bytes, Meta(min_length=TOKEN_BYTES, max_length=TOKEN_BYTES)]

@@ -30,7 +30,8 @@ from tiercel.layout.events import check_event
 from tiercel.ranks import sockets
 from tiercel.ranks.joining import RankLink, join
 from tiercel.ranks.messages import Bye, Cancel, Copy, Done, MessageError, Ready, Refused, decode_for_rank, shortened
-from tiercel.ranks.work import CopyQueue, Task
+from tiercel.ranks.steps import StepQueue
+from tiercel.ranks.work import Task
 from tiercel.transfer import Devices, GpuCopySettings
 
 _log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class RankAgent:
         self._gpu_settings = gpu_settings
         self._connect_timeout_s = connect_timeout_s
         self._num_threads = num_threads
-        self._queue = CopyQueue(step_timeout_s, self._answer)
+        self._queue = StepQueue(step_timeout_s, self._answer)
         self._link: RankLink | None = None
         self._receiving = threading.Lock()
         self._listening = threading.Lock()
@@ -185,7 +186,7 @@ class RankAgent:
         finally:
             self._let_go(link, devices, [thread for thread in threads if thread.ident is not None])
 
-    def _next(self, link: RankLink) -> Task | None:
+    def _next(self, link: RankLink) -> Task[Copy] | None:
         """Listen until a copy may run; None at the end. One thread at a time does: it takes what comes without waking another."""
         poll = select.poll()
         poll.register(link.socket, select.POLLIN)
@@ -256,7 +257,7 @@ class RankAgent:
                 if failure is _DEFECT:
                     self._end(DeviceError(f"rank {self._rank}: {_DEFECT}"))
 
-    def _copy(self, task: Task, link: RankLink, devices: Devices) -> str:
+    def _copy(self, task: Task[Copy], link: RankLink, devices: Devices) -> str:
         """Run a copy. Returns what went wrong, "" for nothing."""
         copy = task.copy
         try:

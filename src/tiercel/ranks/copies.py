@@ -10,7 +10,7 @@ silent, and is not asked for more.
 
 import itertools
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 
 from tiercel.ranks.messages import MessageError
@@ -50,11 +50,16 @@ class PendingCopy:
 class CopyTable:
     """The copies of one group. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, label: Callable[[int], str] = "rank {}".format) -> None:
+        """Start empty. label: names a rank, or whoever is asked, in messages."""
+        self._label = label
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._open: dict[int, PendingCopy] = {}
         self._num_abandoned: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
 
     def open(self, ranks: Iterable[int], claim: Claim) -> PendingCopy:
         """Enter a copy before its ranks are asked."""
@@ -114,7 +119,7 @@ class CopyTable:
         with self._lock:
             copy = self._open.get(number)
             if copy is None or rank not in copy.waiting:
-                raise MessageError(f"an answer for copy {number}, which rank {rank} was not asked for")
+                raise MessageError(f"an answer for copy {number}, which {self._label(rank)} was not asked for")
             settled = self._enter(copy, rank, failure)
         _settle(settled)
 
@@ -136,7 +141,7 @@ class CopyTable:
         """Take a rank off a copy; returns what is to be settled without the lock."""
         copy.waiting.discard(rank)
         if failure:
-            copy.failures.append(f"rank {rank}: {failure}")
+            copy.failures.append(f"{self._label(rank)}: {failure}")
         if copy.settled is not None:
             self._num_abandoned[rank] -= 1
         if not copy.waiting:

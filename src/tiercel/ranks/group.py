@@ -10,6 +10,7 @@ are `transfer`'s and know nothing of ranks.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, final
 
@@ -21,16 +22,15 @@ from tiercel.layout import BlockGeometry
 from tiercel.layout.arrays import HOST_DEVICE
 from tiercel.layout.numbers import are_distinct, checked_numbers
 from tiercel.ranks import sockets
-from tiercel.ranks.connection import Connection
-from tiercel.ranks.copies import Claim, CopyTable, PendingCopy
+from tiercel.ranks.asking import Asker, CopyRequest
+from tiercel.ranks.copies import Claim, CopyTable
 from tiercel.ranks.messages import BLOCKS_MAX, RANKS_MAX, Cancel, Copy, Hello, Region, Welcome, encode
 from tiercel.ranks.regions import RegionTable
 from tiercel.ranks.service import RankService
 from tiercel.ranks.shards import ranks_to_gather_from
 from tiercel.ranks.timeouts import RankTimeouts
-from tiercel.tiers.base import Addresses, UnsettledError
+from tiercel.tiers.base import Addresses
 from tiercel.tiers.memory import SharedMemory
-from tiercel.transfer.guard import RevokedError
 from tiercel.transfer.remote import RemoteBlocks, RemoteMemory
 
 _DEFAULT_TIMEOUTS: Final = RankTimeouts()
@@ -79,6 +79,7 @@ class RankGroup:
         self._timeouts = timeouts
         self._regions = RegionTable(shared, geometry.block_bytes)
         self._copies = CopyTable()
+        self._asker = Asker(self._copies, _named, copy_s=timeouts.copy_s, cancel_s=timeouts.cancel_s)
         self._all_ranks = tuple(range(num_ranks))
         self._gathering: tuple[int, ...] = ()
         self._path = directory / sockets.SOCKET_NAME
@@ -163,46 +164,28 @@ class RankGroup:
         connections = self._service.connections(ranks)
         silent = self._copies.silent(self._all_ranks)
         if silent:
-            raise DeviceError(f"ranks {silent} have not answered an earlier copy yet")
-        copy = self._copies.open(ranks, claim)
-        message = Copy(
-            number=copy.number,
-            loading=loading,
-            region=region,
-            after_step=blocks.after_step,
-            ids=blocks.ids.astype("<u4").tobytes(),
-            pages=pages.tobytes(),
-        )
-        data = encode(message)
-        for rank, connection in zip(ranks, connections, strict=True):
-            try:
-                connection.send_bytes(data, self._timeouts.cancel_s)
-            except OSError as error:
-                self._copies.fail(copy, rank, f"it cannot be asked: {error}")
-        if not self._copies.wait(copy, self._timeouts.copy_s):
-            self._end(copy, dict(zip(ranks, connections, strict=True)), loading)
+            raise DeviceError(f"{_named(silent)} has not answered an earlier copy yet")
+        ids = blocks.ids.astype("<u4").tobytes()
 
-    def _end(self, copy: PendingCopy, connections: dict[int, Connection], loading: bool) -> None:
-        """Cancel what is left of a copy that went wrong, and say how it stands. Raises as `run`; returns if all is well."""
-        late = self._copies.waiting(copy)
-        for rank in late:
-            try:
-                connections[rank].send(Cancel(copy.number), self._timeouts.cancel_s)
-            except OSError:
-                continue  # it is dying, or does not read; either is noticed below
-        patience_s = 0.0 if self._copies.silent(late) else self._timeouts.cancel_s
-        if not self._copies.wait_ended(copy, patience_s):
-            late = self._copies.waiting(copy)
-            settled = self._copies.abandon(copy)
-            if settled is not None and not loading:  # a load's late reader does no harm
-                raise UnsettledError(
-                    f"ranks {late} do not answer; what they may still write to stays reserved", settled
+        def ask(number: int) -> bytes:
+            return encode(
+                Copy(
+                    number=number,
+                    loading=loading,
+                    region=region,
+                    after_step=blocks.after_step,
+                    ids=ids,
+                    pages=pages.tobytes(),
                 )
-        if copy.claim.given_up:
-            raise RevokedError
-        failures = "; ".join(copy.failures)
-        if failures or late:
-            raise DeviceError(failures or f"ranks {late} did not answer in {self._timeouts.copy_s:g} s")
+            )
+
+        request = CopyRequest(ask=ask, cancel=lambda number: encode(Cancel(number)), loading=loading)
+        send_s = self._timeouts.cancel_s
+        peers = {
+            rank: partial(connection.send_bytes, timeout_s=send_s)
+            for rank, connection in zip(ranks, connections, strict=True)
+        }
+        self._asker.run(claim, peers, request)
 
     def _enter_ranks(self, hellos: Sequence[Hello]) -> None:
         heads = [(hello.head_start, hello.head_stop) for hello in hellos]
@@ -264,6 +247,11 @@ class RankMemory(RemoteMemory):
     def num_blocks(self) -> int:
         return self._blocks.num_blocks
 
+    @property
+    def holder(self) -> RankGroup:
+        """The group: its ranks copy together."""
+        return self._blocks.memory
+
     def gather(self, targets: Addresses) -> None:
         """Copy every block to its target address. Raises as `RankGroup.run`."""
         self._blocks.memory.run(self._blocks, self._claim, targets, loading=False)
@@ -279,3 +267,7 @@ class RankMemory(RemoteMemory):
     def give_up(self) -> None:
         """End the waits for their copies."""
         self._blocks.memory.give_up(self._claim)
+
+
+def _named(ranks: list[int]) -> str:
+    return f"rank {ranks[0]}" if len(ranks) == 1 else f"each of the ranks {ranks}"

@@ -25,7 +25,7 @@ from tiercel.ranks.messages import (
 )
 from tiercel.ranks.regions import MappedRegion
 from tiercel.tiers.base import Addresses
-from tiercel.tiers.memory import MemoryRegion, page_aligned_bytes
+from tiercel.tiers.memory import page_aligned_bytes, region_of
 from tiercel.transfer import Devices, GpuCopySettings
 
 _SEND_S = 1.0
@@ -41,9 +41,7 @@ class RankLink:
 
     def devices(self, settings: GpuCopySettings, note: Callable[[str], None]) -> Devices:
         """Return what reaches this process's blocks; its GPUs pin the cache's memory."""
-        stride_bytes = page_aligned_bytes(self._block_bytes)
-        regions = [MemoryRegion(region.address, region.num_bytes, stride_bytes) for region in self._regions]
-        return Devices(regions, settings, note=note)
+        return Devices([region_of(region) for region in self._regions], settings, note=note)
 
     def addresses(self, copy: Copy) -> Addresses:
         """Return where a copy's blocks lie here. Raises ValueError if they lie nowhere."""
@@ -98,7 +96,8 @@ def join(
             if len(fds) != len(welcome.regions):
                 raise DeviceError(f"the cache shares {len(welcome.regions)} memories and sent {len(fds)} files")
             for fd, region in zip(fds, welcome.regions, strict=True):
-                regions.append(MappedRegion(fd, region))
+                unit_bytes = page_aligned_bytes(memory.geometry.block_bytes)
+                regions.append(MappedRegion(fd, region.num_bytes, resident=region.resident, unit_bytes=unit_bytes))
                 undo.callback(regions[-1].close)
         finally:
             for fd in fds:

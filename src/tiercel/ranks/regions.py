@@ -1,4 +1,4 @@
-"""Memory that a cache shares with its ranks: which address lies where in it, and a rank's mapping of it.
+"""Memory that a cache shares with other processes: which address lies where in it, and another process's mapping of it.
 
 A cache's addresses mean nothing elsewhere, so what is said of a block's place is a region and a page within it.
 """
@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tiercel.ranks.messages import Region
 from tiercel.tiers.base import Addresses
 from tiercel.tiers.memory import PAGE_BYTES, SharedMemory
 
@@ -43,28 +42,35 @@ class RegionTable:
 
 
 class MappedRegion:
-    """A region in a rank's process. Lives until it is closed or the process ends."""
+    """A region in another process than the cache's; a `SharedMemory`. Lives until it is closed or the process ends."""
 
-    def __init__(self, fd: int, region: Region) -> None:
-        """Map a region's file.
+    def __init__(self, fd: int, num_bytes: int, *, resident: bool, unit_bytes: int) -> None:
+        """Map a region's file, and keep a duplicate of it.
 
         Raises:
             ValueError: the file is shorter than the region.
             OSError: it cannot be mapped.
         """
         size = os.fstat(fd).st_size  # whole huge pages, if it is made of them
-        if size < region.num_bytes:
-            raise ValueError(f"a shared memory of {size} bytes was called {region.num_bytes} long")
+        if size < num_bytes:
+            raise ValueError(f"a shared memory of {size} bytes was called {num_bytes} long")
         self._mapping = mmap.mmap(fd, size)
-        self.num_bytes = region.num_bytes
-        self.resident = region.resident
+        self._fd = os.dup(fd)
+        self.num_bytes = num_bytes
+        self.resident = resident
+        self.unit_bytes = unit_bytes
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._mapping))
         # Advice, both: a kernel that does not take it maps small pages, or each page when it is first touched.
         with contextlib.suppress(OSError):
             self._mapping.madvise(mmap.MADV_HUGEPAGE)
-        if region.resident:
+        if resident:
             with contextlib.suppress(OSError):
                 self._mapping.madvise(_MADV_POPULATE_WRITE)
+
+    @property
+    def fd(self) -> int:
+        """The file."""
+        return self._fd
 
     def addresses(self, pages: bytes, block_bytes: int) -> Addresses:
         """Return where blocks lie here. pages: as in `messages.Copy`. Raises ValueError if one leaves the region."""
@@ -76,3 +82,6 @@ class MappedRegion:
     def close(self) -> None:
         """Unmap. Idempotent. No copy may be under way."""
         self._mapping.close()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

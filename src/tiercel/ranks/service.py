@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import partial
 
 from tiercel.errors import ConfigError, DeadlineError, DeviceError
+from tiercel.layout.geometry import difference
 from tiercel.ranks import sockets
 from tiercel.ranks.connection import Connection
 from tiercel.ranks.copies import CopyTable
@@ -189,11 +190,9 @@ class RankService:
         if hello.rank >= self._num_ranks or hello.rank in self._ranks or self._closing:
             self._refuse(connection, f"rank {hello.rank} is not wanted: {self._num_ranks} ranks, each once")
             return
-        odd = [name for name, value in self._geometry.items() if hello.geometry.get(name) != value]
-        odd += [name for name in hello.geometry if name not in self._geometry]
+        odd = difference(hello.geometry, self._geometry)
         if odd:
-            theirs, ours = hello.geometry.get(odd[0]), self._geometry.get(odd[0])
-            reason = f"rank {hello.rank} has {odd[0]} = {theirs!r}, the cache {ours!r}"
+            reason = f"rank {hello.rank} has {odd}"
             self._fail(ConfigError(reason))
             self._refuse(connection, reason)
             return

@@ -1,4 +1,5 @@
-"""The socket between a cache and its ranks: in a directory of its owner's alone, and both ends of the same user.
+"""Sockets between a cache and its ranks, or a node and its clients: in a directory of its owner's alone, and both ends of the
+same user.
 
 Datagrams in order (SOCK_SEQPACKET), so that one message is one read, and file descriptors can go with it.
 """
@@ -23,15 +24,18 @@ _SEND_BUFFER_BYTES = 1 << 20
 _CREDENTIALS = struct.Struct("3i")
 
 
-def listen(directory: Path) -> socket.socket:
+def listen(directory: Path, name: str = SOCKET_NAME) -> socket.socket:
     """Listen in a directory, which is made if it is missing, for nobody but this user.
+
+    Args:
+        name: the socket's, in that directory.
 
     Raises:
         ConfigError: others may enter the directory, its path is too long, or another cache listens there.
         OSError: the socket cannot be made.
     """
-    _make_private(directory)
-    path = _socket_path(directory)
+    make_private(directory)
+    path = _socket_path(directory, name)
     _remove_stale(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
@@ -45,11 +49,14 @@ def listen(directory: Path) -> socket.socket:
     return listener
 
 
-def connect(directory: Path, timeout_s: float, give_up: Callable[[], bool]) -> socket.socket | None:
+def connect(
+    directory: Path, timeout_s: float, give_up: Callable[[], bool], name: str = SOCKET_NAME
+) -> socket.socket | None:
     """Connect to whoever listens in a directory, or will within a time.
 
     Args:
         give_up: asked between attempts whether to stop.
+        name: the socket's, in that directory.
 
     Returns:
         The connection, or None if nobody listened in time.
@@ -57,7 +64,7 @@ def connect(directory: Path, timeout_s: float, give_up: Callable[[], bool]) -> s
     Raises:
         ConfigError: others may enter the directory, its path is too long, or another user listens there.
     """
-    path, stop_at = _socket_path(directory), time.monotonic() + timeout_s
+    path, stop_at = _socket_path(directory, name), time.monotonic() + timeout_s
     while not give_up():
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         connection.setblocking(False)
@@ -122,13 +129,13 @@ def send(connection: socket.socket, data: bytes, timeout_s: float) -> None:
     raise TimeoutError(f"does not read what it is sent for {timeout_s} s")
 
 
-def receive(connection: socket.socket) -> bytes | None:
+def receive(connection: socket.socket, bytes_max: int = MESSAGE_BYTES_MAX) -> bytes | None:
     """Return one message, b"" at the end of the connection, None if nothing has come. Raises OSError.
 
-    A message that is too long comes back cut, but still too long.
+    A message of more than bytes_max comes back cut, but still too long.
     """
     try:
-        return connection.recv(MESSAGE_BYTES_MAX + 1, socket.MSG_DONTWAIT)
+        return connection.recv(bytes_max + 1, socket.MSG_DONTWAIT)
     except BlockingIOError:
         return None
 
@@ -139,14 +146,15 @@ def _prepared(connection: socket.socket) -> socket.socket:
     return connection
 
 
-def _socket_path(directory: Path) -> str:
-    path = directory / SOCKET_NAME
+def _socket_path(directory: Path, name: str) -> str:
+    path = directory / name
     if len(os.fsencode(path)) > _PATH_BYTES_MAX:
         raise ConfigError(f"{utf8_path(path)}: longer than the {_PATH_BYTES_MAX} bytes of a socket's path")
     return os.fspath(path)
 
 
-def _make_private(directory: Path) -> None:
+def make_private(directory: Path) -> None:
+    """Make a directory that nobody but this user may enter, or check that it is one. Raises ConfigError, OSError."""
     try:
         directory.mkdir(mode=0o700, parents=True)
     except FileExistsError:

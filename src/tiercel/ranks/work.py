@@ -1,83 +1,68 @@
-"""The copies that a rank was asked for: which may start, which wait for the engine's step, which are not wanted any more.
+"""The copies that a process was asked for: which may start, which run, which are not wanted any more.
 
-    add ──its step is marked, or it needs none──► ready ──taken──► running ──► finished
-     └──it is not──► parked ──its time is over, or cancelled──► refused
+    add ──► ready ──taken──► running ──► finished
+              └──cancelled, or the queue ends──► refused
 
-Loads are taken before stores. Used by `agent` only.
+Loads are taken before stores. `steps` has the queue of a rank, whose copies may wait for the engine first.
 """
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from tiercel.errors import DeadlineError
-from tiercel.ranks.messages import Copy
 
-_STEPS_KEPT = 64
-"""Steps whose event is known; older ones are waited for by the event of the oldest."""
+
+class AskedCopy(Protocol):
+    """A message that asks for a copy."""
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def loading(self) -> bool: ...
+
+
+C = TypeVar("C", bound=AskedCopy)
 
 
 @dataclass(eq=False, slots=True)
-class Task:
+class Task(Generic[C]):
     """A copy, the event that it waits for, and whether it is wanted no more."""
 
-    copy: Copy
-    expires_at: float
+    copy: C
     event: object | None = None
     cancelled: bool = False
 
 
-class CopyQueue:
-    """A rank's copies. Thread-safe."""
+class CopyQueue(Generic[C]):
+    """Copies of one process. Thread-safe."""
 
-    def __init__(self, step_timeout_s: float, refuse: Callable[[int, str], None]) -> None:
+    def __init__(self, refuse: Callable[[int, str], None], ending: str) -> None:
         """Start empty.
 
         Args:
-            step_timeout_s: longest wait for a step to be marked.
             refuse: told the number of each copy that is not going to run, and why.
+            ending: why copies do not run once the queue has ended.
         """
-        self._step_timeout_s = step_timeout_s
         self._refuse = refuse
-        self._changed = threading.Condition()
-        self._parked: dict[int, Task] = {}
-        self._loads: deque[Task] = deque()
-        self._stores: deque[Task] = deque()
-        self._running: dict[int, Task] = {}
-        self._events: dict[int, object | None] = {}
-        self._last_step = -1
+        self._ending = ending
+        self._changed = threading.Condition()  # of a lock that its holder may take again
+        self._loads: deque[Task[C]] = deque()
+        self._stores: deque[Task[C]] = deque()
+        self._running: dict[int, Task[C]] = {}
         self._ended = False
 
-    def mark_step(self, step: int, event: object | None) -> bool:
-        """Let what waits for a step, or an earlier one, run after this event. Returns whether something did. Raises ValueError if
-        steps go back."""
-        with self._changed:
-            if step <= self._last_step:
-                raise ValueError(
-                    f"step {step} after step {self._last_step}: steps are marked in their order, each once"
-                )
-            self._last_step = step
-            self._events[step] = event
-            if len(self._events) > _STEPS_KEPT:
-                del self._events[next(iter(self._events))]
-            released = [n for n, task in self._parked.items() if (task.copy.after_step or 0) <= step]
-            for number in released:
-                self._make_ready(self._parked.pop(number))
-            return bool(released)
-
-    def add(self, copy: Copy) -> None:
+    def add(self, copy: C) -> None:
         """Take a copy."""
-        task = Task(copy, time.monotonic() + self._step_timeout_s)
         with self._changed:
             ended = self._ended
-            if not ended and copy.after_step is not None and copy.after_step > self._last_step:
-                self._parked[copy.number] = task
-            elif not ended:
-                self._make_ready(task)
+            if not ended:
+                self._enter(copy)
         if ended:
-            self._refuse(copy.number, "the rank is ending")
+            self._refuse(copy.number, self._ending)
 
     def cancel(self, number: int) -> None:
         """Refuse a copy, or if it runs, have `fence` wait for it. Unknown ones have ended."""
@@ -89,20 +74,7 @@ class CopyQueue:
         if dropped:
             self._refuse(number, "cancelled")
 
-    def expire(self) -> float | None:
-        """Refuse what has waited too long for its step. Returns the seconds until the next one, None without any."""
-        now = time.monotonic()
-        with self._changed:
-            late = [task.copy for task in self._parked.values() if task.expires_at <= now]
-            for copy in late:
-                del self._parked[copy.number]
-            last = self._last_step
-            left = [task.expires_at - now for task in self._parked.values()]
-        for copy in late:
-            self._refuse(copy.number, f"step {copy.after_step} was not marked in time; the last one is {last}")
-        return min(left) if left else None
-
-    def take(self) -> Task | None:
+    def take(self) -> Task[C] | None:
         """Begin a copy that may run. None if there is none."""
         with self._changed:
             if not self._loads and not self._stores:
@@ -111,7 +83,13 @@ class CopyQueue:
             self._running[task.copy.number] = task
             return task
 
-    def finish(self, task: Task) -> None:
+    def wait_take(self) -> Task[C] | None:
+        """Wait for a copy that may run, and begin it. None once the queue has ended."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._loads or self._stores or self._ended)
+            return self.take()
+
+    def finish(self, task: Task[C]) -> None:
         """End a copy that was taken."""
         with self._changed:
             del self._running[task.copy.number]
@@ -127,26 +105,31 @@ class CopyQueue:
         """Refuse everything that does not run. Idempotent."""
         with self._changed:
             self._ended = True
-            left = [*self._parked, *(task.copy.number for task in (*self._loads, *self._stores))]
-            self._parked.clear()
-            self._loads.clear()
-            self._stores.clear()
+            left = self._take_all()
+            self._changed.notify_all()
         for number in left:
-            self._refuse(number, "the rank is ending")
+            self._refuse(number, self._ending)
 
-    def _make_ready(self, task: Task) -> None:
-        step = task.copy.after_step
-        if step is not None and self._events:
-            # Events of one stream pass in order, so that of the first step kept from `step` on is early enough and late enough.
-            task.event = self._events[next(known for known in self._events if known >= step)]
+    def _enter(self, copy: C) -> None:
+        """Keep a copy. Called under the lock, as what follows."""
+        self._make_ready(Task(copy))
+
+    def _make_ready(self, task: Task[C]) -> None:
         (self._loads if task.copy.loading else self._stores).append(task)
+        self._changed.notify_all()
 
     def _drop(self, number: int) -> bool:
-        if self._parked.pop(number, None) is not None:
-            return True
+        """Forget a copy that has not begun. Returns whether there was one."""
         for queue in (self._loads, self._stores):
             for task in queue:
                 if task.copy.number == number:
                     queue.remove(task)
                     return True
         return False
+
+    def _take_all(self) -> list[int]:
+        """Forget every copy that has not begun. Returns their numbers."""
+        left = [task.copy.number for task in (*self._loads, *self._stores)]
+        self._loads.clear()
+        self._stores.clear()
+        return left

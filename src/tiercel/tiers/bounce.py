@@ -14,7 +14,7 @@ import numpy as np
 
 from tiercel import _native
 from tiercel.tiers.base import UnsettledError
-from tiercel.tiers.memory import ContiguousMemory, SharedMemory, page_aligned_bytes
+from tiercel.tiers.memory import ContiguousMemory, SharedArena, SharedMemory, page_aligned_bytes
 
 Chunk = tuple[int, int]
 """[start, stop) of a call's blocks."""
@@ -46,7 +46,7 @@ class BouncePool:
     @property
     def shared_memory(self) -> SharedMemory:
         """All lanes, for other processes to map and for devices to copy from and to."""
-        return SharedMemory(self._arena, resident=False, unit_bytes=self._stride)
+        return SharedArena(self._arena, resident=False, unit_bytes=self._stride)
 
     def pipeline(
         self,

@@ -15,7 +15,7 @@ import numpy as np
 from tiercel import _native
 from tiercel.tiers._bookkeeping import CallGate, Counters, SlotStates
 from tiercel.tiers.base import Addresses, BlockLabels, BlockMemory, BlockStatus, Slots, Statuses, TierName, TierStats
-from tiercel.tiers.memory import ContiguousMemory, SharedMemory, page_aligned_bytes
+from tiercel.tiers.memory import ContiguousMemory, SharedArena, SharedMemory, page_aligned_bytes
 
 Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
@@ -69,7 +69,7 @@ class HostTier:
     @property
     def shared_memory(self) -> SharedMemory:
         """The memory itself, for other processes to map and for devices to copy from and to."""
-        return SharedMemory(self._arena, resident=True, unit_bytes=self._stride)
+        return SharedArena(self._arena, resident=True, unit_bytes=self._stride)
 
     @property
     def stride_bytes(self) -> int:

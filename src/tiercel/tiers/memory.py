@@ -3,6 +3,7 @@
 import ctypes
 import mmap
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -26,24 +27,52 @@ class MemoryRegion:
     unit_bytes: int
 
 
+class SharedMemory(Protocol):
+    """Memory of this process that others may map, so that they can copy blocks of theirs to and from it."""
+
+    @property
+    def address(self) -> int:
+        """Where it begins in this process."""
+        ...
+
+    @property
+    def num_bytes(self) -> int:
+        """Its length."""
+        ...
+
+    @property
+    def fd(self) -> int:
+        """The file to map."""
+        ...
+
+    @property
+    def resident(self) -> bool:
+        """Whether its pages are there already."""
+        ...
+
+    @property
+    def unit_bytes(self) -> int:
+        """Size of what lies in it one behind another, such as slots."""
+        ...
+
+
+def region_of(memory: SharedMemory) -> MemoryRegion:
+    """Return shared memory as devices take it."""
+    return MemoryRegion(memory.address, memory.num_bytes, memory.unit_bytes)
+
+
 @dataclass(frozen=True, eq=False)
-class SharedMemory:
-    """Memory of this process that others may map, so that they can copy blocks of theirs to and from it.
+class SharedArena:
+    """Shared memory that this process made.
 
     Attributes:
         arena: the memory; valid as long as who made it.
-        resident: whether its pages are there already.
-        unit_bytes: size of what lies in it one behind another, such as slots.
+        resident, unit_bytes: as of `SharedMemory`.
     """
 
     arena: _native.Arena
     resident: bool
     unit_bytes: int
-
-    @property
-    def region(self) -> MemoryRegion:
-        """The same for devices."""
-        return MemoryRegion(self.arena.address, self.arena.num_bytes, self.unit_bytes)
 
     @property
     def address(self) -> int:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from tiercel.config import CacheConfig
+from tiercel.config.sizes import size_in_bytes
 from tiercel.errors import CacheClosedError
 from tiercel.layout import EngineBlocks, EngineMemory
 from tiercel.tiers.base import BlockMemory
@@ -43,6 +45,19 @@ class GpuCopySettings:
     num_sms_d2h: int | None = None
     pool_reserve_bytes: int | None = None
     pool_release_bytes: int | None = None
+
+    @classmethod
+    def from_config(cls, config: CacheConfig) -> "GpuCopySettings":
+        """Take what the settings say."""
+        reserve, release = config.gpu_pool_reserve_bytes, config.gpu_pool_release_bytes
+        return cls(
+            engine_h2d=config.use_ce_transfer_h2d,
+            engine_d2h=config.use_ce_transfer_d2h,
+            num_sms_h2d=config.transfer_sms_h2d,
+            num_sms_d2h=config.transfer_sms_d2h,
+            pool_reserve_bytes=None if reserve is None else size_in_bytes("gpu_pool_reserve_bytes", reserve),
+            pool_release_bytes=size_in_bytes("gpu_pool_release_bytes", release),
+        )
 
     def options(self) -> "CudaCopyOptions":
         """These settings as CUDA copies take them."""

@@ -28,6 +28,7 @@ from tiercel.errors import CacheClosedError, ThrottledError, TierFailedError
 from tiercel.plan import Completion, OperationKind, Plan, unpack_slots
 from tiercel.telemetry.logs import adopt_request_id
 from tiercel.tiers.base import BlockStatus, Tier, TierName, UnsettledError
+from tiercel.transfer.crew import Crew
 from tiercel.transfer.gate import Gate
 from tiercel.transfer.job import Chunk, Job
 from tiercel.transfer.lanes import Lane, LaneName, TransferSettings, lane_of
@@ -35,9 +36,6 @@ from tiercel.transfer.mover import Mover
 from tiercel.transfer.sides import EngineSide
 
 _logger = logging.getLogger(__name__)
-
-_LOOK_S = 1.0
-"""How often a worker looks for work unasked: a `notify` that a signal's exception interrupted may have woken nobody."""
 
 
 class TransferEngine:
@@ -67,20 +65,15 @@ class TransferEngine:
         self._jobs: dict[int, Job] = {}
         self._drained = threading.Condition(self._lock)
         self._closing = False
-        self._ended = False
         names = [LaneName(tier, loading) for tier, loading in itertools.product(sorted(tiers), (True, False))]
-        self._lanes = {name: Lane(name, self._lock) for name in names}
+        self._lanes = {name: Lane(name, self._lock, settings.lane_workers) for name in names}
         self._loading = [(name.tier, lane) for name, lane in self._lanes.items() if name.loading]
-        self._threads = [
-            threading.Thread(target=self._work, args=(self._lanes[name],), name=f"tiercel-{name}-{i}", daemon=True)
-            for name in names
-            for i in range(settings.lane_workers)
-        ]
+        self._crew = Crew(self._lanes.values(), self._lock, settings.lane_workers, self._take_turn)
         self._gate = Gate(self._start)
-        self._threads.append(threading.Thread(target=self._gate.run, name="tiercel-gate", daemon=True))
+        self._gate_thread = threading.Thread(target=self._gate.run, name="tiercel-gate", daemon=True)
         try:
-            for thread in self._threads:
-                thread.start()
+            self._crew.start()
+            self._gate_thread.start()
         except BaseException:
             self.close()
             raise
@@ -155,33 +148,20 @@ class TransferEngine:
             lane = self._lanes[lane_of(chunk.job.plan.moves[chunk.move])]
             lane.waiting.append(chunk)
             lane.has_work.notify()
+            self._crew.staff(lane)
 
-    def _work(self, lane: Lane) -> None:
-        while True:
-            with self._lock:
-                while not lane.ready and not (self._ended and not lane.waiting):
-                    lane.has_work.wait(_LOOK_S)
-                if not lane.waiting:
-                    return
-                chunk = lane.waiting.popleft()
-                lane.num_running += 1
-            adopt_request_id(chunk.job.request_id)
-            if not lane.name.loading:
-                self._let_loads_pass(lane.name.tier)
-            try:
-                self._run(chunk)
-            finally:
-                with self._lock:
-                    lane.num_running -= 1
-                    if lane.ready:
-                        lane.has_work.notify()
-                    if lane.idle:
-                        lane.idled.notify_all()
+    def _take_turn(self, lane: Lane, chunk: Chunk) -> None:
+        adopt_request_id(chunk.job.request_id)
+        if not lane.name.loading:
+            self._let_loads_pass(lane.name.tier)
+        self._run(chunk)
 
     def _let_loads_pass(self, tier: TierName) -> None:
         loads = self._lanes[LaneName(tier, True)]
         with self._lock:
-            loads.idled.wait_for(lambda: loads.idle or self._closing, timeout=self._settings.yield_s)
+            loads.idled.wait_for(
+                lambda: loads.is_idle(time.monotonic()) or self._closing, timeout=self._settings.yield_s
+            )
 
     def _run(self, chunk: Chunk) -> None:
         """Run the first part of a chunk; what is left of it goes to the end of the queue."""
@@ -278,11 +258,12 @@ class TransferEngine:
         self.cancel_all(self._settings.close_timeout_s)
         drained = self.drain(max(0.0, stop_at - time.monotonic()))
         with self._lock:
-            self._ended = True  # not before: what a device finishes last sets chunks of other lanes free
+            self._crew.end()  # not before: what a device finishes last sets chunks of other lanes free
             for lane in self._lanes.values():
                 lane.has_work.notify_all()
         self._gate.close()
-        for thread in [thread for thread in self._threads if thread.ident is not None]:
-            thread.join(timeout=1.0 if drained else 0.01)
-        self._threads.clear()  # here, where no signal can hit the callbacks that `threading` has for each one's end
+        patience_s = 1.0 if drained else 0.01
+        self._crew.join(patience_s)
+        if self._gate_thread.ident is not None:
+            self._gate_thread.join(patience_s)
         return drained

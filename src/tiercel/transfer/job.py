@@ -18,7 +18,7 @@ from tiercel.transfer.layers import LayerArrivals
 from tiercel.transfer.remote import RemoteMemory
 from tiercel.transfer.sides import EngineSide
 
-_OK = int(BlockStatus.OK)
+_OK, _GPU = int(BlockStatus.OK), TierName.GPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,11 @@ class Chunk:
     stop: int
     group: int = 0
 
+    @property
+    def holder(self) -> object | None:
+        """Who copies the blocks, if other processes do; see `RemoteMemory.holder`."""
+        return self.job.holder if self.job.touches_engine[self.move] else None
+
 
 class Job:
     """The state of a plan's moves.
@@ -42,12 +47,16 @@ class Job:
             submitted it was interrupted.
         num_unreported: moves whose completion has not been taken yet.
         request_id: what the job's lines are logged under, on whatever thread.
+        holder: whose processes hold the engine's memory, None if this one does.
+        touches_engine: of each move, whether its blocks come from the engine's memory or go there.
     """
 
     def __init__(self, plan: Plan, side: EngineSide | None, launched_at: float) -> None:
         self.plan = plan
         self.on_gpu = side is not None and side.on_gpu
-        self.guard = Guard(side.memory.give_up if side is not None and isinstance(side.memory, RemoteMemory) else None)
+        self.guard = Guard() if side is None else side.guard()
+        self.holder = side.memory.holder if side is not None and isinstance(side.memory, RemoteMemory) else None
+        self.touches_engine = [_GPU in (move.source, move.target) for move in plan.moves]
         self.memory = None if side is None else GuardedMemory(side.memory, self.guard)
         self._layers = None if side is None else side.layers
         self.cancelled = False

@@ -1,13 +1,16 @@
 """Lanes: what waits for one tier in one direction, and the bounds on it."""
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 
 from tiercel.config import ResolvedConfig
 from tiercel.plan import Move
 from tiercel.tiers.base import TierName
 from tiercel.transfer.job import Chunk, Job
+
+_HELD_S = 0.1
+"""Time after which stores do not let a load go first that waits for another process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +21,8 @@ class TransferSettings:
         queue_depth_max: moves that may wait or run in one lane.
         chunk_bytes: most bytes that a lane moves between two looks at the queue.
         gpu_chunk_bytes: the same between a GPU and host memory, if that is more.
-        lane_workers: threads per lane, and so chunks in flight. With two, a chunk starts while the one before is finishing, which
+        lane_workers: threads per lane, and so chunks in flight; of blocks that other processes copy, as many for each of their
+            holders. With two, a chunk starts while the one before is finishing, which
             keeps the device's queue full, and a small load need not wait for a large one's I/O. Stores into host memory run
             one at a time, unless a GPU does them: each has threads of its own.
         yield_s: longest time that a store's chunk waits for loads of the same tier to go first.
@@ -60,28 +64,60 @@ def lane_of(move: Move) -> LaneName:
 
 
 class Lane:
-    """Chunks that wait for one tier in one direction; guarded by the engine's lock."""
+    """Chunks that wait for one tier in one direction, and those that run; guarded by the engine's lock.
 
-    def __init__(self, name: LaneName, lock: threading.Lock) -> None:
+    Chunks whose blocks other processes copy run beside all others: however long one of these processes takes, or if it does not
+    answer at all, the lane goes on with what everybody else asked for. So the bounds on what runs at once hold for each holder.
+
+    Attributes:
+        num_threads: threads that run its chunks.
+    """
+
+    def __init__(self, name: LaneName, lock: threading.Lock, num_workers: int) -> None:
         self.name = name
         self._one_at_a_time = name == LaneName(TierName.HOST, False)
+        self._num_workers = num_workers
+        self.num_threads = num_workers
         self.waiting: deque[Chunk] = deque()
         self.num_moves = 0
-        self.num_running = 0
         self.num_bytes = 0
+        self._began_at: dict[Chunk, float] = {}
+        self._num_running: Counter[object] = Counter()
         self.has_work = threading.Condition(lock)
         self.idled = threading.Condition(lock)
 
     @property
-    def ready(self) -> bool:
-        """Whether the next chunk may start."""
-        if not self.waiting:
-            return False
-        return not (self._one_at_a_time and self.num_running and not self.waiting[0].job.on_gpu)
+    def next(self) -> Chunk | None:
+        """The first chunk that may start."""
+        for chunk in self.waiting:
+            num_running = self._num_running[chunk.holder]
+            alone = self._one_at_a_time and not chunk.job.on_gpu
+            if num_running < (1 if alone else self._num_workers):
+                return chunk
+        return None
 
     @property
-    def idle(self) -> bool:
-        return not self.waiting and not self.num_running
+    def wants_thread(self) -> bool:
+        """Whether a chunk may start and every thread is with another one: all but as many as ever wait for other processes."""
+        return len(self._began_at) >= self.num_threads and self.next is not None
+
+    def begin(self, chunk: Chunk, now_s: float) -> None:
+        """Take a waiting chunk off the queue to run it."""
+        self.waiting.remove(chunk)
+        self._began_at[chunk] = now_s
+        self._num_running[chunk.holder] += 1
+
+    def end(self, chunk: Chunk) -> None:
+        """A chunk that began runs no more."""
+        del self._began_at[chunk]
+        self._num_running[chunk.holder] -= 1
+        if not self._num_running[chunk.holder]:
+            del self._num_running[chunk.holder]
+
+    def is_idle(self, now_s: float) -> bool:
+        """Whether nothing waits that may start, and nothing runs but what another process has held up for a while."""
+        running = all(chunk.holder is not None and now_s - at > _HELD_S for chunk, at in self._began_at.items())
+        return running and self.next is None
 
     def take(self, job: Job) -> list[Chunk]:
         """Remove what waits of a job."""

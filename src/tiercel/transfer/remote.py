@@ -1,7 +1,8 @@
 """Engine memory that other processes hold and copy: what a cache needs to know of it.
 
-Implemented by `tiercel.ranks`. An engine gives a cache such blocks where it gives `EngineBlocks` of its own; a tier sees the
-`RemoteMemory` behind them and knows no difference. Classes and no protocols: each load and store asks which kind it was given.
+Implemented by `tiercel.ranks` and `tiercel.node`. An engine gives a cache such blocks where it gives `EngineBlocks` of its own;
+a tier sees the `RemoteMemory` behind them and knows no difference. Classes and no protocols: each load and store asks which
+kind it was given.
 """
 
 from abc import ABC, abstractmethod
@@ -33,6 +34,11 @@ class RemoteMemory(ABC):
     @property
     @abstractmethod
     def num_blocks(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def holder(self) -> object:
+        """Whose processes make the copies: one that takes its time holds up no other holder's transfers."""
 
     @property
     def addresses(self) -> None:

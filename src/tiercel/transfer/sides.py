@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tiercel.tiers.base import BlockMemory
+from tiercel.transfer.guard import Guard
 from tiercel.transfer.layers import LayeredTarget
+from tiercel.transfer.remote import RemoteMemory
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,3 +29,7 @@ class EngineSide:
     def num_blocks(self) -> int:
         """Number of blocks."""
         return self.memory.num_blocks
+
+    def guard(self) -> Guard:
+        """Return a fence for one ticket's copies from and to these blocks."""
+        return Guard(self.memory.give_up if isinstance(self.memory, RemoteMemory) else None)

@@ -1,0 +1,158 @@
+"""`tiercel node`: one cache for many processes. Run it, start it in the background, look at it, make its secret."""
+
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from tiercel.cli.render import bytes_text, counts_text, print_json, print_line, print_table, seconds_text
+from tiercel.errors import ConfigError, StatusError
+
+if TYPE_CHECKING:
+    from tiercel.config import CacheConfig, ModelConfig
+    from tiercel.node.calls import Status
+    from tiercel.node.endpoint import Endpoint, LocalEndpoint
+    from tiercel.telemetry.snapshot import StatusSnapshot
+
+INTERRUPTED = 130
+
+
+def run(*, config: Path, endpoint: str | None = None) -> int:
+    """Run a node here, until it is told to end (SIGTERM, Ctrl-C). What it serves, and where, is printed when it is ready.
+
+    Args:
+        config: settings file, with model_config and cache_config.
+        endpoint: where to listen, ipc:///DIRECTORY; by default server_recv_port, or a directory of this user's.
+    """
+    from tiercel.node.server import NodeServer, run_node
+
+    model, settings = _loaded(config)
+    where = _endpoint(endpoint, settings)
+
+    def on_ready(node: NodeServer) -> None:
+        print_line(f"ready: {model.model_id} at {node.endpoint}, process {node.status().process}")
+
+    received = run_node(model, settings, where, on_ready=on_ready)
+    return INTERRUPTED if received == signal.SIGINT else 0
+
+
+def start(*, config: Path, endpoint: str | None = None, timeout: float = 120.0) -> None:
+    """Start a node in the background and return when it serves. End it with SIGTERM.
+
+    Args:
+        config: settings file, with model_config and cache_config.
+        endpoint: as of `tiercel node run`; the node's log lies in that directory.
+        timeout: seconds to wait for it.
+    """
+    from tiercel.node.server.starting import LOG_NAME, start_node
+
+    model, settings = _loaded(config)
+    where = _local(_endpoint(endpoint, settings))
+    process = start_node(model, settings, where, timeout_s=timeout)
+    print_line(f"ready: {model.model_id} at {where}, process {process}, log {where.directory / LOG_NAME}")
+
+
+def status(
+    *, endpoint: str | None = None, config: Path | None = None, json: Annotated[bool, Parameter(negative="")] = False
+) -> None:
+    """Show a node's clients, what each has open, its queues and its tiers.
+
+    Args:
+        endpoint: where it listens; by default what the settings file says, or a directory of this user's.
+        config: settings file with server_recv_port.
+        json: print JSON: what the node says of itself, and of its cache.
+    """
+    import msgspec
+
+    from tiercel.node.asking import ask_node
+    from tiercel.node.calls import AskStats, AskStatus, Stats, Status
+    from tiercel.telemetry.snapshot import StatusSnapshot
+
+    where = _local(_endpoint(endpoint, None if config is None else _settings(config)))
+    node, stats = ask_node(where, AskStatus()), ask_node(where, AskStats())
+    if not isinstance(node, Status) or not isinstance(stats, Stats):
+        raise StatusError(
+            f"the node at {where} does not tell its state: {node if not isinstance(node, Status) else stats}"
+        )
+    snapshot = msgspec.json.decode(stats.snapshot, type=StatusSnapshot)
+    if json:
+        print_json({"node": _as_json(node), "cache": snapshot})
+        return
+    print_node(node, snapshot, str(where))
+
+
+def keygen(file: Path, /) -> None:
+    """Make a secret for a node's keys and write it to a file that only you may read; name it as node_secret_file.
+
+    Args:
+        file: must not exist: what was stored under another secret is not found again.
+    """
+    from tiercel.node.namespaces import write_secret
+
+    write_secret(file)
+    print_line(f"written to {file}")
+
+
+def print_node(node: "Status", snapshot: "StatusSnapshot", endpoint: str) -> None:
+    """Print what a node says of itself, and its cache's state."""
+    from tiercel.cli.stats import print_snapshot
+
+    print_line(
+        f"node at {endpoint}  pid {node.process}  up {seconds_text(node.started_s)}  {len(node.clients)} clients"
+    )
+    columns = ("client", "name", "pid", "here for", "tickets", "lookups", "sequences", "copies", "unread", "namespaces")
+    rows = [
+        (
+            str(client.client),
+            client.name,
+            str(client.process),
+            seconds_text(client.connected_s),
+            *map(str, (client.tickets, client.lookups, client.sequences, client.copies)),
+            bytes_text(client.outbox_bytes),
+            str(client.namespaces),
+        )
+        for client in node.clients
+    ]
+    print_table("", columns, rows)
+    print_line(f"moves under way: {counts_text(node.lanes)}")
+    if node.refused or node.malformed:
+        print_line(f"turned away: {node.refused} connections; malformed messages: {node.malformed}")
+    print_snapshot(snapshot)
+
+
+def _as_json(node: "Status") -> dict[str, object]:
+    """A message is an array on the wire; its names are wanted here."""
+    from msgspec.structs import asdict
+
+    return {**asdict(node), "clients": [asdict(client) for client in node.clients]}
+
+
+def _settings(file: Path) -> "CacheConfig":
+    from tiercel.config import load_config
+
+    return load_config(file).config
+
+
+def _loaded(file: Path) -> "tuple[ModelConfig, CacheConfig]":
+    from tiercel.config import load_config
+
+    loaded = load_config(file)
+    if loaded.model is None:
+        raise ConfigError(f"{file}: lacks model_config; a node serves one model, and must know its blocks")
+    return loaded.model, loaded.config
+
+
+def _endpoint(given: str | None, settings: "CacheConfig | None") -> "Endpoint":
+    from tiercel.node.endpoint import default_endpoint, parse_endpoint
+
+    text = given or (None if settings is None else settings.server_recv_port)
+    return default_endpoint() if text is None else parse_endpoint(text)
+
+
+def _local(endpoint: "Endpoint") -> "LocalEndpoint":
+    from tiercel.node.endpoint import LocalEndpoint
+
+    if not isinstance(endpoint, LocalEndpoint):
+        raise ConfigError(f"{endpoint}: give ipc:///DIRECTORY, of this host")
+    return endpoint

@@ -1,0 +1,98 @@
+"""The threads that copy blocks between this process's engine and the node's memory. Used by `link` only."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+from tiercel.errors import TiercelError
+from tiercel.node.client.tickets import TicketTable
+from tiercel.node.codec import shortened
+from tiercel.node.events import Copy
+from tiercel.ranks.regions import MappedRegion
+from tiercel.ranks.work import CopyQueue, Task
+from tiercel.tiers.base import UnsettledError
+from tiercel.transfer.guard import RevokedError
+
+_log = logging.getLogger(__name__)
+
+NUM_THREADS = 3
+"""Copies at once."""
+
+_DEFECT = "a copy met a defect"
+_CANCELLED = "cancelled"
+
+
+class Copyists:
+    """What one connection asks to be copied."""
+
+    def __init__(
+        self,
+        tickets: TicketTable,
+        regions: Sequence[MappedRegion],
+        block_bytes: int,
+        answer: Callable[[int, str], None],
+        on_defect: Callable[[str], None],
+    ) -> None:
+        """Make the threads, without starting them.
+
+        Args:
+            answer: tells the node that a copy touches nothing any more, and what failed; must not raise.
+            on_defect: ends the connection.
+        """
+        self._tickets = tickets
+        self._regions = tuple(regions)
+        self._block_bytes = block_bytes
+        self._answer = answer
+        self._on_defect = on_defect
+        self._queue: CopyQueue[Copy] = CopyQueue(answer, "the client is ending")
+        self.add, self.cancel = self._queue.add, self._queue.cancel
+        self._threads = [
+            threading.Thread(target=self._work, name=f"tiercel-node-copy-{i}", daemon=True) for i in range(NUM_THREADS)
+        ]
+
+    def start(self) -> None:
+        """Start the threads. Raises RuntimeError if the machine has none left; call `end` then, too."""
+        for thread in self._threads:
+            thread.start()
+
+    def end(self, timeout_s: float) -> bool:
+        """Refuse what has not begun and wait for the rest. Returns False if a copy goes on after that time. Idempotent."""
+        self._queue.end()
+        for thread in self._threads:
+            if thread.ident is not None and thread is not threading.current_thread():
+                thread.join(timeout_s)
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _work(self) -> None:
+        while (task := self._queue.wait_take()) is not None:
+            failure: str | None = _DEFECT
+            try:
+                failure = _CANCELLED if task.cancelled else self._copy(task)
+            finally:
+                self._queue.finish(task)
+                if failure is not None:
+                    self._answer(task.copy.number, failure)
+                self._tickets.settle(task.copy.ticket)
+                if failure is _DEFECT:
+                    self._on_defect(_DEFECT)
+
+    def _copy(self, task: Task[Copy]) -> str | None:
+        """Run a copy. Returns what went wrong, "" for nothing; None if the node is answered later."""
+        copy = task.copy
+        try:
+            if copy.region >= len(self._regions) or len(copy.pages) % 4:
+                raise ValueError(f"copy {copy.number} names no blocks of this cache's")
+            addresses = self._regions[copy.region].addresses(copy.pages, self._block_bytes)
+            memory = self._tickets.memory(copy.ticket, copy.loading)
+            part = memory.slice(copy.first_block, copy.first_block + len(addresses))
+            (part.scatter if copy.loading else part.gather)(addresses)
+        except RevokedError:
+            return _CANCELLED
+        except UnsettledError as error:
+            failure = shortened(str(error))
+            error.settled.add_done_callback(lambda _: self._answer(copy.number, failure))
+            return None
+        except (TiercelError, ValueError) as error:
+            _log.warning("copy %d for the node failed: %s", copy.number, error)
+            return shortened(str(error)) or type(error).__name__
+        return ""

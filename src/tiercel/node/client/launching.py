@@ -1,0 +1,137 @@
+"""From a client's loads, prefetches and stores to the node's answers. Used by `client` only.
+
+When the node is gone a ticket resolves at once, without having touched anything: a load as missing, a store as without room.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from tiercel.cache import Ticket
+from tiercel.control import Lookup, Priority
+from tiercel.errors import ThrottledError
+from tiercel.hashing import Sequence as TokenSequence
+from tiercel.node.calls import Launch, Load, Prefetch, Store
+from tiercel.node.client.calls import NodeGoneError, checked
+from tiercel.node.client.link import CALL_S, Link
+from tiercel.node.client.pins import RemotePins
+from tiercel.node.client.sequences import KnownSequence
+from tiercel.node.client.tickets import OpenTicket, TicketTable
+from tiercel.node.codec import shortened
+from tiercel.node.protocol import LOADS_MAX, SEQUENCE_BLOCKS_MAX, Message
+from tiercel.plan import OperationKind
+from tiercel.telemetry.logs import current_request_id
+from tiercel.tiers.base import BlockStatus
+from tiercel.transfer import EngineSide
+
+_PATIENCE_S = 0.25
+"""Least wait for the answer to a launch, however short its deadline is."""
+
+
+class Stored(NamedTuple):
+    """What is to be stored: some blocks of a sequence."""
+
+    sequence: TokenSequence
+    known: KnownSequence
+    blocks: range
+    priority: Priority
+
+
+class Launcher:
+    """Launches for one client. Thread-safe."""
+
+    def __init__(self, tickets: TicketTable, on_gone: Callable[[str], None]) -> None:
+        """on_gone: told why a launch found no node."""
+        self._tickets = tickets
+        self._on_gone = on_gone
+
+    def load(self, link: Link, loads: Sequence[tuple[Lookup, EngineSide]], timeout_s: float) -> list[Ticket]:
+        """Launch loads that may be launched, all or none."""
+        if len(loads) > LOADS_MAX:
+            raise ThrottledError(f"{len(loads)} loads at once: launch at most {LOADS_MAX} through a node")
+        opened = [self._tickets.open(OperationKind.LOAD, each.num_blocks, side, timeout_s) for each, side in loads]
+        asked = [
+            Load(one.ticket.number, _held(lookup), lookup.first_block, lookup.num_blocks, one.on_gpu)
+            for one, (lookup, _) in zip(opened, loads, strict=True)
+            if lookup.num_blocks
+        ]
+        message = Launch(asked, timeout_s, _request_id()) if asked else None
+        return self._read(link, message, opened, [lookup for lookup, _ in loads], timeout_s)
+
+    def prefetch(self, link: Link, lookup: Lookup, timeout_s: float) -> Ticket:
+        """Launch a prefetch of a lookup that may be launched."""
+        opened = self._tickets.open(OperationKind.PREFETCH, lookup.num_blocks, None, timeout_s)
+        number, first, count = opened.ticket.number, lookup.first_block, lookup.num_blocks
+        message = Prefetch(number, _held(lookup), first, count, timeout_s, _request_id()) if count else None
+        return self._read(link, message, [opened], [lookup], timeout_s)[0]
+
+    def store(self, link: Link, what: Stored, side: EngineSide, timeout_s: float) -> Ticket:
+        """Launch a store from the first blocks of `side`."""
+        blocks, priority = what.blocks, what.priority
+        opened = self._tickets.open(OperationKind.STORE, len(blocks), side, timeout_s)
+        stop = min(blocks.stop, SEQUENCE_BLOCKS_MAX)  # what lies behind ends as missing
+        count = max(0, stop - blocks.start)
+        if not count:
+            self._tickets.finish(opened, BlockStatus.MISSING)
+            return opened.ticket
+        told = priority[:count].astype(np.uint8).tobytes() if isinstance(priority, np.ndarray) else priority
+
+        def make(number: int) -> Message:
+            ticket, name = opened.ticket.number, _request_id()
+            return Store(ticket, number, blocks.start, count, told, timeout_s, opened.on_gpu, name)
+
+        try:
+            checked(what.known.ask_store(link, what.sequence, stop, make, _patience(timeout_s)))
+        except NodeGoneError as error:
+            self._give_up(link, [opened], BlockStatus.NO_SPACE, str(error))
+        except BaseException:
+            self._withdraw([opened])
+            raise
+        return opened.ticket
+
+    def _read(
+        self, link: Link, message: Message | None, opened: list[OpenTicket], lookups: list[Lookup], timeout_s: float
+    ) -> list[Ticket]:
+        """Launch what reads, and take over the pins. message: None if there is nothing to ask for."""
+        try:
+            if message is not None:
+                link.call(message, _patience(timeout_s))
+        except NodeGoneError as error:
+            self._give_up(link, opened, BlockStatus.MISSING, str(error))
+        except BaseException:
+            self._withdraw(opened)
+            raise
+        for one, lookup in zip(opened, lookups, strict=True):
+            pins = lookup.take_match()
+            if lookup.num_blocks:
+                assert isinstance(pins, RemotePins), "a lookup that may be launched here was made here"
+                pins.hand_over()
+            else:
+                self._tickets.finish(one, BlockStatus.OK)
+        return [one.ticket for one in opened]
+
+    def _give_up(self, link: Link, opened: list[OpenTicket], status: BlockStatus, reason: str) -> None:
+        """Resolve tickets that the node may never have heard of; if it has, it is told that nobody waits for them."""
+        for one in opened:
+            link.tell_cancelled(one.ticket.number)
+            self._tickets.finish(one, status)
+        self._on_gone(reason)
+
+    def _withdraw(self, opened: list[OpenTicket]) -> None:
+        for one in opened:
+            self._tickets.withdraw(one)
+
+
+def _held(lookup: Lookup) -> int:
+    pins = lookup.pins
+    return pins.lookup if isinstance(pins, RemotePins) else 0
+
+
+def _patience(timeout_s: float) -> float:
+    return min(CALL_S, max(_PATIENCE_S, timeout_s))
+
+
+def _request_id() -> str | None:
+    name = current_request_id()
+    return None if name is None else shortened(name)

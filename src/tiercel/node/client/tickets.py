@@ -1,0 +1,184 @@
+"""The tickets of a client: their memory and its fence, and their end, whoever brings it about. Used by `client` only.
+
+    open ──Ended, and nothing of it is copied any more──► resolved
+      ├──cancelled here: fenced, then the node answers, or not in time──► resolved
+      ├──deadline and a grace have passed: the node was stopped──► resolved
+      └──the node is gone──► resolved
+
+The fence is a ticket's `Guard`: a copy that begins later is refused, one that runs is waited for.
+"""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiercel.cache import Outcome, Ticket, TransferResult
+from tiercel.errors import DeadlineError
+from tiercel.node.events import Ended
+from tiercel.plan import OperationKind
+from tiercel.tiers.base import BlockStatus, TierName
+from tiercel.transfer import Deadlines, EngineSide
+from tiercel.transfer.guard import Guard, GuardedMemory, RevokedError
+
+GRACE_S = 0.5
+"""How much longer than its deadline a ticket waits for the node to end it."""
+
+_CANCEL_S = 0.5
+"""Longest wait for the node's answer to a cancelled ticket; its memory is not touched any more by then."""
+
+_FENCE_S, _LOOK_AGAIN_S = 0.3, 1.0
+"""How long a thread that serves all tickets waits at once for what touches one's memory, and how soon it looks again."""
+
+
+class OpenTicket:
+    """A ticket that has not ended.
+
+    Attributes:
+        ended: how the node says that it ended, while a copy still runs.
+    """
+
+    def __init__(self, ticket: Ticket, side: EngineSide | None) -> None:
+        self.ticket = ticket
+        self.guard = Guard() if side is None else side.guard()
+        self.memory = None if side is None else GuardedMemory(side.memory, self.guard)
+        self.on_gpu = side is not None and side.on_gpu
+        self.started_at = time.monotonic()
+        self.ended: Ended | None = None
+
+
+class TicketTable:
+    """The open tickets of one client. Thread-safe."""
+
+    def __init__(self, block_bytes: int, tell_cancelled: Callable[[int], None]) -> None:
+        """Start the thread that watches deadlines.
+
+        Args:
+            tell_cancelled: tells the node that nobody waits for a ticket any more; must not raise.
+        """
+        self._block_bytes = block_bytes
+        self._tell_cancelled = tell_cancelled
+        self._numbers = itertools.count(1)
+        self._open: dict[int, OpenTicket] = {}
+        self._listener: int | None = None
+        self._deadlines = Deadlines(self._expire)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def listened_by(self, thread: int) -> None:
+        """The thread that brings the node's messages: it cannot wait for one."""
+        self._listener = thread
+
+    def open(self, kind: OperationKind, num_blocks: int, side: EngineSide | None, timeout_s: float) -> OpenTicket:
+        """Make a ticket, before the node hears of it."""
+        ticket = Ticket(next(self._numbers), kind, num_blocks, self._cancel)
+        opened = self._open[ticket.number] = OpenTicket(ticket, side)
+        self._deadlines.add(ticket.number, timeout_s + GRACE_S)
+        return opened
+
+    def withdraw(self, opened: OpenTicket) -> None:
+        """Forget a ticket that was not launched."""
+        opened.guard.revoke(_FENCE_S)
+        self._open.pop(opened.ticket.number, None)
+        self._deadlines.discard(opened.ticket.number)
+
+    def memory(self, number: int, loading: bool) -> GuardedMemory:
+        """Return the memory of an open ticket, for a copy. Raises RevokedError if there is none any more."""
+        opened = self._open.get(number)
+        if opened is None or opened.memory is None or loading != (opened.ticket.kind is OperationKind.LOAD):
+            raise RevokedError
+        return opened.memory
+
+    def free_source(self, number: int) -> None:
+        """The node has read what it wanted of a store's source."""
+        opened = self._open.get(number)
+        if opened is not None:
+            opened.ticket.free_source()
+
+    def end(self, message: Ended) -> None:
+        """The node says how a ticket ended. It resolves when nothing of it is copied here any more."""
+        opened = self._open.get(message.ticket)
+        if opened is not None:
+            opened.ended = message
+            self.settle(message.ticket)
+
+    def settle(self, number: int) -> None:
+        """Resolve a ticket that has ended, unless a copy of it still runs. Called after each copy, too."""
+        opened = self._open.get(number)
+        if opened is None or opened.ended is None or not opened.guard.revoke(0.0):
+            return
+        ended = opened.ended
+        blocks = {TierName(each.tier): each.num_blocks for each in ended.blocks}
+        self._resolve(opened, Outcome(ended.outcome), np.frombuffer(ended.statuses, np.uint8), blocks, ended.seconds)
+
+    def finish(self, opened: OpenTicket, status: BlockStatus) -> None:
+        """Resolve a ticket without the node, with this status for each of its blocks; later, if a copy of it does not end."""
+        self._stop(opened, Outcome.DONE, status, _FENCE_S)
+
+    def lose(self) -> None:
+        """Resolve every open ticket: the node is gone."""
+        for opened in list(self._open.values()):
+            self.finish(opened, BlockStatus.IO_ERROR)
+
+    def close(self) -> None:
+        """Cancel every open ticket without the node, and end the thread. Idempotent."""
+        for opened in list(self._open.values()):
+            self._stop(opened, Outcome.CANCELLED, BlockStatus.CANCELLED, _FENCE_S)
+        self._deadlines.close()
+
+    def _cancel(self, number: int) -> None:
+        opened = self._open.get(number)
+        if opened is None:
+            return
+        opened.guard.revoke()
+        self._tell_cancelled(number)
+        if threading.get_ident() != self._listener:
+            with suppress(DeadlineError):
+                opened.ticket.wait(_CANCEL_S)
+        self._stop(opened, Outcome.CANCELLED, BlockStatus.CANCELLED, None)
+
+    def _expire(self, number: int) -> None:
+        opened = self._open.get(number)
+        if opened is None:
+            return
+        self._tell_cancelled(number)
+        self._stop(opened, Outcome.DEADLINE, BlockStatus.CANCELLED, _FENCE_S)
+
+    def _stop(self, opened: OpenTicket, outcome: Outcome, status: BlockStatus, timeout_s: float | None) -> None:
+        """Resolve a ticket now, or if a copy of it still runs after that time, look again later."""
+        if not opened.guard.revoke(timeout_s):
+            self._deadlines.add(opened.ticket.number, _LOOK_AGAIN_S)
+            return
+        self._resolve(opened, outcome, np.full(opened.ticket.num_blocks, status, np.uint8))
+
+    def _resolve(
+        self,
+        opened: OpenTicket,
+        outcome: Outcome,
+        statuses: NDArray[np.uint8],
+        blocks: dict[TierName, int] | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        ticket, found = opened.ticket, blocks or {}
+        self._open.pop(ticket.number, None)
+        self._deadlines.discard(ticket.number)
+        lacking = ticket.num_blocks - len(statuses)  # blocks behind what one message can name
+        if lacking > 0:
+            statuses = np.concatenate([statuses, np.full(lacking, BlockStatus.MISSING, np.uint8)])
+        statuses.flags.writeable = False
+        ticket.resolve(
+            TransferResult(
+                kind=ticket.kind,
+                outcome=outcome,
+                statuses=statuses,
+                blocks_by_tier=MappingProxyType(found),
+                bytes_by_tier=MappingProxyType({tier: count * self._block_bytes for tier, count in found.items()}),
+                seconds=time.monotonic() - opened.started_at if seconds is None else seconds,
+            )
+        )

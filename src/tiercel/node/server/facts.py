@@ -1,0 +1,51 @@
+"""A node's cache as a document: what each client is told when it is let in, and what a node is started with."""
+
+from dataclasses import asdict
+
+from tiercel.cache import ServedCache
+from tiercel.config import SETTINGS, CacheConfig, ModelConfig
+from tiercel.layout import SlotOrder
+from tiercel.node.board import BOARD_BYTES
+from tiercel.node.joining import CacheFacts, ClientLimits, Region, Welcome
+
+_KEPT_BACK = ("record_path", "status_socket", "metrics_port", "server_recv_port")
+"""Settings that concern the node's process alone, beside those that begin with `node_`."""
+
+
+def welcome(cache: ServedCache, model: ModelConfig, order: SlotOrder, *, client: int, token: bytes) -> Welcome:
+    """Return what a client is answered to its `Hello`."""
+    config = cache.config
+    return Welcome(
+        client=client,
+        token=token,
+        regions=[Region(memory.num_bytes, memory.resident, memory.unit_bytes) for memory in cache.shared_memory],
+        board_bytes=BOARD_BYTES,
+        facts=CacheFacts(model=_model(model), config=_shared(config), order=order, fingerprint=cache.fingerprint),
+        limits=ClientLimits(
+            calls=config.node_calls_max,
+            tickets=config.node_tickets_max,
+            lookups=config.node_lookups_max,
+            sequences=config.node_sequences_max,
+        ),
+    )
+
+
+def document(model: ModelConfig, config: CacheConfig) -> dict[str, object]:
+    """Return a configuration document of a node: everything that is not a default."""
+    return {"model_config": _model(model), "cache_config": _changed(config)}
+
+
+def _model(model: ModelConfig) -> dict[str, object]:
+    return {key: value for key, value in asdict(model).items() if value not in ("", ())}
+
+
+def _changed(config: CacheConfig) -> dict[str, object]:
+    values = {key: getattr(config, key) for key in SETTINGS}
+    return {key: value for key, value in values.items() if value != SETTINGS[key].default}
+
+
+def _shared(config: CacheConfig) -> dict[str, object]:
+    """What of the settings concerns a client."""
+    return {
+        key: value for key, value in _changed(config).items() if key not in _KEPT_BACK and not key.startswith("node_")
+    }

@@ -1,0 +1,82 @@
+"""A node as a process: it says when it is ready, and ends in order when it is told to."""
+
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+from tiercel.cache.assembly import Progress
+from tiercel.config import CacheConfig, ModelConfig
+from tiercel.config.manager import service_manager_socket
+from tiercel.errors import TiercelError
+from tiercel.node.endpoint import Endpoint
+from tiercel.node.server.node import NodeServer
+
+
+class NodeFailedError(TiercelError):
+    """A node met a defect and ended; its log has the trace."""
+
+
+def run_node(
+    model: ModelConfig,
+    config: CacheConfig,
+    endpoint: Endpoint,
+    *,
+    on_ready: Callable[[NodeServer], None],
+    progress: Progress | None = None,
+) -> int | None:
+    """Run a node until SIGTERM, Ctrl-C, or the end of what it is for. For a process's main thread.
+
+    A second signal ends the process at once; a cache directory takes no harm from that.
+
+    Args:
+        on_ready: called when clients can come. A service manager is told by itself.
+
+    Returns:
+        The signal that ended it, None if it ended by itself.
+
+    Raises:
+        NodeFailedError: it met a defect. Or as `NodeServer`.
+    """
+    with NodeServer(model, config, endpoint, progress=progress) as node, _signals(node) as received:
+        notify("READY=1\nSTATUS=serving " + model.model_id)
+        on_ready(node)
+        node.wait()
+        failed = node.failed
+        notify("STOPPING=1")
+    if failed:
+        raise NodeFailedError("the node met a defect and has ended; its log has the trace")
+    return received[0] if received else None
+
+
+def notify(state: str) -> None:
+    """Tell the service manager that started this process, if one did, how it stands (sd_notify)."""
+    address = service_manager_socket()
+    if address is None:
+        return
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        sender.settimeout(1.0)
+        sender.sendto(state.encode(), address)
+
+
+@contextmanager
+def _signals(node: NodeServer) -> Iterator[list[int]]:
+    """Let SIGTERM and Ctrl-C stop the node, the first one."""
+    received: list[int] = []
+    signals = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in signals}
+
+    def take(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        for restored, handler in before.items():
+            signal.signal(restored, handler)
+        node.stop()
+
+    for number in signals:
+        signal.signal(number, take)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,78 @@
+"""Starts a node in the background, in a session of its own, and waits until it serves: for an engine that finds none."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from tiercel.config import CacheConfig, ModelConfig
+from tiercel.config.manager import managed_environment
+from tiercel.errors import DeadlineError, DeviceError
+from tiercel.node.endpoint import LocalEndpoint
+from tiercel.node.server.facts import document
+from tiercel.ranks.sockets import make_private
+
+DOCUMENT_NAME: Final = "node.json"
+LOG_NAME: Final = "node.log"
+_COMMAND = (sys.executable, "-c", "import sys; from tiercel.cli import main; sys.exit(main())", "node", "run")
+_LOOK_S = 0.05
+_LOG_TAIL = 2000
+
+
+def start_node(model: ModelConfig, config: CacheConfig, endpoint: LocalEndpoint, *, timeout_s: float = 120.0) -> int:
+    """Start a node that goes on when this process ends. Its log and its settings lie in the endpoint's directory.
+
+    Returns:
+        Its process's id.
+
+    Raises:
+        DeviceError: it ended at once; the message has the end of its log.
+        DeadlineError: it does not serve after that time; it was ended.
+        ConfigError, OSError: the directory cannot be used.
+    """
+    directory = endpoint.directory
+    make_private(directory)
+    settings, log = directory / DOCUMENT_NAME, directory / LOG_NAME
+    settings.write_bytes(msgspec.json.format(msgspec.json.encode(document(model, config))))
+    with (
+        tempfile.TemporaryDirectory(prefix="tiercel-") as place,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told,
+        log.open("ab") as output,
+    ):
+        address = str(Path(place) / "ready.sock")
+        told.bind(address)
+        told.settimeout(_LOOK_S)
+        process = subprocess.Popen(
+            [*_COMMAND, "--config", str(settings), "--endpoint", str(endpoint)],
+            env=managed_environment(address),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            cwd=os.sep,
+        )
+        _await_ready(process, told, log, timeout_s)
+    return process.pid
+
+
+def _await_ready(process: "subprocess.Popen[bytes]", told: socket.socket, log: Path, timeout_s: float) -> None:
+    stop_at = time.monotonic() + timeout_s
+    while True:
+        try:
+            if told.recv(4096).startswith(b"READY=1"):
+                return
+        except TimeoutError:
+            pass
+        code = process.poll()
+        if code is not None:
+            tail = log.read_bytes()[-_LOG_TAIL:].decode(errors="replace").strip()
+            raise DeviceError(f"the node ended with {code} before it served; {log} ends with: {tail}")
+        if time.monotonic() >= stop_at:
+            process.terminate()
+            raise DeadlineError(f"the node does not serve after {timeout_s:g} s; see {log}")
