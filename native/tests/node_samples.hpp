@@ -93,7 +93,12 @@ class FrontSample {
     return front.next(lock, timeout_s);
   }
 
-  // Connect and be admitted. Other events are dropped.
+  // Connect and be admitted for calls, behind an event connection that stays open. Other events are dropped.
+  node::Descriptor join(std::uint64_t client) {
+    event_connections_.push_back(join(client, false));
+    return join(client, true);
+  }
+
   node::Descriptor join(std::uint64_t client, bool calls) {
     node::Descriptor peer = dial(path);
     const std::uint64_t connection = wait_for(node::FrontEvent::Kind::kConnected).connection;
@@ -127,6 +132,7 @@ class FrontSample {
 
  private:
   const node::Descriptor listener_;
+  std::vector<node::Descriptor> event_connections_;
 
  public:
   node::NodeFront front;

@@ -43,7 +43,7 @@ TEST(many_clients_look_up_while_blocks_come_and_go) {
   constexpr int kNumLookups = 200;
   FrontSample sample({});
   std::vector<node::Descriptor> peers;
-  for (std::uint64_t client = 0; client < kNumClients; ++client) peers.push_back(sample.join(client, true));
+  for (std::uint64_t client = 0; client < kNumClients; ++client) peers.push_back(sample.join(client));
   std::atomic<std::size_t> num_running = kNumClients;
   std::vector<std::thread> clients;
   for (std::size_t client = 0; client < kNumClients; ++client) {
@@ -96,7 +96,7 @@ TEST(a_front_that_is_destroyed_releases_every_pin_and_ends_every_call) {
     FrontSample sample({});
     index = sample.index;
     testing::store(*index, *testing::node_sequence(100));
-    const node::Descriptor peer = sample.join(1, true);
+    const node::Descriptor peer = sample.join(1);
     auto call = std::make_shared<NodeCall>(peer.number());
     CHECK(call->lookup(*testing::node_sequence(100), {1, 0, 100, 0, testing::kPatienceS}).lookup != 0);
     CHECK(testing::num_pinned(*index) == 100);
@@ -114,7 +114,7 @@ TEST(a_front_that_is_destroyed_releases_every_pin_and_ends_every_call) {
 
 TEST(closing_a_call_ends_whoever_waits_on_it) {
   FrontSample sample({});
-  const node::Descriptor peer = sample.join(1, true);
+  const node::Descriptor peer = sample.join(1);
   NodeCall call(peer.number());
   std::thread closing([&] {
     sample.wait_for(FrontEvent::Kind::kMessage);

@@ -176,7 +176,7 @@ def test_a_peer_that_says_too_much_is_not_read_until_its_messages_are_taken(tmp_
                 sent, quiet_since = sent + 1, time.monotonic()
         assert 4 < sent < 40, "the kernel's buffer and four messages"
         peer.close()
-        numbers = []
+        numbers: list[int] = []
         while len(numbers) < sent:
             body = harness.wait_for("message")[2]
             assert isinstance(body, bytes)

@@ -9,12 +9,13 @@ import pytest
 
 from tests.helpers.tier_samples import ODD_BLOCK_BYTES
 from tiercel.plan import Completion, Move, OperationKind, Plan, pack_slots
-from tiercel.tiers.base import BlockLabels, BlockMemory, BlockStatus, Slots, Statuses, Tier, TierName
+from tiercel.tiers.base import Addresses, BlockLabels, BlockMemory, BlockStatus, Slots, Statuses, Tier, TierName
 from tiercel.tiers.host import HostTier
 from tiercel.tiers.memory import allocate_memory
 from tiercel.tiers.null import NullTier
 from tiercel.transfer.engine import TransferEngine
 from tiercel.transfer.lanes import TransferSettings
+from tiercel.transfer.remote import RemoteMemory
 from tiercel.transfer.sides import EngineSide
 
 NUM_BLOCKS = 4
@@ -112,3 +113,65 @@ def test_a_gpu_stores_two_large_chunks_at_once_and_a_processor_one_small_one(
     assert set(completions.get(timeout=30).statuses) == {BlockStatus.OK}
     assert (host.most_running, host.sizes) == (at_once, sizes)
     assert engine.close()
+
+
+class AwayMemory(RemoteMemory):
+    """Memory of another process, which copies when its gate is open."""
+
+    def __init__(self, gate: threading.Event) -> None:
+        self._gate = gate
+
+    @property
+    def num_blocks(self) -> int:
+        return 1
+
+    @property
+    def holder(self) -> object:
+        return self._gate
+
+    def gather(self, targets: Addresses) -> None:
+        assert self._gate.wait(30)
+
+    def scatter(self, sources: Addresses) -> None:
+        assert self._gate.wait(30)
+
+    def slice(self, start: int, stop: int) -> "AwayMemory":
+        return self
+
+    def give_up(self) -> None:
+        self._gate.set()
+
+
+@pytest.mark.parametrize("kind", [OperationKind.STORE, OperationKind.LOAD])
+def test_holders_that_do_not_copy_hold_up_neither_each_other_nor_anybody_else(kind: OperationKind) -> None:
+    completions: queue.SimpleQueue[Completion] = queue.SimpleQueue()
+    host = HostTier(num_slots=16, block_bytes=ODD_BLOCK_BYTES)
+    host.reserve(np.arange(16, dtype=np.uint32))
+    engine = TransferEngine({TierName.HOST: host}, TransferSettings(), on_completion=completions.put)
+    storing = kind is OperationKind.STORE
+    gates = [threading.Event() for _ in range(5)]
+
+    def submit(ticket: int, gate: threading.Event) -> None:
+        slots = pack_slots(np.array([ticket], np.uint32))
+        move = Move(
+            source=TierName.GPU if storing else TierName.HOST,
+            target=TierName.HOST if storing else TierName.GPU,
+            first_block=0,
+            num_blocks=1,
+            source_slots=b"" if storing else slots,
+            target_slots=slots if storing else b"",
+        )
+        plan = Plan(ticket=ticket, kind=kind, first_block=0, num_blocks=1, moves=(move,), frees=(), deadline_s=60.0)
+        engine.submit(plan, EngineSide(AwayMemory(gate)))
+
+    for ticket in range(12):
+        submit(ticket, gates[ticket % 4])
+    gates[4].set()
+    submit(12, gates[4])
+    assert completions.get(timeout=10).ticket == 12
+    assert completions.empty()
+    for gate in gates:
+        gate.set()
+    assert {completions.get(timeout=30).ticket for _ in range(12)} == set(range(12))
+    assert engine.close()
+    host.close()

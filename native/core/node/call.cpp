@@ -17,9 +17,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// Keys are sent in pieces of so many blocks while the next ones are hashed, so that the node has most of them by then.
-constexpr std::size_t kPieceBlocks = 512;
-
 Clock::time_point deadline_after(double timeout_s) {
   constexpr double kTimeoutMaxS = 86'400.0;
   if (!(timeout_s > 0.0)) throw std::invalid_argument("timeout_s: must be positive");
@@ -117,7 +114,7 @@ void NodeCall::send_piece(Sequence& sequence, Bytes head, std::size_t start, std
 void NodeCall::send_keys_ahead(Sequence& sequence, std::uint32_t number, std::size_t& start, std::size_t stop,
                                std::size_t rest, Deadline deadline) {
   while (start + rest < stop) {
-    const std::size_t end = std::min(start + kPieceBlocks, stop);
+    const std::size_t end = std::min(start + kKeysMax, stop);
     const auto head = with_header(Kind::kKeys, KeysHead{number, to_u32(start)});
     send_piece(sequence, head, start, end, deadline);
     start = end;
@@ -130,12 +127,14 @@ NodeFound NodeCall::lookup(Sequence& sequence, const LookupAsked& asked) {
   const std::lock_guard lock(mutex_);
   check_usable();
   const Deadline deadline = deadline_after(asked.timeout_s);
-  if (asked.num_known == 0) {
+  // Smaller pieces, sent while the rest is hashed, wake the node more often and save nothing.
+  sequence.hash_to(std::min(stop, start + kKeysMax));
+  if (asked.num_known == 0) {  // the node wakes up while the keys are copied
     const auto open = with_header(Kind::kOpen, OpenBody{asked.sequence, sequence.root()});
     const Bytes part = open;
     send_all({&part, 1}, deadline);
   }
-  send_keys_ahead(sequence, asked.sequence, start, stop, kPieceBlocks, deadline);
+  send_keys_ahead(sequence, asked.sequence, start, stop, kKeysMax, deadline);
   const std::uint32_t request = ++last_request_;
   const LookupHead head{request, asked.sequence, to_u32(stop), to_u32(asked.engine_blocks), to_u32(start)};
   send_piece(sequence, with_header(Kind::kLookup, head), start, stop, deadline);

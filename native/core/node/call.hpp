@@ -45,7 +45,8 @@ class NodeCall {
   NodeCall(const NodeCall&) = delete;
   NodeCall& operator=(const NodeCall&) = delete;
 
-  // Hashes what the node does not know, sends it while the rest is hashed, and waits for what it finds.
+  // Hashes what the node does not know, sends it, and waits for what it finds. Of more keys than a datagram takes, the
+  // first go ahead while the rest is hashed.
   NodeFound lookup(Sequence& sequence, const LookupAsked& asked);
   // Sends a datagram and waits for the one that answers it.
   std::string request(Bytes datagram, double timeout_s);

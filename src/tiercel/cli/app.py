@@ -1,6 +1,7 @@
 """The command tree: which commands exist and where each is defined."""
 
 from pathlib import Path
+from typing import Literal
 
 from cyclopts import App
 
@@ -47,16 +48,17 @@ app.command(record)
 
 
 @node.default
-def run_node(*, config: Path, endpoint: str | None = None) -> int:
+def run_node(*, config: Path, endpoint: str | None = None, log_format: Literal["human", "json"] = "human") -> int:
     """Run a node here, until it is told to end: as `tiercel node run`.
 
     Args:
         config: settings file, with model_config and cache_config.
         endpoint: where to listen, ipc:///DIRECTORY; by default server_recv_port, or a directory of this user's.
+        log_format: for people or for programs.
     """
     from tiercel.cli.node import run
 
-    return run(config=config, endpoint=endpoint)
+    return run(config=config, endpoint=endpoint, log_format=log_format)
 
 
 node.command("tiercel.cli.node:run", help="Run a node here, until it is told to end.")

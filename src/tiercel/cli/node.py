@@ -2,7 +2,7 @@
 
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -18,19 +18,23 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
-def run(*, config: Path, endpoint: str | None = None) -> int:
-    """Run a node here, until it is told to end (SIGTERM, Ctrl-C). What it serves, and where, is printed when it is ready.
+def run(*, config: Path, endpoint: str | None = None, log_format: Literal["human", "json"] = "human") -> int:
+    """Run a node here, until it is told to end (SIGTERM, Ctrl-C). What it serves, and where, is printed when it is ready; its log
+    goes to the standard error.
 
     Args:
         config: settings file, with model_config and cache_config.
         endpoint: where to listen, ipc:///DIRECTORY; by default server_recv_port, or a directory of this user's.
+        log_format: for people or for programs.
     """
     from tiercel.node.server import NodeServer, run_node
+    from tiercel.telemetry.logs import configure
 
     model, settings = _loaded(config)
     where = _endpoint(endpoint, settings)
 
     def on_ready(node: NodeServer) -> None:
+        configure(log_format=log_format)
         print_line(f"ready: {model.model_id} at {node.endpoint}, process {node.status().process}")
 
     received = run_node(model, settings, where, on_ready=on_ready)

@@ -50,7 +50,7 @@ class Namespaces:
 
 def write_secret(path: Path) -> None:
     """Write a new secret to a file that only its owner may read. Raises FileExistsError: its keys would be lost."""
-    with path.open("xb", opener=_private) as file:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
         file.write(secrets.token_hex(SECRET_BYTES).encode() + b"\n")
 
 
@@ -77,8 +77,3 @@ def read_secret(path: Path) -> bytes:
     if len(secret) != SECRET_BYTES:
         raise problem(_SETTING, str(path), "holds no secret of a node", "make one with `tiercel node keygen`")
     return secret
-
-
-def _private(path: str, flags: int) -> int:
-
-    return os.open(path, flags, 0o600)

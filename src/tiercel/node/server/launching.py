@@ -1,6 +1,6 @@
 """Loads, prefetches and stores of clients, from what the native front found and keeps for them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -53,7 +53,7 @@ class Launching:
     def _launch(self, session: Session, call: Launch | Prefetch | Store) -> list[Ticket]:
         if isinstance(call, Store):
             return [self._store(session, call)]
-        asked = call.loads if isinstance(call, Launch) else [call]
+        asked: Sequence[Load | Prefetch] = call.loads if isinstance(call, Launch) else [call]
         lookups: list[Lookup] = []
         try:
             for one in asked:

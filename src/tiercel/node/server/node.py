@@ -8,13 +8,13 @@ import logging
 import threading
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from typing import final
 
 from tiercel._native import NodeFront, NodeFrontLimits
 from tiercel.cache import ServedCache
 from tiercel.cache.assembly import Progress
 from tiercel.config import CacheConfig, ModelConfig
+from tiercel.config.messages import problem
 from tiercel.config.paths import expanded
 from tiercel.errors import ConfigError
 from tiercel.layout import SlotOrder
@@ -66,7 +66,7 @@ class NodeServer:
         self.endpoint = endpoint
         self._lifetime = config.node_lifetime
         self._stopping = threading.Event()
-        secret = b"" if config.node_secret_file is None else read_secret(_secret_path(config.node_secret_file))
+        secret = _secret(config)
         with ExitStack() as opened:
             listener = Listener(endpoint)
             opened.callback(listener.close)
@@ -138,5 +138,11 @@ def _limits(cache: ServedCache) -> NodeFrontLimits:
     )
 
 
-def _secret_path(text: str) -> Path:
-    return expanded("node_secret_file", text)
+def _secret(config: CacheConfig) -> bytes:
+    """Read the secret. Raises ConfigError if there is none where namespaces are bound."""
+    if config.node_secret_file is not None:
+        return read_secret(expanded("node_secret_file", config.node_secret_file))
+    if config.node_namespaces is not None:
+        reason = "binds nobody without node_secret_file: any client could compute the keys of any namespace"
+        raise problem("node_namespaces", dict(config.node_namespaces), reason, "make one with `tiercel node keygen`")
+    return b""

@@ -10,7 +10,6 @@ import os
 import threading
 import time
 from functools import partial
-from typing import get_args
 
 from tiercel import __version__
 from tiercel._native import NodeFront
@@ -35,7 +34,6 @@ _log = logging.getLogger(__name__)
 _TICK_S = 1.0
 """How often the thread looks for what has grown old, while nothing happens."""
 
-_CALLS = get_args(Call)
 _TIERS = {int(tier): tier for tier in TierName}
 
 
@@ -163,7 +161,7 @@ class Service:
         self._door.welcome(session)
 
     def _take_call(self, session: Session, connection: int, message: ToNode) -> None:
-        if not isinstance(message, _CALLS):
+        if not isinstance(message, Call):
             raise MessageError(f"a {type(message).__name__} where a call is due")
         if connection in self._answering:
             raise MessageError("a call before the last one was answered")

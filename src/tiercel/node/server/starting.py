@@ -1,8 +1,8 @@
 """Starts a node in the background, in a session of its own, and waits until it serves: for an engine that finds none."""
 
 import os
+import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -48,20 +48,22 @@ def start_node(model: ModelConfig, config: CacheConfig, endpoint: LocalEndpoint,
         address = str(Path(place) / "ready.sock")
         told.bind(address)
         told.settimeout(_LOOK_S)
-        process = subprocess.Popen(
+        process = os.posix_spawn(
+            sys.executable,
             [*_COMMAND, "--config", str(settings), "--endpoint", str(endpoint)],
-            env=managed_environment(address),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            cwd=os.sep,
+            managed_environment(address),
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, output.fileno(), 1),
+                (os.POSIX_SPAWN_DUP2, output.fileno(), 2),
+            ],
+            setsid=True,
         )
         _await_ready(process, told, log, timeout_s)
-    return process.pid
+    return process
 
 
-def _await_ready(process: "subprocess.Popen[bytes]", told: socket.socket, log: Path, timeout_s: float) -> None:
+def _await_ready(process: int, told: socket.socket, log: Path, timeout_s: float) -> None:
     stop_at = time.monotonic() + timeout_s
     while True:
         try:
@@ -69,10 +71,12 @@ def _await_ready(process: "subprocess.Popen[bytes]", told: socket.socket, log: P
                 return
         except TimeoutError:
             pass
-        code = process.poll()
-        if code is not None:
+        ended, code = os.waitpid(process, os.WNOHANG)
+        if ended:
             tail = log.read_bytes()[-_LOG_TAIL:].decode(errors="replace").strip()
-            raise DeviceError(f"the node ended with {code} before it served; {log} ends with: {tail}")
+            raise DeviceError(
+                f"the node ended with {os.waitstatus_to_exitcode(code)} before it served; {log} ends with: {tail}"
+            )
         if time.monotonic() >= stop_at:
-            process.terminate()
+            os.kill(process, signal.SIGTERM)
             raise DeadlineError(f"the node does not serve after {timeout_s:g} s; see {log}")
