@@ -139,7 +139,7 @@ class EndToEnd:
             source_slots=pack_slots(self._slots),
             target_slots=pack_slots(self._slots),
             parent_key=bytes(16),
-            keys=pack_keys(self._keys) if stores else b"",
+            keys=pack_keys(self._keys),
         )
         plan = Plan(
             ticket=next(self._tickets),

@@ -54,6 +54,8 @@ class Move(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         first_block: position in the operation, whose block 0 is block `Plan.first_block` of the sequence.
         after: index, in the plan, of the move whose target is this move's source, or NO_MOVE.
+        parent_key: of a move into a tier, the key of the block before its first one.
+        keys: of a move into a tier, its blocks' keys, 16 bytes each.
     """
 
     source: TierName

@@ -1,13 +1,13 @@
 """SIGKILL, again and again: a process works on a cache until it is killed, and the next one checks what it left.
 
-    TIERCEL_TEST_SEED=7 python -m tests.faults.kill_cycles DIRECTORY --cycles 5000
+    TIERCEL_TEST_SEED=7 python -m tests.faults.kill_cycles DIRECTORY --cycles 5000 --tiers host+disk
 
 The parent imports everything once and forks a child for each cycle, so a cycle costs tens of milliseconds. The child opens the
 cache, reads everything and compares it with what its predecessor had reported, and then stores, loads, cancels and
 resets; it dies at a random moment of any of this. It reports over a pipe, which outlives it:
 
-    R keys     what the disk tier holds, all tickets being settled
-    F number   so many blocks may leave from here on until the next R: to make room for the store in flight
+    R keys     what the tiers that outlive a process hold, all tickets being settled; each key behind the number of its tier
+    F number   so many blocks may leave each from here on until the next R: to make room for what is in flight
     V counts   opened, and everything read
     G          a reset returned
 
@@ -25,13 +25,15 @@ import select
 import signal
 import struct
 import sys
+import tempfile
 import time
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
 from tests.faults.simulation_model import BLOCKS_MAX, GEOMETRY_MODEL, NUM_PROMPTS, Engine, Flight, Model, sim_config
+from tests.helpers.tier_samples import MEMORY_FOLDER
 from tiercel import Cache, CacheConfig, TierName
 
 HANG_S = 60.0
@@ -39,6 +41,8 @@ EVICT_BATCH = 5
 """What a full tier lets go of at once: `evict_ratio` of its blocks."""
 
 KEY_BYTES = 8
+NAME_BYTES = 1 + KEY_BYTES
+"""A tier's number and a key."""
 
 
 @dataclass
@@ -64,6 +68,9 @@ class Child:
         self.cache = Cache.open(GEOMETRY_MODEL, config)
         self.engine = Engine(self.cache.geometry)
         self.flights: list[Flight] = []
+        self.kept = {
+            tier for tier in self.cache._assembly.control.tiers if tier is TierName.DISK or config.cpu_arena_dir
+        }
 
     def tell(self, kind: bytes, content: bytes = b"") -> None:
         os.write(self.pipe, struct.pack("<cH", kind, len(content)) + content)  # less than PIPE_BUF: whole or not at all
@@ -71,14 +78,18 @@ class Child:
     def verify(self) -> None:
         """Read everything, and hold it against what was reported before the kill."""
         now = self.ready()
-        gone = self.reported.ready - now
-        assert len(gone) <= self.reported.num_in_flight, (
-            f"{len(gone)} of {len(self.reported.ready)} blocks are gone, {self.reported.num_in_flight} were in flight"
-        )
+        for tier in self.kept:
+            before = {name for name in self.reported.ready if name[0] == tier}
+            assert len(before - now) <= self.reported.num_in_flight, (
+                f"{len(before - now)} of {len(before)} blocks are gone from {tier.name}, "
+                f"{self.reported.num_in_flight} were in flight"
+            )
+        # What is read moves up, and what it drives out of host memory may be nowhere else: the slowest tier's stay.
+        held = {name[1:] for name in self.reported.ready & now if name[0] == max(self.kept)}
         hits = hits_expected = lost = 0
         for prompt in range(NUM_PROMPTS):
             keys = [key.tobytes()[:KEY_BYTES] for key in self.cache.sequence(self.model.tokens(prompt, None)).keys(0)]
-            expected = next((i for i, key in enumerate(keys) if key not in self.reported.ready & now), len(keys))
+            expected = next((i for i, key in enumerate(keys) if key not in held), len(keys))
             self.launch(prompt, BLOCKS_MAX, store=False)
             found = self.flights[0].ticket.wait(HANG_S).num_blocks_ok
             self.settle()
@@ -98,7 +109,7 @@ class Child:
             else:
                 calls = [self.model.draw_sequence(self.random) for _ in range(self.random.choice((1, 1, 2)))]
                 stores = self.random.random() < 0.6
-                if stores:
+                if stores or len(self.kept) > 1:
                     self.tell(b"F", struct.pack("<I", sum(max(length, EVICT_BATCH) for _, length in calls)))
                 for prompt, length in calls:
                     self.launch(prompt, length, store=stores)
@@ -133,8 +144,9 @@ class Child:
             assert tier.num_free + tier.num_ready == tier.num_slots, f"{tier.name}: slots were leaked"
 
     def ready(self) -> set[bytes]:
-        _, keys, _ = self.cache._assembly.control.export_blocks(TierName.DISK)
-        return {key.tobytes()[:KEY_BYTES] for key in keys}
+        control = self.cache._assembly.control
+        exported = {tier: control.export_blocks(tier)[1] for tier in self.kept}
+        return {bytes([tier]) + key.tobytes()[:KEY_BYTES] for tier, keys in exported.items() for key in keys}
 
     def report_ready(self) -> None:
         self.tell(b"R", b"".join(self.ready()))
@@ -161,7 +173,7 @@ def take_in(data: bytes, reported: Reported, model: Model) -> None:
         content = data[offset + 3 : offset + 3 + length]
         offset += 3 + length
         if kind == b"R":
-            reported.ready = {content[i : i + KEY_BYTES] for i in range(0, length, KEY_BYTES)}
+            reported.ready = {content[i : i + NAME_BYTES] for i in range(0, length, NAME_BYTES)}
             reported.num_in_flight = 0
         elif kind == b"F":
             (reported.num_in_flight,) = struct.unpack("<I", content)
@@ -184,8 +196,9 @@ def run_cycle(config: CacheConfig, model: Model, reported: Reported, generator: 
         run_child(config, model, reported, theirs, seed)
     os.close(theirs)
     data = b""
-    deadline = time.monotonic() + HANG_S
-    delay_s = generator.uniform(0, 0.03 if while_opening else 0.06)
+    started = time.monotonic()
+    deadline = started + HANG_S
+    moment = generator.random()
     while not while_opening and b"V\x08\x00" not in data:
         readable, _, _ = select.select([ours], [], [], max(0.0, deadline - time.monotonic()))
         part = os.read(ours, 1 << 16) if readable else b""
@@ -194,7 +207,9 @@ def run_cycle(config: CacheConfig, model: Model, reported: Reported, generator: 
             _, status = os.waitpid(child, 0)
             raise AssertionError("the child hangs" if not readable else f"the child failed by itself, status {status}")
         data += part
-    end = time.monotonic() + delay_s
+    # As long as it took to read everything, so that there is time for some work on a busy machine, too.
+    verified_s = time.monotonic() - started
+    end = time.monotonic() + moment * (0.03 if while_opening else max(0.06, verified_s))
     while (left_s := end - time.monotonic()) > 0:  # the pipe must not run full
         if select.select([ours], [], [], left_s)[0]:
             part = os.read(ours, 1 << 16)
@@ -215,13 +230,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--cycles", type=int, default=200)
+    parser.add_argument(
+        "--tiers", choices=("disk", "host", "host+disk"), default="disk", help="which outlive the process"
+    )
     given = parser.parse_args()
     seed = int(os.environ.get("TIERCEL_TEST_SEED", str(random.randrange(2**32))))
     sys.stderr.write(f"TIERCEL_TEST_SEED={seed}\n")
     logging.disable(logging.CRITICAL - 1)
     generator = random.Random(seed)
     engine = generator.choice(("auto", "threads"))
-    config = sim_config([given.directory], ssd_io_engine=engine, ssd_direct_io=True)
+    config = sim_config([given.directory], ssd_io_engine=engine, ssd_direct_io=True, enable_ssd=given.tiers != "host")
+    folder = tempfile.TemporaryDirectory(dir=MEMORY_FOLDER, prefix="tiercel-kills-")
+    if given.tiers != "disk":
+        config = replace(config, cpu_arena_dir=str(Path(folder.name) / "arena"))
     model, reported = Model(), Reported()
     for prompt in range(NUM_PROMPTS):
         model.content(prompt, BLOCKS_MAX)
@@ -231,6 +252,7 @@ def main() -> None:
             run_cycle(config, model, reported, generator)
         except AssertionError as error:
             raise AssertionError(f"cycle {cycle}: {error}") from error
+    folder.cleanup()
     result = {
         "seed": seed,
         "engines": {engine: 1},

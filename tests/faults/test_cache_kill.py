@@ -18,9 +18,21 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.timeout(60 + CYCLES)
 @pytest.mark.parametrize("piece", range(2))
-def test_no_kill_ever_leads_to_a_wrong_byte_a_leak_a_hang_or_a_lost_block(tmp_path: Path, piece: int) -> None:
+@pytest.mark.parametrize("tiers", ["disk", "host", "host+disk"])
+def test_no_kill_ever_leads_to_a_wrong_byte_a_leak_a_hang_or_a_lost_block(
+    tmp_path: Path, piece: int, tiers: str
+) -> None:
     seed = int(os.environ.get("TIERCEL_TEST_SEED", str(random.randrange(2**32)))) + piece
-    command = [sys.executable, "-m", "tests.faults.kill_cycles", str(tmp_path), "--cycles", str(CYCLES)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.faults.kill_cycles",
+        str(tmp_path),
+        "--cycles",
+        str(CYCLES),
+        "--tiers",
+        tiers,
+    ]
     environment = {**os.environ, "TIERCEL_TEST_SEED": str(seed)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"TIERCEL_TEST_SEED={seed} {' '.join(command)}\n{done.stdout}{done.stderr}"

@@ -70,7 +70,7 @@ def sample_snapshot(metrics: CacheMetrics | None = None) -> StatusSnapshot:
         eviction_age=HistogramStatus(bounds=(1.0, 60.0), counts=(2, 4, 1), sum=200.0),
     )
     disk = msgspec.structs.replace(
-        host, name="disk", num_slots=1000, num_free=940, blocks_corrupt=1, io_errors=2, journal_bytes=512
+        host, name="disk", num_slots=1000, num_free=940, blocks_corrupt=1, io_errors=2, journal_bytes=512, recovered=48
     )
     return StatusSnapshot(
         pid=4242,

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiercel import _native
+from tiercel.tiers.arena_directory import ArenaOptions, KeptArena
 from tiercel.tiers.base import Addresses, BlockLabels, BlockMemory, Slots, Tier, TierName
 from tiercel.tiers.disk import DiskTier
 from tiercel.tiers.disk_options import DiskOptions
@@ -21,6 +22,9 @@ from tiercel.tiers.throttled import ThrottledTier, TierLimits
 
 Bytes = NDArray[np.uint8]
 """Content of blocks: uint8[num_blocks, block_bytes]."""
+
+MEMORY_FOLDER = "/dev/shm"
+"""A tmpfs."""
 
 FINGERPRINT = bytes(range(32))
 ODD_BLOCK_BYTES = 5000
@@ -171,8 +175,34 @@ def _wrappings(kind: TierKind) -> list[TierKind]:
     ]
 
 
+def arena_options(
+    directory: Path, *, num_slots: int = 16, block_bytes: int = ODD_BLOCK_BYTES, wait_s: float = 5.0
+) -> ArenaOptions:
+    return ArenaOptions(
+        directory=directory,
+        fingerprint=FINGERPRINT,
+        model_id="sample",
+        num_slots=num_slots,
+        block_bytes=block_bytes,
+        wait_s=wait_s,
+    )
+
+
+def kept_host(options: ArenaOptions) -> HostTier:
+    """A host tier whose arena outlives it."""
+    kept = KeptArena.open(options)
+    return HostTier(num_slots=options.num_slots, block_bytes=options.block_bytes, kept=kept)
+
+
+def _kept_host(_: Path) -> Tier:
+    """One in memory that goes with its names, so that no test has to remove it."""
+    with tempfile.TemporaryDirectory(dir=MEMORY_FOLDER) as folder:
+        return kept_host(arena_options(Path(folder)))
+
+
 def tier_kinds() -> list[TierKind]:
     """Every tier that needs nothing but this machine, bare and wrapped."""
+    kept = TierKind(label="host-kept", make=_kept_host)
     host = TierKind(label="host", make=lambda _: HostTier(num_slots=16, block_bytes=ODD_BLOCK_BYTES))
     null = TierKind(
         label="null",
@@ -185,4 +215,4 @@ def tier_kinds() -> list[TierKind]:
         for direct in (True, False)
     ]
     striped = TierKind(label="disk-striped", make=_disk("auto", True, 3))
-    return [wrapped for kind in (host, null, *disks, striped) for wrapped in _wrappings(kind)]
+    return [wrapped for kind in (host, kept, null, *disks, striped) for wrapped in _wrappings(kind)]

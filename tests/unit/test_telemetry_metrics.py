@@ -112,6 +112,7 @@ def test_prometheus_reads_every_number_of_the_snapshot() -> None:
         "tiercel_checkpoint_seconds_count 1.0",
         'tiercel_checkpoints_total{outcome="ok"} 1.0',
         'tiercel_journal_bytes{tier="disk"} 512.0',
+        'tiercel_tier_recovered_blocks{tier="disk"} 48.0',
         'tiercel_demoted_blocks_total{tier="some"} 1.0',
         'tiercel_lookup_seconds_bucket{le="2.5e-05"} 1.0',
         'tiercel_lookup_seconds_bucket{le="+Inf"} 2.0',

@@ -139,18 +139,20 @@ def test_host_slots_written_in_place_are_readable_once_marked(
 ) -> None:
     disk = DiskTier.open(disk_options(tmp_path))
     rows = random_bytes(random, 3, ODD_BLOCK_BYTES)
-    store(disk, slots_of(4, 5, 6), rows, random_labels(random, 3))
+    labels = random_labels(random, 3)
+    store(disk, slots_of(4, 5, 6), rows, labels)
     slots = slots_of(9, 30, 31)
     host.reserve(slots)
-    assert disk.read(slots_of(4, 5, 6), host.memory(slots)).tolist() == [OK] * 3
+    statuses = disk.read(slots_of(4, 5, 6), host.memory(slots))
+    assert statuses.tolist() == [OK] * 3
     assert load(host, slots)[0] == [BlockStatus.MISSING] * 3
-    host.mark_written(slots)
-    statuses, got = load(host, slots)
-    assert statuses == [OK] * 3
+    host.mark_written(slots, labels, statuses)
+    read, got = load(host, slots)
+    assert read == [OK] * 3
     np.testing.assert_array_equal(got, rows)
     np.testing.assert_array_equal(content_of(host.memory(slots).slice(1, 3), ODD_BLOCK_BYTES), rows[1:])
     with pytest.raises(ValueError, match="reserve"):
-        host.mark_written(slots)
+        host.mark_written(slots, labels, statuses)
     disk.close()
 
 

@@ -40,6 +40,8 @@ class Rig:
             num_blocks=2,
             source_slots=b"" if storing else slots,
             target_slots=slots if storing else b"",
+            parent_key=bytes(16),
+            keys=bytes(2 * 16),
         )
         plan = Plan(ticket=ticket, kind=kind, first_block=0, num_blocks=2, moves=(move,), frees=(), deadline_s=60.0)
         self.engine.submit(plan, EngineSide(allocate_memory(2, ODD_BLOCK_BYTES), on_gpu=True, ready=ready))

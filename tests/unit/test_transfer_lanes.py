@@ -52,7 +52,14 @@ def test_the_disk_is_given_the_next_chunk_before_the_last_one_has_ended(kind: Op
     engine = TransferEngine(tiers, TransferSettings(chunk_bytes=ODD_BLOCK_BYTES), on_completion=completions.put)
     packed = pack_slots(slots)
     move = Move(
-        source=source, target=target, first_block=0, num_blocks=NUM_BLOCKS, source_slots=packed, target_slots=packed
+        source=source,
+        target=target,
+        first_block=0,
+        num_blocks=NUM_BLOCKS,
+        source_slots=packed,
+        target_slots=packed,
+        parent_key=bytes(16),
+        keys=bytes(16 * NUM_BLOCKS),
     )
     engine.submit(
         Plan(ticket=1, kind=kind, first_block=0, num_blocks=NUM_BLOCKS, moves=(move,), frees=(), deadline_s=60.0), None
@@ -99,6 +106,8 @@ def test_a_gpu_stores_two_large_chunks_at_once_and_a_processor_one_small_one(
         num_blocks=NUM_BLOCKS,
         source_slots=b"",
         target_slots=packed,
+        parent_key=bytes(16),
+        keys=bytes(16 * NUM_BLOCKS),
     )
     plan = Plan(
         ticket=1,

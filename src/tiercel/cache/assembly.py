@@ -1,7 +1,6 @@
 """From a configuration to the parts of a cache: tiers opened, index restored, everything checked before it is allocated."""
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -9,10 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from tiercel import hashing
 from tiercel.cache.bounded import Errand
+from tiercel.cache.opening import Progress, open_disk, open_host, restore
 from tiercel.config import CacheConfig, ModelConfig, ResolvedConfig, check_resources
 from tiercel.control import DEMOTION_START, Control, ControlSettings, control_settings
 from tiercel.errors import TierFailedError
@@ -21,20 +19,20 @@ from tiercel.telemetry.logs import Notes
 from tiercel.telemetry.metrics import CacheMetrics
 from tiercel.tiers.base import Tier, TierName
 from tiercel.tiers.disk import DiskTier
-from tiercel.tiers.disk_options import DiskOptions
 from tiercel.tiers.host import HostTier
 from tiercel.tiers.memory import SharedMemory, region_of, return_freed_memory
 from tiercel.transfer import Devices, GpuCopySettings, TransferSettings
 
 _logger = logging.getLogger(__name__)
 
-Progress = Callable[[str, int, int], None]
-"""Told (stage, done, total) while a cache is opened."""
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Assembly:
-    """The parts of one cache. `close` releases them."""
+    """The parts of one cache. `close` releases them.
+
+    Attributes:
+        recovered: blocks that were there when it was opened, by tier.
+    """
 
     config: CacheConfig
     geometry: BlockGeometry
@@ -45,6 +43,8 @@ class Assembly:
     notes: Notes
     metrics: CacheMetrics
     disk: DiskTier | None
+    host: HostTier | None
+    recovered: dict[TierName, int]
     record_bytes_max: int
     devices: Devices
     shared_memory: tuple[SharedMemory, ...]
@@ -103,6 +103,8 @@ class Assembly:
             _logger.error("a device is still busy; its tier stays open until the process ends")
             return
         self.devices.close()
+        if self.host is not None and self.host.outlives_process:
+            self.host.keep_order(self.control.export_blocks(TierName.HOST)[2])
         for name, tier in self.tiers.items():
             if name is not TierName.DISK:
                 tier.close()
@@ -151,21 +153,21 @@ def assemble(
     metrics = CacheMetrics()
     notes = Notes(logging.getLogger("tiercel"), lambda kind: metrics.count("fallbacks", kind))
     with ExitStack() as opened:
-        disk = _open_disk(resolved, fingerprint, notes) if config.enable_ssd else None
+        disk = open_disk(resolved, fingerprint, notes) if config.enable_ssd else None
         tiers: dict[TierName, Tier] = {}
         if disk is not None:
             opened.callback(disk.close)
             tiers[TierName.DISK] = disk
         host: HostTier | None = None
         if config.enable_cpu:
-            host = _open_host(resolved, notes, progress)
+            host = open_host(resolved, fingerprint, notes, progress)
             opened.callback(host.close)
             tiers[TierName.HOST] = host
         settings = control_settings(resolved, {name: tier.num_slots for name, tier in tiers.items()})
         _note_adjusted(settings, config, notes)
         control = make_control(settings)
-        if disk is not None:
-            _restore(control, disk)
+        recovered = {tier.name: restore(control, tier) for tier in (disk, host) if tier is not None}
+        return_freed_memory()  # what recovery needed for a moment: as much again as what it leaves
         opened.pop_all()
     return Assembly(
         config=config,
@@ -177,6 +179,8 @@ def assemble(
         notes=notes,
         metrics=metrics,
         disk=disk,
+        host=host,
+        recovered=recovered,
         record_bytes_max=resolved.record_bytes_max,
         devices=_devices(resolved, host, disk, notes),
         shared_memory=tuple(tier.shared_memory for tier in (host, disk) if tier is not None),
@@ -203,56 +207,3 @@ def _note_adjusted(settings: ControlSettings, config: CacheConfig, notes: Notes)
             f"not evict_start_threshold = {settings.evict_start_threshold:g}",
             kind="watermark",
         )
-
-
-def _open_disk(resolved: ResolvedConfig, fingerprint: bytes, notes: Notes) -> DiskTier:
-    config = resolved.config
-    disk = DiskTier.open(
-        DiskOptions(
-            directories=resolved.ssd_cache_dirs,
-            fingerprint=fingerprint,
-            model_id=resolved.model.model_id,
-            num_slots=resolved.num_ssd_blocks,
-            block_bytes=resolved.block_bytes,
-            queue_depth=config.ssd_cache_iouring_entries,
-            engine=config.ssd_io_engine,
-            direct=config.ssd_direct_io,
-            checkpoint_bytes=resolved.journal_checkpoint_bytes,
-        )
-    )
-    for kind, reason in disk.fallbacks.items():
-        notes.add(reason, kind=kind)
-    return disk
-
-
-def _open_host(resolved: ResolvedConfig, notes: Notes, progress: Progress | None) -> HostTier:
-    config = resolved.config
-    host = HostTier(
-        num_slots=resolved.num_cpu_blocks,
-        block_bytes=resolved.block_bytes,
-        hugepages=config.cpu_hugepages,
-        copy_threads=config.cpu_copy_threads,
-    )
-    if config.cpu_hugepages and not host.arena.huge:
-        notes.add(
-            "the host tier got no huge pages: reserve some (vm.nr_hugepages) or allow them for shared memory "
-            "(/sys/kernel/mm/transparent_hugepage/shmem_enabled = advise)",
-            kind="hugepages",
-        )
-    try:
-        threads = max(1, os.cpu_count() or 1)
-        host.prefault(threads, None if progress is None else lambda done, total: progress("host memory", done, total))
-    except BaseException:
-        host.close()
-        raise
-    return host
-
-
-def _restore(control: Control, disk: DiskTier) -> None:
-    """Put what the disk tier recovered into the index; free what is there twice."""
-    found = disk.recovered
-    taken = control.restore_blocks(TierName.DISK, found.parents, found.keys, found.slots)
-    if len(rejected := found.slots[~taken]):
-        disk.free(np.ascontiguousarray(rejected))
-        _logger.info("%d recovered blocks were recorded twice; the newer records stand", len(rejected))
-    return_freed_memory()  # what recovery needed for a moment: as much again as what it leaves

@@ -19,10 +19,11 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tiercel.cache.assembly import Progress, assemble
+from tiercel.cache.assembly import assemble
 from tiercel.cache.checks import Blocks, looked_up
 from tiercel.cache.common import CacheFacade
 from tiercel.cache.core import CacheCore
+from tiercel.cache.opening import Progress
 from tiercel.cache.tickets import Ticket
 from tiercel.config import CacheConfig, ModelConfig
 from tiercel.control import Lookup, Priority, check_priority

@@ -176,6 +176,7 @@ class Reporter:
                 bounds=EVICTION_AGE_BOUNDS_S, counts=index.evicted_age_counts, sum=index.evicted_age_sum_s
             ),
             journal_bytes=disk.journal_bytes if disk is not None and tier is TierName.DISK else 0,
+            recovered=self._assembly.recovered.get(tier, 0),
         )
 
     def close(self) -> None:

@@ -57,8 +57,8 @@ def print_folders(reports: "list[FolderReport]") -> None:
             print_line(f"problem: {report.path}: {report.problem}")
         elif report.torn_bytes or report.corrupt_records:
             print_line(
-                f"note: {report.path}: the journal ends in {report.torn_bytes} torn bytes and has "
-                f"{report.corrupt_records} damaged records; the next start cuts and skips them"
+                f"note: {report.path}: {report.torn_bytes} torn bytes at the end of the journal and {report.corrupt_records} "
+                "damaged records; the next start cuts and skips them"
             )
 
 

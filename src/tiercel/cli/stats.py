@@ -120,6 +120,9 @@ def print_snapshot(snapshot: StatusSnapshot) -> None:
         "written at",
     )
     print_table("", (*columns, "evicted", "corrupt", "I/O errors"), map(_tier_row, snapshot.tiers))
+    recovered = {tier.name: tier.recovered for tier in snapshot.tiers if tier.recovered}
+    if recovered:
+        print_line(f"blocks that were there at the start: {counts_text(recovered)}")
     for tier in snapshot.tiers:
         _print_times(f"evicted from {tier.name}, unused before that", tier.eviction_age)
     _print_activity(snapshot.activity)

@@ -85,6 +85,12 @@ class CacheConfig(
         return tuple(expanded("ssd_cache_dir", entry.strip()) for entry in given if entry.strip())
 
     @property
+    def arena_directory(self) -> Path | None:
+        """The directory of `cpu_arena_dir`; None if the host tier ends with the process, or is off."""
+        given = self.cpu_arena_dir if self.enable_cpu else None
+        return None if given is None else expanded("cpu_arena_dir", given)
+
+    @property
     def shares(self) -> tuple[str, ...]:
         """The capacities of tiers in use that are a share of what the machine has, such as "80%"."""
         tiers = {"num_cpu_blocks": self.enable_cpu, "num_ssd_blocks": self.enable_ssd}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tiercel.config.cache import CacheConfig
 from tiercel.config.model import ModelConfig
+from tiercel.config.mounts import memory_place
 from tiercel.config.resolved import DeviceRoom, ResolvedConfig, Room
 from tiercel.config.sizes import format_bytes
 from tiercel.errors import ConfigError
@@ -57,7 +58,7 @@ def check_resources(model: ModelConfig, config: CacheConfig, *, fingerprint: byt
     Raises:
         ConfigError: memory or disk space does not suffice; the message names a capacity that fits.
     """
-    memory = probe_memory()
+    memory = probe_host_memory(config)
     disks = [probe_disk(path, fingerprint) for path in config.ssd_cache_dirs] if config.enable_ssd else []
     resolved = config.resolve(model, room_of(memory, disks))
     require_fit(resolved, memory, disks)
@@ -88,7 +89,7 @@ def probe_room(config: CacheConfig) -> Room:
         ConfigError: a directory cannot be looked at.
     """
     disks = [probe_disk(path) for path in config.ssd_cache_dirs] if config.enable_ssd else []
-    return room_of(probe_memory(), disks)
+    return room_of(probe_host_memory(config), disks)
 
 
 def require_fit(resolved: ResolvedConfig, memory: MemoryProbe, disks: Sequence[DiskProbe]) -> None:
@@ -150,6 +151,26 @@ def probe_disk(directory: Path, fingerprint: bytes | None = None) -> DiskProbe:
         )
     except OSError as error:
         raise ConfigError(f"ssd_cache_dir = {str(directory)!r}: {error.strerror}; name a directory of yours") from error
+
+
+def probe_host_memory(config: CacheConfig) -> MemoryProbe:
+    """Return the memory that a cache's host tier can take: what this process can still take, or less where `cpu_arena_dir` has
+    less. What the arena there takes already is counted, or a restart would find less room than was there.
+
+    Raises:
+        ConfigError: the directory is not on a tmpfs, or cannot be looked at.
+    """
+    memory = probe_memory()
+    if config.arena_directory is None:
+        return memory
+    place = memory_place("cpu_arena_dir", config.arena_directory)
+    probes = (
+        MemoryProbe(available_bytes=memory.available_bytes + place.own_bytes, limited_by=memory.limited_by),
+        MemoryProbe(
+            available_bytes=place.free_bytes + place.own_bytes, limited_by=f"the size of the tmpfs of {place.directory}"
+        ),
+    )
+    return min(probes, key=lambda probe: probe.available_bytes)
 
 
 def probe_memory(root: Path = Path("/")) -> MemoryProbe:

@@ -11,7 +11,7 @@ from tiercel.plan import NO_MOVE, Free, Move, OperationKind, Plan, Segment, pack
 from tiercel.tiers.base import BlockStatus, TierName
 
 # Members of an enum are slow to reach by name, and these are reached for every move.
-_GPU, _DISK = TierName.GPU, TierName.DISK
+_GPU = TierName.GPU
 
 _OK, _NO_SPACE = int(BlockStatus.OK), int(BlockStatus.NO_SPACE)
 
@@ -76,7 +76,6 @@ class PlanBuilder:
 
     def move(self, source: Stretch, target: Stretch, reservation: Reservation | None = None) -> int:
         """Add a move of `target`'s blocks, a part of `source`'s; returns its index in the plan."""
-        labelled = reservation is not None and target.tier >= _DISK
         self._moves.append(
             Move(
                 source=source.tier,
@@ -86,8 +85,8 @@ class PlanBuilder:
                 source_slots=source.slots_of(target.start, target.stop),
                 target_slots=target.slots,
                 after=source.move,
-                parent_key=reservation.parent_key if labelled and reservation is not None else b"",
-                keys=pack_keys(reservation.keys()) if labelled and reservation is not None else b"",
+                parent_key=b"" if reservation is None else reservation.parent_key,
+                keys=b"" if reservation is None else pack_keys(reservation.keys()),
             )
         )
         number = len(self._moves) - 1

@@ -147,6 +147,8 @@ _TIERS = (
            "failed: the disk is full or fails. Many ok: raise journal_checkpoint_bytes."),
     Metric("tiercel_checkpoint_seconds", _H, (), "seconds", "Duration of a checkpoint.",
            "Stores go on meanwhile. Seconds: the disk is busy, or the tier holds very many blocks."),
+    Metric("tiercel_tier_recovered_blocks", _G, ("tier",), "blocks", "Blocks that were there when the cache was opened.",
+           "0 after a restart: host without cpu_arena_dir, or the notes of `tiercel stats` say why."),
     Metric("tiercel_journal_bytes", _G, ("tier",), "bytes", "Journal written since the last checkpoint.",
            "More than journal_checkpoint_bytes: checkpoints fail, and a restart takes longer."),
 )  # fmt: skip
@@ -158,7 +160,7 @@ _PROCESS = (
            "used_high above gpu_pool_release_bytes: copies wait for memory; raise it and gpu_pool_reserve_bytes."),
     Metric("tiercel_info", _G, ("version", "model", "fingerprint"), "one", "Always 1; its labels say what runs.", "Nothing."),
     Metric("tiercel_start_time_seconds", _G, (), "seconds", "When the cache was opened, seconds since the epoch.",
-           "A recent start: the host tier is cold."),
+           "A recent start: the host tier is cold, unless cpu_arena_dir is set."),
     Metric("tiercel_tuning_changes_total", _C, ("action",), "changes",
            "What auto_tune did: tried, kept, undone. The status says what was changed, and why.",
            "undone grows: the traffic changes faster than a change can be judged; set what suits it and auto_tune to false."),

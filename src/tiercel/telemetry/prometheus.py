@@ -195,6 +195,7 @@ def _tier_samples(tier: TierStatus) -> Iterator[Sample]:
         ("corrupt_blocks_total", tier.blocks_corrupt),
         ("io_errors_total", tier.io_errors),
         ("journal_bytes", tier.journal_bytes),
+        ("tier_recovered_blocks", tier.recovered),
     ):
         yield f"tiercel_{name}", (tier.name,), value
     if tier.eviction_age.bounds:

@@ -59,7 +59,7 @@ class TierStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One tier: what it holds now, and what it did since it was opened.
 
     Bytes are payload bytes of blocks that ended ok; `journal_bytes` is what the journal has grown by since its checkpoint,
-    `eviction_age` the seconds from the last use of a block to its eviction.
+    `eviction_age` the seconds from the last use of a block to its eviction, `recovered` the blocks that were there at the start.
     """
 
     name: str
@@ -80,6 +80,7 @@ class TierStatus(msgspec.Struct, frozen=True, kw_only=True):
     evicted: Count = 0
     eviction_age: HistogramStatus = HistogramStatus(bounds=(), counts=(0,), sum=0.0)
     journal_bytes: Count = 0
+    recovered: Count = 0
 
 
 class TierCurveStatus(msgspec.Struct, frozen=True, kw_only=True):

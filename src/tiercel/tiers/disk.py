@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tiercel import _native
 from tiercel.config.paths import utf8_path
@@ -27,13 +26,12 @@ from tiercel.tiers.bounce import BouncePool, Chunk
 from tiercel.tiers.disk_directory import StripeFolders
 from tiercel.tiers.disk_health import Service, statuses_of
 from tiercel.tiers.disk_options import DiskOptions
-from tiercel.tiers.disk_records import BlockRecords, RecoveredBlocks, check_labels, seeds_of
+from tiercel.tiers.disk_records import BlockRecords, Checksums, seeds_of
 from tiercel.tiers.disk_sync import DiskSync
+from tiercel.tiers.labels import RecoveredBlocks, check_labels
 from tiercel.tiers.memory import ContiguousMemory, SharedMemory, page_aligned_bytes
 
 _log = logging.getLogger("tiercel.tiers.disk")
-
-Checksums = NDArray[np.uint64]
 
 
 class DiskTier:
@@ -277,8 +275,9 @@ class DiskTier:
 
         def read(chunk: Chunk, memory: ContiguousMemory) -> None:
             part = slice(*chunk)
-            addresses = memory.addresses[: part.stop - part.start]
-            errors = self._files.read(slots[part], addresses, seeds[part], checksums[part])
+            errors = self._files.read(
+                slots[part], memory.addresses[: part.stop - part.start], seeds[part], checksums[part]
+            )
             statuses[part] = statuses_of(slots[part], errors, "read")
 
         addresses = target.addresses

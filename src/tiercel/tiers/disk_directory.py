@@ -49,8 +49,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class DirectoryLock:
     """An exclusive hold on a directory, by this process. The kernel drops it when the process dies, however it dies."""
 
-    def __init__(self, folder: Path) -> None:
-        """Take the lock or raise DirectoryLockedError, naming the holder."""
+    def __init__(self, folder: Path, key: str = "ssd_cache_dir") -> None:
+        """Take the lock or raise DirectoryLockedError, naming the holder and the setting that the folder is of."""
         self._path = folder / "lock"
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -59,7 +59,7 @@ class DirectoryLock:
             holder = self._path.read_text(errors="replace").strip()[:200] or "an unknown process"
             os.close(self._descriptor)
             raise DirectoryLockedError(
-                f"{folder}: in use by {holder}; stop that process, or give this one another ssd_cache_dir"
+                f"{folder}: in use by {holder}; stop that process, or give this one another {key}"
             ) from error
         started = time.strftime("%Y-%m-%d %H:%M:%S %z")
         os.ftruncate(self._descriptor, 0)

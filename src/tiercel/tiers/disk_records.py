@@ -9,7 +9,6 @@ import errno
 import logging
 import threading
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,34 +18,21 @@ from tiercel import _native
 from tiercel.config.paths import utf8_path
 from tiercel.tiers._bookkeeping import runs_of
 from tiercel.tiers.base import BlockLabels, BlockStatus, Slots, Statuses
+from tiercel.tiers.labels import NAME_BYTES
 
 _log = logging.getLogger("tiercel.tiers.disk")
 
-_NAME_BYTES = 16
 
-
-@dataclass(frozen=True, kw_only=True)
-class RecoveredBlocks:
-    """Blocks that were in the tier when it was opened, least recently written first.
-
-    Attributes:
-        parents: uint8[n, 16], name of the block before each.
-        keys: uint8[n, 16], name of each block. A name may occur twice; the later one is the newer.
-        slots: uint32[n]. Whoever does not restore a block frees its slot.
-    """
-
-    parents: NDArray[np.uint8]
-    keys: NDArray[np.uint8]
-    slots: Slots
+Checksums = NDArray[np.uint64]
 
 
 class BlockRecords:
     """Names and checksums per slot (41 bytes a slot), and the journal that outlives the process. Thread-safe."""
 
     def __init__(self, folder: Path, num_slots: int) -> None:
-        self.parents: NDArray[np.uint8] = np.zeros((num_slots, _NAME_BYTES), dtype=np.uint8)
-        self.keys: NDArray[np.uint8] = np.zeros((num_slots, _NAME_BYTES), dtype=np.uint8)
-        self.checksums: NDArray[np.uint64] = np.zeros(num_slots, dtype=np.uint64)
+        self.parents: NDArray[np.uint8] = np.zeros((num_slots, NAME_BYTES), dtype=np.uint8)
+        self.keys: NDArray[np.uint8] = np.zeros((num_slots, NAME_BYTES), dtype=np.uint8)
+        self.checksums: Checksums = np.zeros(num_slots, dtype=np.uint64)
         self._recorded = np.zeros(num_slots, dtype=np.bool_)
         self._num_recorded = 0
         self._voids_lock = threading.Lock()
@@ -94,7 +80,7 @@ class BlockRecords:
     def num_segments(self) -> int:
         return self._journal.num_segments
 
-    def record(self, slots: Slots, labels: BlockLabels, checksums: NDArray[np.uint64], statuses: Statuses) -> None:
+    def record(self, slots: Slots, labels: BlockLabels, checksums: Checksums, statuses: Statuses) -> None:
         """Record the blocks that are `OK`; those that the journal does not take get another status."""
         with self._lock:
             for start, stop in runs_of(statuses == BlockStatus.OK):
@@ -197,14 +183,3 @@ class BlockRecords:
 def seeds_of(keys: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """Return what ties each block's checksum to its name: the name's first 8 bytes."""
     return np.ascontiguousarray(keys).view(np.uint64)[:, 0].copy()
-
-
-def check_labels(slots: Slots, labels: BlockLabels, *, num_blocks: int) -> None:
-    """Raise ValueError unless a write's slots, blocks and names are as many, and the names are what a record can hold."""
-    names = labels.names
-    if not len(slots) == num_blocks == len(names):
-        raise ValueError(f"{len(slots)} slots, {num_blocks} blocks and {len(names)} names")
-    if names.dtype != np.uint8 or names.shape[1:] != (_NAME_BYTES,) or not names.flags.c_contiguous:
-        raise ValueError("labels: names must be uint8[num_blocks, 16], C-contiguous")
-    if len(labels.parent) != _NAME_BYTES:
-        raise ValueError("labels: the parent must be 16 bytes")

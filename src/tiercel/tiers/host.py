@@ -1,8 +1,11 @@
-"""The host tier: blocks in one shared-memory arena.
+"""The host tier: blocks in one shared-memory arena, which ends with the process or outlives it (`arena_directory`).
 
 Slots are memory, so another tier reads and writes them in place through `memory`: what it wrote to reserved slots
 becomes readable here with `mark_written`, without a copy. Bytes carry no checksum here: they are as safe as the
 engine's own.
+
+In an arena that outlives the process a slot's record is void before anybody may write to the slot, and valid when its block is
+whole: whenever the process is killed, what is recorded can be read.
 """
 
 import threading
@@ -14,8 +17,11 @@ import numpy as np
 
 from tiercel import _native
 from tiercel.tiers._bookkeeping import CallGate, Counters, SlotStates
+from tiercel.tiers.arena_directory import KeptArena
+from tiercel.tiers.arena_records import NoRecords, SlotRecords
 from tiercel.tiers.base import Addresses, BlockLabels, BlockMemory, BlockStatus, Slots, Statuses, TierName, TierStats
-from tiercel.tiers.memory import ContiguousMemory, SharedArena, SharedMemory, page_aligned_bytes
+from tiercel.tiers.labels import RecoveredBlocks, check_labels, nothing_recovered
+from tiercel.tiers.memory import Arena, ContiguousMemory, SharedArena, SharedMemory, page_aligned_bytes
 
 Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
@@ -29,7 +35,15 @@ _SMALL_PAGE_THREADS = 4
 class HostTier:
     """Blocks in host memory. Each slot has whole pages to itself."""
 
-    def __init__(self, *, num_slots: int, block_bytes: int, hugepages: bool = True, copy_threads: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        num_slots: int,
+        block_bytes: int,
+        hugepages: bool = True,
+        copy_threads: int = 1,
+        kept: KeptArena | None = None,
+    ) -> None:
         """Map the arena; its pages are not resident until `prefault` or first use.
 
         Args:
@@ -37,6 +51,8 @@ class HostTier:
             block_bytes: size of a block.
             hugepages: ask for transparent huge pages.
             copy_threads: threads that one `read` or `write` may use.
+            kept: an arena that outlives the process, of that capacity; the tier's from now on, and closed with it. By default
+                one that ends with the process.
 
         Raises:
             OSError: the memory is not to be had.
@@ -44,8 +60,14 @@ class HostTier:
         self._block_bytes = block_bytes
         self._stride = page_aligned_bytes(block_bytes)
         self._copy_threads = copy_threads
-        self._arena = _native.Arena(num_slots * self._stride, hugepages=hugepages)
+        self._kept = kept
+        self._arena: Arena = (
+            _native.Arena(num_slots * self._stride, hugepages=hugepages) if kept is None else kept.arena
+        )
+        self._records: SlotRecords = NoRecords() if kept is None else kept.records
         self._states = SlotStates(num_slots)
+        self._recovered = nothing_recovered() if kept is None else kept.recovered
+        self._states.mark_written(self._recovered.slots)
         self._counters = Counters(num_slots, block_bytes)
         self._gate = CallGate("host")
 
@@ -62,7 +84,7 @@ class HostTier:
         return self._block_bytes
 
     @property
-    def arena(self) -> _native.Arena:
+    def arena(self) -> Arena:
         """The memory itself, for CUDA to pin."""
         return self._arena
 
@@ -70,6 +92,23 @@ class HostTier:
     def shared_memory(self) -> SharedMemory:
         """The memory itself, for other processes to map and for devices to copy from and to."""
         return SharedArena(self._arena, resident=True, unit_bytes=self._stride)
+
+    @property
+    def recovered(self) -> RecoveredBlocks:
+        """What was found when the tier was opened, less what was freed or reserved since."""
+        found = self._recovered
+        kept = self._states.are_written(found.slots)
+        return RecoveredBlocks(parents=found.parents[kept], keys=found.keys[kept], slots=found.slots[kept])
+
+    @property
+    def outlives_process(self) -> bool:
+        """Whether its blocks are there for the next process."""
+        return self._kept is not None
+
+    @property
+    def cold_reason(self) -> str:
+        """Why it holds nothing of what an earlier process left, or ""."""
+        return "" if self._kept is None else self._kept.cold_reason
 
     @property
     def stride_bytes(self) -> int:
@@ -107,26 +146,32 @@ class HostTier:
             self._addresses(slots), self._block_bytes, num_threads=self._copy_threads, owner=self._arena
         )
 
-    def mark_written(self, slots: Slots) -> None:
-        """Make reserved slots readable after their blocks were written in place through `memory`.
+    def mark_written(self, slots: Slots, labels: BlockLabels, statuses: Statuses) -> None:
+        """Make reserved slots readable whose blocks were written in place through `memory`: those that are `OK`. The others stay
+        reserved.
 
         Raises:
-            ValueError: a slot is not reserved. No slot changed.
+            ValueError: a slot is not reserved, or the names are not as many. No slot changed.
         """
         with self._gate.call():
             self._states.check_reserved(slots)
-            self._states.mark_written(slots)
+            check_labels(slots, labels, num_blocks=len(statuses))
+            self._records.record(slots, labels, statuses)
+            self._states.mark_written(slots[statuses == BlockStatus.OK])
 
     def reserve(self, slots: Slots) -> None:
         with self._gate.call():
             self._states.reserve(slots)
+            self._records.void(slots)
 
     def write(self, slots: Slots, source: BlockMemory, labels: BlockLabels) -> Statuses:
         with self._gate.call():
             self._states.check_reserved(slots)
+            check_labels(slots, labels, num_blocks=source.num_blocks)
             started = time.monotonic()
             source.gather(self._addresses(slots))
             statuses = np.full(len(slots), BlockStatus.OK, dtype=np.uint8)
+            self._records.record(slots, labels, statuses)
             self._states.finish_write(slots, statuses)
             self._counters.count_write(statuses, time.monotonic() - started)
             return statuses
@@ -144,13 +189,19 @@ class HostTier:
     def free(self, slots: Slots) -> None:
         with self._gate.call():
             self._states.void(slots)
+            self._records.void(slots)
+
+    def keep_order(self, slots: Slots) -> None:
+        """Note in which order blocks were used, the last one last, for the next process."""
+        with self._gate.call():
+            self._records.keep_order(slots)
 
     def stats(self) -> TierStats:
         return self._counters.snapshot()
 
     def close(self) -> None:
         if self._gate.close():
-            self._arena.close()
+            (self._arena if self._kept is None else self._kept).close()
 
     def _addresses(self, slots: Slots) -> Addresses:
         return slots.astype(np.uint64) * np.uint64(self._stride) + np.uint64(self._arena.address)

@@ -1,7 +1,7 @@
-"""What a disk tier's directory holds, read without a lock and without changing a byte.
+"""What a cache's directory holds, read without a lock and without changing a byte: the disk tier's, or the host tier's arena.
 
-For `tiercel ls` and `tiercel stats` on a directory that may be in use. The numbers are those of the journal: a block is
-counted if it was recorded, and only a read would prove its bytes.
+For `tiercel ls` and `tiercel stats` on a directory that may be in use. The numbers are those of the journal, or of the arena's
+records: a block is counted if it was recorded, and of the disk tier's only a read would prove its bytes.
 """
 
 from collections.abc import Iterator
@@ -14,13 +14,16 @@ from numpy.typing import NDArray
 from tiercel import _native
 from tiercel.config.paths import utf8_path
 from tiercel.errors import FormatError
+from tiercel.tiers.arena_directory import RECORDS_NAME
+from tiercel.tiers.arena_records import HEADER_BYTES, ArenaHeader, parse_header, read_records
 from tiercel.tiers.disk_directory import Manifest, read_manifest
+from tiercel.tiers.labels import RecoveredBlocks
 
 FOLDER_PATTERN = "tiercel-v*"
 
 
 class FolderReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One folder of a cache directory: the blocks of one fingerprint, or one stripe of them.
+    """One folder of a cache directory: the blocks of one fingerprint, or one stripe of them; or an arena's directory.
 
     Attributes:
         fingerprint: in hexadecimal; "" if the manifest cannot be read.
@@ -59,12 +62,13 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def inspect_directory(directory: Path) -> list[FolderReport]:
-    """Report on every folder of a cache directory, or on the folder itself if it is one.
+    """Report on every folder of a cache directory, or on the folder itself if it is one, and on the arena that lies there.
 
     Raises:
         OSError: the directory cannot be listed.
     """
-    return [_inspect_folder(folder) for folder in folders_in(directory)]
+    reports = [_inspect_folder(folder) for folder in folders_in(directory)]
+    return [*reports, _inspect_arena(directory)] if (directory / RECORDS_NAME).exists() else reports
 
 
 def folders_in(directory: Path) -> list[Path]:
@@ -79,16 +83,19 @@ def folders_in(directory: Path) -> list[Path]:
 
 
 def inspect_runs(folder: Path) -> list[RunReport]:
-    """Report the runs of blocks that a folder's journal records, longest first.
+    """Report the runs of blocks that a folder's journal, or an arena's records, name, longest first.
 
     Raises:
         FormatError: the folder's manifest is missing or not one that this version reads.
         OSError: the journal cannot be read.
     """
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise FormatError(f"{folder}: has no manifest")
-    recovered = _replay(folder, manifest)
+    if (folder / RECORDS_NAME).exists():
+        recovered: RecoveredBlocks | _native.Recovered = _read_arena(folder)[1]
+    else:
+        manifest = read_manifest(folder)
+        if manifest is None:
+            raise FormatError(f"{folder}: has no manifest")
+        recovered = _replay(folder, manifest)
     keys = dict.fromkeys(_rows(recovered.keys))
     children: dict[bytes, dict[bytes, None]] = {}  # dicts as ordered sets: a key may be recorded twice
     for parent, key in zip(_rows(recovered.parents), _rows(recovered.keys), strict=True):
@@ -113,17 +120,51 @@ def _replay(folder: Path, manifest: Manifest) -> _native.Recovered:
     return _native.replay_journal(utf8_path(folder), num_slots=manifest.num_slots)
 
 
-def _inspect_folder(folder: Path) -> FolderReport:
+def _read_arena(directory: Path) -> tuple[ArenaHeader, RecoveredBlocks, int]:
+    """Return an arena's header, its blocks, and how many records are damaged. Raises FormatError or OSError."""
+    data = (directory / RECORDS_NAME).read_bytes()
+    header = parse_header(data[:HEADER_BYTES])
+    return header, *read_records(data, header, num_slots=header.num_slots)
+
+
+def _inspect_arena(directory: Path) -> FolderReport:
+    report = _seen_from_outside(directory)
+    if report.problem:
+        return report
+    try:
+        header, blocks, num_damaged = _read_arena(directory)
+    except (FormatError, OSError) as error:
+        return msgspec.structs.replace(report, problem=f"the arena cannot be read: {error}")
+    return msgspec.structs.replace(
+        report,
+        fingerprint=header.fingerprint,
+        model_id=header.model_id,
+        block_bytes=header.block_bytes,
+        num_slots=header.num_slots,
+        num_blocks=len(blocks.slots),
+        stored_bytes=len(blocks.slots) * header.block_bytes,
+        corrupt_records=num_damaged,
+    )
+
+
+def _seen_from_outside(folder: Path) -> FolderReport:
+    """Report what needs no understanding of what lies in a folder."""
     try:
         files = [path.stat() for path in folder.iterdir() if path.is_file()]
     except OSError as error:
         return FolderReport(path=str(folder), problem=f"cannot be read ({error.strerror})")
-    report = FolderReport(
+    return FolderReport(
         path=str(folder),
         file_bytes=sum(found.st_blocks * 512 for found in files),
         modified_at=max((found.st_mtime for found in files), default=0.0),
         holder=_holder(folder / "lock"),
     )
+
+
+def _inspect_folder(folder: Path) -> FolderReport:
+    report = _seen_from_outside(folder)
+    if report.problem:
+        return report
     try:
         manifest = read_manifest(folder)
         if manifest is None:

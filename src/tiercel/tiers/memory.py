@@ -18,6 +18,30 @@ def page_aligned_bytes(block_bytes: int) -> int:
     return -(-block_bytes // PAGE_BYTES) * PAGE_BYTES
 
 
+class Arena(Protocol):
+    """Memory that several processes map: `_native.Arena`, which ends with them, or `arena.MappedArena`, which stays."""
+
+    @property
+    def address(self) -> int: ...
+
+    @property
+    def num_bytes(self) -> int: ...
+
+    @property
+    def fd(self) -> int: ...
+
+    @property
+    def huge(self) -> bool:
+        """Whether it gets huge pages."""
+        ...
+
+    def prefault(self, start: int, stop: int) -> None:
+        """Make the pages of [start, stop) resident, keeping what they hold. Raises OSError."""
+
+    def close(self) -> None:
+        """Unmap. Idempotent; after every other use."""
+
+
 @dataclass(frozen=True)
 class MemoryRegion:
     """Host memory of a tier that devices copy from and to: units of equal size, such as slots, one behind another."""
@@ -70,7 +94,7 @@ class SharedArena:
         resident, unit_bytes: as of `SharedMemory`.
     """
 
-    arena: _native.Arena
+    arena: Arena
     resident: bool
     unit_bytes: int
 
@@ -86,7 +110,7 @@ class SharedArena:
 
     @property
     def fd(self) -> int:
-        """The file to map."""
+        """The file to map. Who maps this very descriptor holds the lock of an arena that outlives its process."""
         return self.arena.fd
 
 

@@ -8,15 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiercel.errors import CacheClosedError, DeviceError, TierFailedError
-from tiercel.plan import unpack_keys, unpack_slots
+from tiercel.plan import Move, unpack_keys, unpack_slots
 from tiercel.tiers.base import BlockLabels, BlockMemory, BlockStatus, Tier, TierName, UnsettledError
 from tiercel.tiers.host import HostTier
 from tiercel.transfer.guard import RevokedError
 from tiercel.transfer.job import Chunk
 
 _logger = logging.getLogger(__name__)
-
-_NO_LABELS = BlockLabels(parent=b"\0" * 16, names=np.empty((0, 16), np.uint8))
 
 
 class Mover:
@@ -52,15 +50,12 @@ class Mover:
             with self._memory(chunk, move.target, move.target_slots, stop) as memory:
                 statuses = self._tiers[move.source].read(unpack_slots(move.source_slots)[start:stop], memory)
             if move.target is not TierName.GPU:
-                arrived = unpack_slots(move.target_slots)[start:stop][statuses == BlockStatus.OK]
-                self._host(move.target).mark_written(arrived)
+                slots = unpack_slots(move.target_slots)[start:stop]
+                self._host(move.target).mark_written(slots, _labels(move, start, stop), statuses)
             return statuses
-        labels = _NO_LABELS
-        if move.keys:
-            keys = unpack_keys(move.keys)
-            labels = BlockLabels(parent=keys[start - 1].tobytes() if start else move.parent_key, names=keys[start:stop])
         with self._memory(chunk, move.source, move.source_slots, stop) as memory:
-            return self._tiers[move.target].write(unpack_slots(move.target_slots)[start:stop], memory, labels)
+            slots = unpack_slots(move.target_slots)[start:stop]
+            return self._tiers[move.target].write(slots, memory, _labels(move, start, stop))
 
     def _memory(self, chunk: Chunk, tier: TierName, slots: bytes, stop: int) -> AbstractContextManager[BlockMemory]:
         """Memory of a move's faster side, for as long as a tier uses it."""
@@ -73,3 +68,9 @@ class Mover:
         host = self._tiers[tier]
         assert isinstance(host, HostTier), f"tier {tier.name} is not addressable memory"
         return host
+
+
+def _labels(move: Move, start: int, stop: int) -> BlockLabels:
+    """Names of the blocks [start, stop) of a move into a tier."""
+    keys = unpack_keys(move.keys)
+    return BlockLabels(parent=keys[start - 1].tobytes() if start else move.parent_key, names=keys[start:stop])

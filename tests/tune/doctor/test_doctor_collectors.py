@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from tests.helpers.tier_samples import why_no_io_uring
+from tiercel.config.mounts import mount_of
 from tiercel.tune.doctor.diagnosing import Asked, collect
-from tiercel.tune.doctor.directory import collect_directory, disk_below, mount_of
+from tiercel.tune.doctor.directory import collect_directory, disk_below
 from tiercel.tune.doctor.errands import LookAtDirectory, LookAtProcess
 from tiercel.tune.doctor.looking import Answer, look_at_all
 from tiercel.tune.doctor.process import pid_of, sockets

@@ -53,3 +53,17 @@ class CapacitySettings:
         kind=Kind.DIRECTORIES,
         measure="Read bandwidth of each device alone and of all together.",
     )
+    cpu_arena_dir: str | None = setting(
+        None,
+        "Directory on a tmpfs, of its owner's alone, where host memory outlives the process; null: it ends with it.",
+        kind=Kind.TEXT,
+        measure="Hit rate in the first minutes after a restart.",
+    )
+    cpu_arena_wait_s: float = setting(
+        5.0,
+        "Longest wait at the start for processes that still have the host memory of an ended one mapped.",
+        kind=Kind.NUMBER,
+        unit="s",
+        bounds=(0, 600),
+        measure="How long ranks and clients take to notice that the cache's process ended.",
+    )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from tiercel.config.mounts import mount_of
 from tiercel.telemetry.status import SOCKET_NAME
 from tiercel.tiers.inspect import FolderReport, inspect_directory
 from tiercel.tune.doctor.facts import DirectoryFacts, FolderFacts
@@ -117,30 +118,6 @@ def _direct_read_error(descriptor: int) -> str:
     except OSError as failure:
         return (failure.strerror or str(failure)).lower()
     return ""
-
-
-def mount_of(path: Path, mountinfo: str) -> tuple[str, str, str, tuple[str, ...]]:
-    """Return mount point, filesystem, source and options of the mount that a path lies on.
-
-    Args:
-        path: absolute, without links.
-        mountinfo: the text of /proc/self/mountinfo.
-    """
-    best = ("", "", "", ())  # type: tuple[str, str, str, tuple[str, ...]]
-    for line in mountinfo.splitlines():
-        before, _, after = line.partition(" - ")
-        fields, behind = before.split(" "), after.split(" ")
-        point = _unescaped(fields[4])
-        if path.is_relative_to(point) and len(point) >= len(best[0]):  # of two at one place the later one is seen
-            options = dict.fromkeys((*fields[5].split(","), *behind[2].split(",")))
-            best = (point, behind[0], _unescaped(behind[1]), tuple(options))
-    return best
-
-
-def _unescaped(text: str) -> str:
-    for code, plain in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        text = text.replace(code, plain)
-    return text
 
 
 def disk_below(device: int, root: Path = Path("/")) -> tuple[bool | None, str, int | None]:

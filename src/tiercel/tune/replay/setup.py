@@ -89,6 +89,7 @@ class ReplaySetup:
         return replace(
             config,
             ssd_cache_dir=directories or self.config.ssd_cache_dir,
+            cpu_arena_dir=None,
             status_socket=None,
             metrics_port=None,
             record_path=None,

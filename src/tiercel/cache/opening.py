@@ -1,0 +1,99 @@
+"""The tiers of a cache, opened from its settings, and what they hold from before put into the index. Used by `assembly`."""
+
+import logging
+import os
+from collections.abc import Callable
+
+import numpy as np
+
+from tiercel.config import ResolvedConfig
+from tiercel.control import Control
+from tiercel.telemetry.logs import Notes
+from tiercel.tiers.arena_directory import ArenaOptions, KeptArena
+from tiercel.tiers.disk import DiskTier
+from tiercel.tiers.disk_options import DiskOptions
+from tiercel.tiers.host import HostTier
+
+Progress = Callable[[str, int, int], None]
+"""Told (stage, done, total) while a cache is opened."""
+
+_logger = logging.getLogger(__name__)
+
+
+def open_disk(resolved: ResolvedConfig, fingerprint: bytes, notes: Notes) -> DiskTier:
+    """Open the disk tier. Raises as `assemble`."""
+    config = resolved.config
+    disk = DiskTier.open(
+        DiskOptions(
+            directories=resolved.ssd_cache_dirs,
+            fingerprint=fingerprint,
+            model_id=resolved.model.model_id,
+            num_slots=resolved.num_ssd_blocks,
+            block_bytes=resolved.block_bytes,
+            queue_depth=config.ssd_cache_iouring_entries,
+            engine=config.ssd_io_engine,
+            direct=config.ssd_direct_io,
+            checkpoint_bytes=resolved.journal_checkpoint_bytes,
+        )
+    )
+    for kind, reason in disk.fallbacks.items():
+        notes.add(reason, kind=kind)
+    return disk
+
+
+def open_host(resolved: ResolvedConfig, fingerprint: bytes, notes: Notes, progress: Progress | None) -> HostTier:
+    """Open the host tier, all of its memory resident. Raises as `assemble`."""
+    config = resolved.config
+    kept = _open_arena(resolved, fingerprint)
+    host = HostTier(
+        num_slots=resolved.num_cpu_blocks,
+        block_bytes=resolved.block_bytes,
+        hugepages=config.cpu_hugepages,
+        copy_threads=config.cpu_copy_threads,
+        kept=kept,
+    )
+    if config.cpu_hugepages and not host.arena.huge:
+        remedy = (
+            "reserve some (vm.nr_hugepages) or allow them for shared memory "
+            "(/sys/kernel/mm/transparent_hugepage/shmem_enabled = advise)"
+            if kept is None
+            else "mount the tmpfs of cpu_arena_dir with huge=advise"
+        )
+        notes.add(f"the host tier got no huge pages: {remedy}", kind="hugepages")
+    if host.cold_reason:
+        notes.add(f"the host tier began cold: what it held is lost, because {host.cold_reason}", kind="host_cold")
+    try:
+        threads = max(1, os.cpu_count() or 1)
+        host.prefault(threads, None if progress is None else lambda done, total: progress("host memory", done, total))
+    except BaseException:
+        host.close()
+        raise
+    return host
+
+
+def _open_arena(resolved: ResolvedConfig, fingerprint: bytes) -> KeptArena | None:
+    """Open the arena that outlives the process, if there is to be one."""
+    config = resolved.config
+    if config.arena_directory is None:
+        return None
+    return KeptArena.open(
+        ArenaOptions(
+            directory=config.arena_directory,
+            fingerprint=fingerprint,
+            model_id=resolved.model.model_id,
+            num_slots=resolved.num_cpu_blocks,
+            block_bytes=resolved.block_bytes,
+            hugepages=config.cpu_hugepages,
+            wait_s=config.cpu_arena_wait_s,
+        )
+    )
+
+
+def restore(control: Control, tier: DiskTier | HostTier) -> int:
+    """Put what a tier recovered into the index, and free what is there twice. Returns how many blocks were taken."""
+    found = tier.recovered
+    taken = control.restore_blocks(tier.name, found.parents, found.keys, found.slots)
+    if len(rejected := found.slots[~taken]):
+        tier.free(np.ascontiguousarray(rejected))
+        _logger.info("%d recovered blocks were recorded twice; the newer records stand", len(rejected))
+    return int(np.count_nonzero(taken))
