@@ -12,7 +12,7 @@ from typing import final
 
 from tiercel._native import NodeFront, NodeFrontLimits
 from tiercel.cache import ServedCache
-from tiercel.cache.assembly import Progress
+from tiercel.cache.opening import Progress
 from tiercel.config import CacheConfig, ModelConfig
 from tiercel.config.messages import problem
 from tiercel.config.paths import expanded

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from tiercel.cache.assembly import Progress
+from tiercel.cache.opening import Progress
 from tiercel.config import CacheConfig, ModelConfig
 from tiercel.config.manager import service_manager_socket
 from tiercel.errors import TiercelError
