@@ -21,7 +21,9 @@ from tiercel import (
     Outcome,
     connect,
 )
+from tiercel.hashing import root_key
 from tiercel.node.endpoint import parse_endpoint
+from tiercel.node.namespaces import write_secret
 from tiercel.node.server import NodeServer
 
 
@@ -131,14 +133,20 @@ def test_lookups_beyond_what_the_node_holds_open_find_nothing_and_are_counted() 
         assert until(lambda: client.lookup(sequence).num_blocks == 4)
 
 
-def test_a_namespace_that_a_client_may_not_use_is_refused_by_name() -> None:
-    with node(config(host=16, node_namespaces={"trusted": ["*"], "*": ["", "shared"]})) as (_, endpoint):
+def test_a_namespace_that_a_client_may_not_use_is_refused_by_name(tmp_path: Path) -> None:
+    write_secret(tmp_path / "secret")
+    bound = {"trusted": ["*"], "*": ["", "shared"]}
+    settings = config(host=16, node_namespaces=bound, node_secret_file=str(tmp_path / "secret"))
+    with node(settings) as (_, endpoint):
         with connect(endpoint, name="guest") as guest:
             assert guest.lookup(guest.sequence(tokens(1, seed=1), namespace="shared")).num_blocks == 0
             with pytest.raises(ConfigError, match="'guest' may not use namespace 'private'"):
                 guest.sequence(namespace="private")
         with connect(endpoint, name="trusted") as trusted:
-            trusted.sequence(namespace="private")
+            engine, sequence = SmallEngine(trusted.geometry), trusted.sequence(tokens(4, seed=1), namespace="private")
+            assert trusted.store(sequence, engine.fill(sequence)).wait(WAIT_S).ok
+            assert trusted.lookup(sequence).num_blocks == 4
+            assert sequence.root != root_key(trusted._fingerprint, "private"), "nobody can compute it"
 
 
 def test_loads_by_layer_are_refused(client: NodeClient) -> None:
