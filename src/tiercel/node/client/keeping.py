@@ -114,7 +114,7 @@ class Keeper:
                 return
 
     def _leave(self, link: Link) -> None:
-        if not link.close(self.devices, bye=self._closing.is_set()):
+        if not link.close(self.devices):
             _log.error("a copy does not end; the node's memory stays mapped until the process ends")
 
     def _reconnect(self) -> bool:
@@ -145,5 +145,7 @@ class Keeper:
         for memory in list(self._gpu_memories.values()):
             devices.attach(memory)
         self.link, self.devices = link, devices
+        if self._closing.is_set():  # `close` may have lost the one before
+            link.lose("the client is closed")
         self._on_link(link, devices)
         _log.info("the node at %s is back", self._endpoint)
