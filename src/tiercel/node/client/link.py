@@ -5,6 +5,7 @@ One thread listens. What is lost is told by whoever notices first; the listener 
 
 import os
 import select
+import socket
 import struct
 import threading
 import time
@@ -246,30 +247,33 @@ class Link:
                 with suppress(BlockingIOError):  # it was told often enough
                     os.eventfd_write(self._wakeup, 1)
 
-    def close(self, devices: Devices | None, *, bye: bool = False) -> bool:
-        """Let go of everything, after the listener has returned. Idempotent.
+    def close(self, devices: Devices | None) -> bool:
+        """Let go of everything, after the listener has returned, and tell the node, whether it goes on or the client does not:
+        what it keeps for this connection would wait for this process's end. Idempotent.
 
         Args:
-            devices: made by `devices`, unpinned first. bye: tell the node.
+            devices: made by `devices`, unpinned first.
 
         Returns:
             False if a copy does not end: the node's memory then stays mapped until the process ends.
         """
         self._pool.close()
         drained = self._copyists.end(_END_S)
-        with self._sending:
-            if bye and self._socket.fileno() >= 0:
-                with suppress(OSError):
-                    sockets.send(self._socket, encode(Bye()), SEND_S)
-            self._socket.close()
-        with self._waking:
-            if self._wakeup >= 0:
-                os.close(self._wakeup)
-                self._wakeup = -1
         if drained:
             if devices is not None:
                 devices.close()
             for region in self.regions:
                 region.close()
             self._board.close()
+        with self._sending:
+            if self._socket.fileno() >= 0:
+                with suppress(OSError):
+                    if drained:
+                        sockets.send(self._socket, encode(Bye()), SEND_S)
+                    self._socket.shutdown(socket.SHUT_RDWR)  # children of this process may hold it, too
+                self._socket.close()
+        with self._waking:
+            if self._wakeup >= 0:
+                os.close(self._wakeup)
+                self._wakeup = -1
         return drained
