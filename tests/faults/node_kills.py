@@ -226,10 +226,11 @@ class Matrix:
     def _restart(self) -> None:
         """Start a node again; it is warm, and found."""
         self._work(self.random.uniform(0, 0.3))
+        is_warm = self.counts["stored"] + sum(client.board.get("stored") for client in self.clients) > 100
         self.node = self._start_node()
         hits = sum(self._count_hits(prompt) for prompt in range(NUM_PROMPTS))
         recovered = {tier.name: tier.recovered for tier in self._stats().tiers}
-        if self.stored_enough:
+        if is_warm:
             assert hits > 0, f"{recovered}: the disk is cold"
             assert recovered["disk"] > 0, f"{recovered}: the disk is cold"
         self.counts["warm_blocks_host"] += recovered["host"]
@@ -240,11 +241,6 @@ class Matrix:
         there = lambda: {one.process for one in self._status().clients}  # noqa: E731
         self._until(lambda: pids <= there(), HANG_S, lambda: f"{pids - there()} do not come back")
         self._note("reconnected", time.monotonic() - started)
-
-    @property
-    def stored_enough(self) -> bool:
-        """Whether something must lie on disk."""
-        return self.counts["stored"] + sum(client.board.get("stored") for client in self.clients) > 100
 
     def _while_stopped(self, client: Forked, seconds: float) -> None:
         """Stop a client; the others go on meanwhile, and no call of theirs takes long."""

@@ -6,12 +6,13 @@ node again until it is found or the client closes.
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
-from tiercel.errors import ConfigError, TiercelError
+from tiercel.errors import ConfigError, DeviceError, TiercelError
 from tiercel.layout import EngineMemory
-from tiercel.node.client.joining import NodeFacts, join
+from tiercel.node.client.joining import Joined, NodeFacts, join
 from tiercel.node.client.link import Link
 from tiercel.node.client.tickets import TicketTable
 from tiercel.node.endpoint import LocalEndpoint
@@ -63,8 +64,7 @@ class Keeper:
         self._closing = threading.Event()
         self._on_link: Callable[[Link, Devices], None] = lambda link, devices: None
         self._gpu_memories: dict[int, EngineMemory] = {}
-        joined = join(endpoint, name, None, wait_s)
-        assert joined is not None, "nobody gives up the first one"
+        joined = _join_first(endpoint, name, wait_s)
         self.facts = joined.facts
         self.tickets = TicketTable(self.facts.geometry.block_bytes, self._tell_cancelled)
         self.link = Link(endpoint, joined, self.tickets, 1)
@@ -149,3 +149,18 @@ class Keeper:
             link.lose("the client is closed")
         self._on_link(link, devices)
         _log.info("the node at %s is back", self._endpoint)
+
+
+def _join_first(endpoint: LocalEndpoint, name: str, wait_s: float) -> Joined:
+    """Find the node, or the next one if it ends while it greets. Raises as `joining.join`."""
+    stop_at = time.monotonic() + wait_s
+    while True:
+        try:
+            joined = join(endpoint, name, None, max(0.0, stop_at - time.monotonic()))
+        except DeviceError as error:
+            if not isinstance(error.__cause__, ConnectionError) or time.monotonic() >= stop_at:
+                raise
+        else:
+            assert joined is not None, "nobody gives up the first one"
+            return joined
+        time.sleep(_PAUSE_S)

@@ -150,6 +150,9 @@ class Service:
             self._front.admit(connection, joined.number, True)
             self._front.send(connection, encode(Joined()))
             return
+        if self._door.closed:  # as if the node had ended already: its next life may take them
+            self._front.cut(connection)
+            return
         reason = self._door.objection(message, len(self.roll))
         if reason:
             self._door.num_refused += 1
