@@ -7,6 +7,7 @@ node again until it is found or the client closes.
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -16,6 +17,7 @@ from tiercel.node.client.joining import Joined, NodeFacts, join
 from tiercel.node.client.link import Link
 from tiercel.node.client.tickets import TicketTable
 from tiercel.node.endpoint import LocalEndpoint
+from tiercel.node.events import Left
 from tiercel.transfer import Devices, GpuCopySettings
 
 _log = logging.getLogger(__name__)
@@ -25,6 +27,9 @@ _PAUSE_S, _PAUSE_MAX_S = 0.1, 1.0
 
 _GREETING_S = 2.0
 """Longest wait for a node that was found to answer."""
+
+_LEFT_MAX: Final = 8
+"""Earlier connections of which the node is told that they are done with."""
 
 END_S: Final = 10.0
 """Longest wait for the thread when ending."""
@@ -63,6 +68,7 @@ class Keeper:
         self._note = note
         self._closing = threading.Event()
         self._on_link: Callable[[Link, Devices], None] = lambda link, devices: None
+        self._left: deque[Left] = deque(maxlen=_LEFT_MAX)
         self._gpu_memories: dict[int, EngineMemory] = {}
         joined = _join_first(endpoint, name, wait_s)
         self.facts = joined.facts
@@ -114,7 +120,9 @@ class Keeper:
                 return
 
     def _leave(self, link: Link) -> None:
-        if not link.close(self.devices):
+        if link.close(self.devices):
+            self._left.append(link.left)
+        else:
             _log.error("a copy does not end; the node's memory stays mapped until the process ends")
 
     def _reconnect(self) -> bool:
@@ -145,6 +153,8 @@ class Keeper:
         for memory in list(self._gpu_memories.values()):
             devices.attach(memory)
         self.link, self.devices = link, devices
+        for left in self._left:  # what it kept for a connection that was cut
+            link.tell(left)
         if self._closing.is_set():  # `close` may have lost the one before
             link.lose("the client is closed")
         self._on_link(link, devices)

@@ -24,7 +24,7 @@ from tiercel.node.client.receiving import SEND_S, receive
 from tiercel.node.client.tickets import TicketTable
 from tiercel.node.codec import Answer, Event, decode_for_client, encode
 from tiercel.node.endpoint import LocalEndpoint
-from tiercel.node.events import Bye, Cancel, CancelCopy, Copy, Done, Ended, SourceFree
+from tiercel.node.events import Bye, Cancel, CancelCopy, Copy, Done, Ended, Left, SourceFree
 from tiercel.node.joining import Join, Joined, Refused
 from tiercel.node.protocol import MAGIC, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, Kind, Message, MessageError
 from tiercel.ranks import sockets
@@ -52,6 +52,7 @@ class Link:
     Attributes:
         epoch: its number among this client's connections, from 1.
         alive: whether nobody has noticed its end.
+        left: says on a later connection that nothing is under way any more of this one.
         roots: root keys that the node gave, by namespace.
     """
 
@@ -64,6 +65,7 @@ class Link:
         self.regions, self.facts = joined.regions, joined.facts
         self._board = joined.board
         self._endpoint = endpoint
+        self.left = Left(joined.welcome.client, joined.welcome.token)
         self._join = Join(joined.welcome.client, joined.welcome.token)
         self._socket = joined.connection
         self._sending = threading.Lock()

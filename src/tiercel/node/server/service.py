@@ -17,7 +17,7 @@ from tiercel.cache import ServedCache
 from tiercel.node.board import BoardFacts, BoardWriter
 from tiercel.node.calls import ClientStatus, Status
 from tiercel.node.codec import Call, ToNode, decode_for_node, encode, shortened
-from tiercel.node.events import Bye, Cancel, Declined, Done, NoteText, Observe, Recompute
+from tiercel.node.events import Bye, Cancel, Declined, Done, Left, NoteText, Observe, Recompute
 from tiercel.node.joining import Hello, Join, Joined, Ready, Refused
 from tiercel.node.namespaces import Namespaces
 from tiercel.node.protocol import MessageError
@@ -188,6 +188,8 @@ class Service:
                 self._cache.observe_recompute(self._labels["recompute"].of(message.reason))
             case NoteText():
                 self._cache.note(f"{session.name}: {message.text}", kind=self._labels["note"].of(message.kind))
+            case Left():
+                self.roll.let_go(message.client, message.token)
             case Bye():
                 session.said_bye = True
             case Refused():
