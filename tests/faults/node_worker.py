@@ -27,7 +27,18 @@ HANG_S = 30.0
 CHILD_S = 0.3
 """How long a forked child holds what it inherited."""
 
-FIELDS = ("turns", "stored", "loaded", "calls", "began_at", "longest_call_s", "pausing", "paused", "leaving", "connected")
+FIELDS = (
+    "turns",
+    "stored",
+    "loaded",
+    "calls",
+    "began_at",
+    "longest_call_s",
+    "pausing",
+    "paused",
+    "leaving",
+    "connected",
+)
 
 
 class Board:
