@@ -228,6 +228,7 @@ class Matrix:
         self._work(self.random.uniform(0, 0.3))
         is_warm = self.counts["stored"] + sum(client.board.get("stored") for client in self.clients) > 100
         self.node = self._start_node()
+        started = time.monotonic()
         hits = sum(self._count_hits(prompt) for prompt in range(NUM_PROMPTS))
         recovered = {tier.name: tier.recovered for tier in self._stats().tiers}
         if is_warm:
@@ -236,7 +237,6 @@ class Matrix:
         self.counts["warm_blocks_host"] += recovered["host"]
         self.counts["warm_blocks_disk"] += recovered["disk"]
         self.counts["warm_restarts"] += 1
-        started = time.monotonic()
         pids = {client.pid for client in self.clients}
         there = lambda: {one.process for one in self._status().clients}  # noqa: E731
         self._until(lambda: pids <= there(), HANG_S, lambda: f"{pids - there()} do not come back")

@@ -246,7 +246,7 @@ class Worker:
 def run_worker(endpoint: str, name: str, model: Model, board: Board, seed: int) -> NoReturn:
     """The life of a forked client; it never returns to the parent's code."""
     end_at_defects()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, lambda *_: board.set("leaving", 1))  # what it raised could be lost in a destructor
     code = 1
     try:
         worker = Worker(endpoint, name, model, board, seed)
@@ -254,8 +254,6 @@ def run_worker(endpoint: str, name: str, model: Model, board: Board, seed: int) 
             worker.work()
         finally:
             worker.client.close()
-        code = 0
-    except SystemExit:
         code = 0
     except BaseException:  # noqa: BLE001 - whatever it was, this process ends here
         sys.stderr.write(f"client {name}:\n{traceback.format_exc()}")
