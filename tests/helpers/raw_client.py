@@ -112,7 +112,7 @@ class RawClient:
         assert isinstance(answer, Root), answer
         return answer.root
 
-    def sequence(self, tokens: np.ndarray, namespace: str = "") -> tuple[Sequence, int]:  # type: ignore[type-arg]
+    def sequence(self, tokens: np.ndarray, namespace: str = "") -> tuple[Sequence, int]:
         """A sequence, and its number at the node."""
         root, number = self.root(namespace), next(self._sequences)
         self.fast.send(datagram(Kind.OPEN, struct.pack("<I", number) + root))
