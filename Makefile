@@ -163,13 +163,14 @@ fuzz: $(VENV)/.packages ## damage journals, and say anything to a node's front, 
 	build/native-address/native/tests/journal_fuzz $(FUZZ_SECONDS) $(FUZZ_SEED)
 	build/native-address/native/tests/node_fuzz $(FUZZ_SECONDS) $(FUZZ_SEED)
 
-soak: $(VENV)/.installed ## a million operations on the simulated disk, 5,000 kills, over a million hostile messages (hours; results go to benchmarks/results)
+soak: $(VENV)/.installed ## a million operations on the simulated disk, 5,000 kills and 600 of a node and its clients, over a million hostile messages (hours; results go to benchmarks/results)
 	@mkdir -p build/soak
 	$(BIN)/python -m tests.faults.soak simulation build/soak --amount 1000000 --piece 20000 --jobs 2 \
 	  --json benchmarks/results/simulated_disk.json
 	$(BIN)/python -m tests.faults.soak kills build/soak --amount 5000 --piece 500 --json benchmarks/results/kills.json
 	$(BIN)/python -m tests.faults.hostile_peers --messages 250000 --json benchmarks/results/hostile_peers.json
 	$(BIN)/python -m tests.faults.hostile_clients --messages 1000000 --json benchmarks/results/hostile_clients.json
+	$(BIN)/python -m tests.faults.soak node build/soak --amount 600 --piece 60 --json benchmarks/results/node_kills.json
 
 clean: ## remove everything that was made here, downloads included
 	@rm -rf $(VENV) $(DEMO_VENV) $(VLLM_VENV)* build dist .wheels .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

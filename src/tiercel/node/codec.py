@@ -32,6 +32,7 @@ from tiercel.node.events import (
     Declined,
     Done,
     Ended,
+    Left,
     NoteText,
     Observe,
     Recompute,
@@ -56,7 +57,7 @@ Call = (
     | AskHitCurve
 )
 Answer = Failed | Okay | Root | Launched | Hits | Settled | Status | Stats | HitCurveAnswer
-Told = Done | Cancel | Observe | Declined | Recompute | NoteText | Bye
+Told = Done | Cancel | Observe | Declined | Recompute | NoteText | Left | Bye
 """What a client tells a node, without an answer."""
 
 ToNode = Hello | Ready | Refused | Join | Call | Told

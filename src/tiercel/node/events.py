@@ -16,6 +16,7 @@ from tiercel.node.protocol import (
     Seconds,
     Statuses,
     Text,
+    Token,
 )
 
 
@@ -115,3 +116,14 @@ class NoteText(Message, frozen=True):
 
 class Bye(Message, frozen=True):
     """A client ends in order: nothing of its is under way."""
+
+
+class Left(Message, frozen=True):
+    """Nothing is under way any more of an earlier connection of this process, which ended without a `Bye`.
+
+    Attributes:
+        client, token: as that connection's `Welcome` had them.
+    """
+
+    client: Number
+    token: Token

@@ -15,6 +15,7 @@ the version raises `MessageError`, and changes nothing.
      │ ◄─────────────── SourceFree, Ended: a ticket│
      │ ── Cancel: a ticket ──────────────────────► │
      │ ── Observe, Recompute, NoteText ──────────► │
+     │ ── Left: nor of an earlier connection ────► │
      │ ── Bye: nothing of mine is under way ─────► │
 
     client, each call connection

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from tiercel import errors
 from tiercel._native import NodeCall
-from tiercel.errors import DeviceError, ThrottledError, TiercelError
+from tiercel.errors import CacheClosedError, DeviceError, ThrottledError, TiercelError
 from tiercel.node.calls import Failed
 from tiercel.node.codec import Answer, decode_for_client, encode
 from tiercel.node.protocol import Message, MessageError
@@ -107,9 +107,11 @@ def ask(call: NodeCall, message: Message, timeout_s: float) -> Answer | Failed:
 
 
 def checked(answer: Answer | Failed) -> Answer:
-    """Return an answer, or raise the error of ours that the call failed with in the node."""
+    """Return an answer, or raise the error of ours that the call failed with in the node; NodeGoneError if that one is ending."""
     if not isinstance(answer, Failed):
         return answer
+    if answer.error == CacheClosedError.__name__:  # this client's cache is open
+        raise NodeGoneError(f"the node is ending: {answer.text}")
     kind = _CALLERS.get(answer.error) or getattr(errors, answer.error, None)
     if isinstance(kind, type) and issubclass(kind, (TiercelError, ValueError, TypeError)):
         raise kind(answer.text)

@@ -12,6 +12,7 @@ import atexit
 import os
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import lru_cache
 from typing import final
 
@@ -24,7 +25,7 @@ from tiercel.cache.checks import ArgumentChecks, Blocks, looked_up
 from tiercel.cache.forks import forget, refuse_in_forked_children
 from tiercel.control import HitCurve, Lookup, Priority, check_launchable, check_priority
 from tiercel.costs import check_prefill
-from tiercel.errors import CacheClosedError, ThrottledError
+from tiercel.errors import CacheClosedError, DeadlineError, ThrottledError
 from tiercel.hashing import Sequence as TokenSequence
 from tiercel.hashing import root_key
 from tiercel.layout import EngineBlocks
@@ -45,14 +46,9 @@ from tiercel.telemetry.snapshot import StatusSnapshot
 from tiercel.tiers.base import TierName
 from tiercel.transfer import Devices, EngineSide
 
-_NAMESPACES_KEPT = 4096
-"""Namespaces whose root key is not computed again for each sequence."""
-
-_COUNT_MAX, _SECONDS_MAX = 2**32 - 1, 86400.0
-"""What a message can say at most."""
-
-_TOO_MANY_LOOKUPS = 2
-"""State of a lookup for which the node has no room."""
+_NAMESPACES_KEPT = 4096  # namespaces whose root key is not computed again for each sequence
+_COUNT_MAX, _SECONDS_MAX = 2**32 - 1, 86400.0  # what a message can say at most
+_TOO_MANY_LOOKUPS = 2  # state of a lookup for which the node has no room
 
 
 @final
@@ -84,7 +80,8 @@ class NodeClient(CacheFacade):
         refuse_in_forked_children(self)
         try:
             keeper.start(self._use)
-            reports.stats(keeper.link)
+            with suppress(DeadlineError):  # a node that ended since is one that ends later
+                reports.stats(keeper.link)
         except BaseException:
             self.close()
             raise
@@ -274,7 +271,8 @@ class NodeClient(CacheFacade):
         self._reports.reset(self._keeper.link)
 
     def stats(self) -> StatusSnapshot:
-        """What the cache holds and did, for all its clients; what it told last while the node is gone."""
+        """What the cache holds and did, for all its clients; what it told last while the node is gone. Raises DeadlineError if it
+        never told."""
         return self._reports.stats(self._keeper.link)
 
     def hit_curve(self, capacities_blocks: Iterable[int] | None = None) -> HitCurve:

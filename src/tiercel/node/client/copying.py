@@ -3,6 +3,8 @@
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
 
 from tiercel.errors import TiercelError
 from tiercel.node.client.tickets import TicketTable
@@ -44,6 +46,7 @@ class Copyists:
         self._block_bytes = block_bytes
         self._answer = answer
         self._on_defect = on_defect
+        self._unsettled: set[Future[None]] = set()
         self._queue: CopyQueue[Copy] = CopyQueue(answer, "the client is ending")
         self.add, self.cancel = self._queue.add, self._queue.cancel
         self._threads = [
@@ -56,12 +59,14 @@ class Copyists:
             thread.start()
 
     def end(self, timeout_s: float) -> bool:
-        """Refuse what has not begun and wait for the rest. Returns False if a copy goes on after that time. Idempotent."""
+        """Refuse what has not begun and wait for the rest, a device's copies too. Returns False if one goes on after that time.
+        Idempotent."""
         self._queue.end()
         for thread in self._threads:
             if thread.ident is not None and thread is not threading.current_thread():
                 thread.join(timeout_s)
-        return not any(thread.is_alive() for thread in self._threads)
+        settled = not wait_for(list(self._unsettled), timeout_s).not_done
+        return settled and not any(thread.is_alive() for thread in self._threads)
 
     def _work(self) -> None:
         while (task := self._queue.wait_take()) is not None:
@@ -90,9 +95,15 @@ class Copyists:
             return _CANCELLED
         except UnsettledError as error:
             failure = shortened(str(error))
-            error.settled.add_done_callback(lambda _: self._answer(copy.number, failure))
+            self._unsettled.add(error.settled)
+            error.settled.add_done_callback(lambda settled: self._settle(settled, copy.number, failure))
             return None
         except (TiercelError, ValueError) as error:
             _log.warning("copy %d for the node failed: %s", copy.number, error)
             return shortened(str(error)) or type(error).__name__
         return ""
+
+    def _settle(self, settled: "Future[None]", number: int, failure: str) -> None:
+        """A device touches nothing of a copy any more."""
+        self._answer(number, failure)
+        self._unsettled.discard(settled)

@@ -6,15 +6,18 @@ node again until it is found or the client closes.
 
 import logging
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from tiercel.errors import ConfigError, TiercelError
+from tiercel.errors import ConfigError, DeviceError, TiercelError
 from tiercel.layout import EngineMemory
-from tiercel.node.client.joining import NodeFacts, join
+from tiercel.node.client.joining import Joined, NodeFacts, join
 from tiercel.node.client.link import Link
 from tiercel.node.client.tickets import TicketTable
 from tiercel.node.endpoint import LocalEndpoint
+from tiercel.node.events import Left
 from tiercel.transfer import Devices, GpuCopySettings
 
 _log = logging.getLogger(__name__)
@@ -24,6 +27,9 @@ _PAUSE_S, _PAUSE_MAX_S = 0.1, 1.0
 
 _GREETING_S = 2.0
 """Longest wait for a node that was found to answer."""
+
+_LEFT_MAX: Final = 8
+"""Earlier connections of which the node is told that they are done with."""
 
 END_S: Final = 10.0
 """Longest wait for the thread when ending."""
@@ -62,9 +68,9 @@ class Keeper:
         self._note = note
         self._closing = threading.Event()
         self._on_link: Callable[[Link, Devices], None] = lambda link, devices: None
+        self._left: deque[Left] = deque(maxlen=_LEFT_MAX)
         self._gpu_memories: dict[int, EngineMemory] = {}
-        joined = join(endpoint, name, None, wait_s)
-        assert joined is not None, "nobody gives up the first one"
+        joined = _join_first(endpoint, name, wait_s)
         self.facts = joined.facts
         self.tickets = TicketTable(self.facts.geometry.block_bytes, self._tell_cancelled)
         self.link = Link(endpoint, joined, self.tickets, 1)
@@ -114,7 +120,9 @@ class Keeper:
                 return
 
     def _leave(self, link: Link) -> None:
-        if not link.close(self.devices, bye=self._closing.is_set()):
+        if link.close(self.devices):
+            self._left.append(link.left)
+        else:
             _log.error("a copy does not end; the node's memory stays mapped until the process ends")
 
     def _reconnect(self) -> bool:
@@ -145,5 +153,24 @@ class Keeper:
         for memory in list(self._gpu_memories.values()):
             devices.attach(memory)
         self.link, self.devices = link, devices
+        for left in self._left:  # what it kept for a connection that was cut
+            link.tell(left)
+        if self._closing.is_set():  # `close` may have lost the one before
+            link.lose("the client is closed")
         self._on_link(link, devices)
         _log.info("the node at %s is back", self._endpoint)
+
+
+def _join_first(endpoint: LocalEndpoint, name: str, wait_s: float) -> Joined:
+    """Find the node, or the next one if it ends while it greets. Raises as `joining.join`."""
+    stop_at = time.monotonic() + wait_s
+    while True:
+        try:
+            joined = join(endpoint, name, None, max(0.0, stop_at - time.monotonic()))
+        except DeviceError as error:
+            if not isinstance(error.__cause__, ConnectionError) or time.monotonic() >= stop_at:
+                raise
+        else:
+            assert joined is not None, "nobody gives up the first one"
+            return joined
+        time.sleep(_PAUSE_S)

@@ -99,6 +99,9 @@ class Launcher:
                 link.call(message, _patience(timeout_s))
         except NodeGoneError as error:
             self._give_up(link, opened, BlockStatus.MISSING, str(error))
+            for lookup in lookups:
+                lookup.take_match().release()  # it may be there, and may not have been asked
+            return [one.ticket for one in opened]
         except BaseException:
             self._withdraw(opened)
             raise

@@ -5,6 +5,7 @@ One thread listens. What is lost is told by whoever notices first; the listener 
 
 import os
 import select
+import socket
 import struct
 import threading
 import time
@@ -23,7 +24,7 @@ from tiercel.node.client.receiving import SEND_S, receive
 from tiercel.node.client.tickets import TicketTable
 from tiercel.node.codec import Answer, Event, decode_for_client, encode
 from tiercel.node.endpoint import LocalEndpoint
-from tiercel.node.events import Bye, Cancel, CancelCopy, Copy, Done, Ended, SourceFree
+from tiercel.node.events import Bye, Cancel, CancelCopy, Copy, Done, Ended, Left, SourceFree
 from tiercel.node.joining import Join, Joined, Refused
 from tiercel.node.protocol import MAGIC, MESSAGE_BYTES_MAX, PROTOCOL_VERSION, Kind, Message, MessageError
 from tiercel.ranks import sockets
@@ -51,6 +52,7 @@ class Link:
     Attributes:
         epoch: its number among this client's connections, from 1.
         alive: whether nobody has noticed its end.
+        left: says on a later connection that nothing is under way any more of this one.
         roots: root keys that the node gave, by namespace.
     """
 
@@ -63,6 +65,7 @@ class Link:
         self.regions, self.facts = joined.regions, joined.facts
         self._board = joined.board
         self._endpoint = endpoint
+        self.left = Left(joined.welcome.client, joined.welcome.token)
         self._join = Join(joined.welcome.client, joined.welcome.token)
         self._socket = joined.connection
         self._sending = threading.Lock()
@@ -246,30 +249,33 @@ class Link:
                 with suppress(BlockingIOError):  # it was told often enough
                     os.eventfd_write(self._wakeup, 1)
 
-    def close(self, devices: Devices | None, *, bye: bool = False) -> bool:
-        """Let go of everything, after the listener has returned. Idempotent.
+    def close(self, devices: Devices | None) -> bool:
+        """Let go of everything, after the listener has returned, and tell the node, whether it goes on or the client does not:
+        what it keeps for this connection would wait for this process's end. Idempotent.
 
         Args:
-            devices: made by `devices`, unpinned first. bye: tell the node.
+            devices: made by `devices`, unpinned first.
 
         Returns:
             False if a copy does not end: the node's memory then stays mapped until the process ends.
         """
         self._pool.close()
         drained = self._copyists.end(_END_S)
-        with self._sending:
-            if bye and self._socket.fileno() >= 0:
-                with suppress(OSError):
-                    sockets.send(self._socket, encode(Bye()), SEND_S)
-            self._socket.close()
-        with self._waking:
-            if self._wakeup >= 0:
-                os.close(self._wakeup)
-                self._wakeup = -1
         if drained:
             if devices is not None:
                 devices.close()
             for region in self.regions:
                 region.close()
             self._board.close()
+        with self._sending:
+            if self._socket.fileno() >= 0:
+                with suppress(OSError):
+                    if drained:
+                        sockets.send(self._socket, encode(Bye()), SEND_S)
+                    self._socket.shutdown(socket.SHUT_RDWR)  # children of this process may hold it, too
+                self._socket.close()
+        with self._waking:
+            if self._wakeup >= 0:
+                os.close(self._wakeup)
+                self._wakeup = -1
         return drained

@@ -26,6 +26,7 @@ class Door:
 
     Attributes:
         num_refused: who was turned away.
+        closed: whether the node is ending.
     """
 
     def __init__(
@@ -37,17 +38,15 @@ class Door:
         self._model = model
         self._order: SlotOrder = order
         self._numbers = itertools.count(1)
-        self._closed = False
+        self.closed = False
         self.num_refused = 0
 
     def close(self) -> None:
         """Turn everybody away from now on."""
-        self._closed = True
+        self.closed = True
 
     def objection(self, hello: Hello, num_clients: int) -> str:
         """Why a client is not let in, "" if it is."""
-        if self._closed:
-            return "the node is ending"
         clients_max = self._cache.config.node_clients_max
         if num_clients >= clients_max:
             return f"the node has {num_clients} clients, which is as many as node_clients_max allows"

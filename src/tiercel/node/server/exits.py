@@ -58,8 +58,15 @@ class ExitWatch:
             for fd, _ in self._epoll.poll():
                 if fd == self._woken:
                     return
-                with self._lock:
-                    callback = self._callbacks.get(fd)
-                self.forget(fd)
+                with self._lock:  # its number may have gone to another file since
+                    callback = self._callbacks.get(fd) if _has_ended(fd) else None
                 if callback is not None:
+                    self.forget(fd)
                     callback()
+
+
+def _has_ended(process: int) -> bool:
+    """Whether the process behind a pidfd has ended; False for a number that is closed."""
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    return any(flags & select.POLLIN for _, flags in poll.poll(0))

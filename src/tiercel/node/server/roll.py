@@ -77,6 +77,17 @@ class Roll:
             return None
         return session
 
+    def let_go(self, number: int, token: bytes) -> None:
+        """A client that knows this token was cut off, and touches nothing any more. Nothing happens if it is not here."""
+        session = self._by_number.get(number)
+        if session is None or not hmac.compare_digest(session.token, token):
+            return
+        session.said_bye = True
+        if session.leaving:
+            self._gone(session, "it was cut off, and has come back")
+        else:
+            self._front.cut(session.connection)
+
     def add_call(self, session: Session, connection: int, calls_max: int) -> bool:
         """Note a call connection. False if the client has enough of them."""
         with self._lock:

@@ -17,7 +17,7 @@ from tiercel.cache import ServedCache
 from tiercel.node.board import BoardFacts, BoardWriter
 from tiercel.node.calls import ClientStatus, Status
 from tiercel.node.codec import Answer, Call, ToNode, decode_for_node, encode, shortened
-from tiercel.node.events import Bye, Cancel, Declined, Done, NoteText, Observe, Recompute
+from tiercel.node.events import Bye, Cancel, Declined, Done, Left, NoteText, Observe, Recompute
 from tiercel.node.joining import Hello, Join, Joined, Ready, Refused
 from tiercel.node.namespaces import Namespaces
 from tiercel.node.protocol import MessageError
@@ -154,6 +154,9 @@ class Service:
             self._front.admit(connection, joined.number, True)
             self._front.send(connection, encode(Joined()))
             return
+        if self._door.closed:  # as if the node had ended already: its next life may take them
+            self._front.cut(connection)
+            return
         reason = self._door.objection(message, len(self.roll))
         if reason:
             self._door.num_refused += 1
@@ -189,6 +192,8 @@ class Service:
                 self._cache.observe_recompute(self._labels["recompute"].of(message.reason))
             case NoteText():
                 self._cache.note(f"{session.name}: {message.text}", kind=self._labels["note"].of(message.kind))
+            case Left():
+                self.roll.let_go(message.client, message.token)
             case Bye():
                 session.said_bye = True
             case Refused():
