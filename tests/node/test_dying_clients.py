@@ -14,7 +14,7 @@ from tiercel import NodeClient, connect
 from tiercel.node.server import NodeServer
 
 TAKEN_BACK_S = 2.0
-BESIDE_S = 0.9
+BESIDE_S = 2.0
 """The longest that a call may take beside a client that stands still."""
 
 
