@@ -127,13 +127,13 @@ NodeFound NodeCall::lookup(Sequence& sequence, const LookupAsked& asked) {
   const std::lock_guard lock(mutex_);
   check_usable();
   const Deadline deadline = deadline_after(asked.timeout_s);
-  // Smaller pieces, sent while the rest is hashed, wake the node more often and save nothing.
-  sequence.hash_to(std::min(stop, start + kKeysMax));
-  if (asked.num_known == 0) {  // the node wakes up while the keys are copied
+  if (asked.num_known == 0) {  // the node wakes up while the keys are hashed
     const auto open = with_header(Kind::kOpen, OpenBody{asked.sequence, sequence.root()});
     const Bytes part = open;
     send_all({&part, 1}, deadline);
   }
+  // Smaller pieces, sent while the rest is hashed, wake the node more often and save nothing.
+  sequence.hash_to(std::min(stop, start + kKeysMax));
   send_keys_ahead(sequence, asked.sequence, start, stop, kKeysMax, deadline);
   const std::uint32_t request = ++last_request_;
   const LookupHead head{request, asked.sequence, to_u32(stop), to_u32(asked.engine_blocks), to_u32(start)};

@@ -1,6 +1,7 @@
 #include "node/front.hpp"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -86,9 +87,11 @@ void NodeFront::close() {
 void NodeFront::run() {
   std::array<epoll_event, 64> events;
   while (true) {
-    const int timeout_ms = listener_paused_ ? kListenerPauseMs : -1;
+    const bool stays_awake = std::chrono::steady_clock::now() < awake_until_;
+    const int timeout_ms = stays_awake ? 0 : listener_paused_ ? kListenerPauseMs : -1;
     const int num_events = ::epoll_wait(epoll_.number(), events.data(), static_cast<int>(events.size()), timeout_ms);
-    if (listener_paused_) resume_listener();
+    if (listener_paused_ && !stays_awake) resume_listener();
+    if (num_events == 0 && stays_awake) ::sched_yield();
     for (int at = 0; at < num_events; ++at) {
       const epoll_event& event = events[static_cast<std::size_t>(at)];
       if (event.data.u64 == kStopTag) return;

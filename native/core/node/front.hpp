@@ -13,6 +13,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -163,6 +164,7 @@ class NodeFront {
   std::vector<Key> keys_;               // of the datagram at hand
   std::vector<FoundSegment> segments_;  // of the answer at hand
   bool listener_paused_ = false;
+  std::chrono::steady_clock::time_point awake_until_{};  // a lookup is on its way; of the thread alone
   bool is_closed_ = false;
   std::mutex closing_;
   std::thread thread_;

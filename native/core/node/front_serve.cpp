@@ -22,6 +22,10 @@ Bytes bytes_of(const Value& value) noexcept {
   return std::as_bytes(std::span(&value, 1));
 }
 
+// A sequence is opened just before its lookup's keys are hashed: 16K tokens take a third of this, and waking up as long
+// again.
+constexpr std::chrono::microseconds kAwake{250};
+
 std::string_view why(ClientState::Appended appended) noexcept {
   return appended == ClientState::Appended::kTooLong ? "a sequence of more than 65536 blocks" : "";
 }
@@ -38,10 +42,12 @@ std::string_view NodeFront::handle(Connection& connection, Bytes datagram) try {
     case Kind::kKeys:
       return handle_keys(*connection.client, body);
     case Kind::kLookup:
+      awake_until_ = {};
       return handle_lookup(connection, body);
     case Kind::kRelease:
       return handle_release(*connection.client, body);
     case Kind::kOpen:
+      awake_until_ = std::chrono::steady_clock::now() + kAwake;
       return handle_open(*connection.client, body);
     case Kind::kForget:
       return handle_forget(*connection.client, body);
