@@ -1,0 +1,33 @@
+"""What one client, or a shortage in its process, must not do to a node and to the others."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.helpers.node_client import WAIT_S, node, until
+from tests.helpers.small_engine import config
+from tiercel import NodeClient, connect
+from tiercel.node.server import NodeServer
+
+
+@pytest.fixture
+def served() -> Iterator[tuple[NodeServer, str]]:
+    with node(config(host=64)) as started:
+        yield started
+
+
+@pytest.fixture
+def client(served: tuple[NodeServer, str]) -> Iterator[NodeClient]:
+    with connect(served[1], wait_s=WAIT_S) as connected:
+        yield connected
+
+
+def test_a_clients_long_notes_keep_nobody_from_the_node_and_its_state(
+    served: tuple[NodeServer, str], client: NodeClient
+) -> None:
+    for number in range(70):
+        client.note(f"{number} " + "€" * 1990, kind="long")
+    until(lambda: len(served[0].cache.stats().notes) >= 60)
+    with connect(served[1], wait_s=WAIT_S) as other:
+        assert any("€" in note for note in other.stats().notes)
+    assert client.stats().activity.counters["fallbacks"]["long"] == 70
