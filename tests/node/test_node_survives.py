@@ -1,5 +1,6 @@
 """What one client, or a shortage in its process, must not do to a node and to the others."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -27,7 +28,24 @@ def test_a_clients_long_notes_keep_nobody_from_the_node_and_its_state(
 ) -> None:
     for number in range(70):
         client.note(f"{number} " + "€" * 1990, kind="long")
-    until(lambda: len(served[0].cache.stats().notes) >= 60)
+    assert until(lambda: len(served[0].cache.stats().notes) >= 60)
     with connect(served[1], wait_s=WAIT_S) as other:
         assert any("€" in note for note in other.stats().notes)
     assert client.stats().activity.counters["fallbacks"]["long"] == 70
+
+
+def test_a_client_that_closes_has_left_though_a_forked_child_holds_its_sockets(served: tuple[NodeServer, str]) -> None:
+    client = connect(served[1], wait_s=WAIT_S)
+    held, released = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(released)
+        os.read(held, 1)
+        os._exit(0)
+    try:
+        client.close()
+        assert until(lambda: not served[0].status().clients)
+    finally:
+        os.close(held)
+        os.close(released)
+        os.waitpid(child, 0)

@@ -5,6 +5,7 @@ One thread listens. What is lost is told by whoever notices first; the listener 
 
 import os
 import select
+import socket
 import struct
 import threading
 import time
@@ -256,6 +257,10 @@ class Link:
             if bye and self._socket.fileno() >= 0:
                 with suppress(OSError):
                     sockets.send(self._socket, encode(Bye()), SEND_S)
+            with suppress(
+                OSError
+            ):  # a forked child may hold a copy of the descriptor; the connection ends all the same
+                self._socket.shutdown(socket.SHUT_RDWR)
             self._socket.close()
         with self._waking:
             if self._wakeup >= 0:
