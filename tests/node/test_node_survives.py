@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -49,3 +50,9 @@ def test_a_client_that_closes_has_left_though_a_forked_child_holds_its_sockets(s
         os.close(held)
         os.close(released)
         os.waitpid(child, 0)
+
+
+def test_a_settle_waits_for_no_other_call_of_its_client_beyond_its_time(client: NodeClient) -> None:
+    with client._reports._turn(WAIT_S), ThreadPoolExecutor(1) as other:
+        assert other.submit(client.settle, 0.05).result(WAIT_S) is False
+    assert client.settle(WAIT_S)
