@@ -1,14 +1,17 @@
 """What one client, or a shortage in its process, must not do to a node and to the others."""
 
 import os
+import resource
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
 from tests.helpers.node_client import WAIT_S, node, until
 from tests.helpers.small_engine import config
-from tiercel import NodeClient, connect
+from tiercel import NodeClient, TiercelError, connect
 from tiercel.node.server import NodeServer
 
 
@@ -55,4 +58,35 @@ def test_a_client_that_closes_has_left_though_a_forked_child_holds_its_sockets(s
 def test_a_settle_waits_for_no_other_call_of_its_client_beyond_its_time(client: NodeClient) -> None:
     with client._reports._turn(WAIT_S), ThreadPoolExecutor(1) as other:
         assert other.submit(client.settle, 0.05).result(WAIT_S) is False
+    assert client.settle(WAIT_S)
+
+
+@contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """Leave so many descriptors to this process."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
+    taken: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + count + 1, hard))
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        for fd in taken[:count]:
+            os.close(fd)
+        del taken[:count]
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in taken:
+            os.close(fd)
+
+
+def test_a_node_without_descriptors_for_another_client_serves_the_others(
+    served: tuple[NodeServer, str], client: NodeClient
+) -> None:
+    for left in range(2, 8):
+        with descriptors_left(left), suppress(TiercelError):
+            connect(served[1], wait_s=0.3).close()
+    assert not served[0].failed
     assert client.settle(WAIT_S)
