@@ -2,6 +2,7 @@
 
 import os
 import resource
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -9,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.node_client import WAIT_S, node, until
-from tests.helpers.small_engine import config
+from tests.helpers.node_client import WAIT_S, meeting_place, node, until
+from tests.helpers.small_engine import MODEL, config
 from tiercel import NodeClient, TiercelError, connect
+from tiercel.node.endpoint import parse_endpoint
 from tiercel.node.server import NodeServer
 
 
@@ -90,3 +92,15 @@ def test_a_node_without_descriptors_for_another_client_serves_the_others(
             connect(served[1], wait_s=0.3).close()
     assert not served[0].failed
     assert client.settle(WAIT_S)
+
+
+def test_a_client_reconnects_after_it_had_no_descriptors() -> None:
+    with meeting_place() as endpoint:
+        first = NodeServer(MODEL, config(host=64), parse_endpoint(endpoint))
+        with connect(endpoint, wait_s=WAIT_S) as client:
+            with descriptors_left(0):
+                first.close()
+                with descriptors_left(0):  # what the node and its client gave back
+                    time.sleep(0.5)
+            with NodeServer(MODEL, config(host=64), parse_endpoint(endpoint)):
+                assert until(lambda: client.settle(0.1))
