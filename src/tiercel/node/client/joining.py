@@ -57,7 +57,10 @@ def join(
         DeviceError: the node does not speak this protocol, or ended; or its memory cannot be mapped.
     """
     stop_at = time.monotonic() + timeout_s
-    connection = endpoint.connect(timeout_s, give_up)
+    try:
+        connection = endpoint.connect(timeout_s, give_up)
+    except OSError as error:
+        raise DeviceError(f"the node at {endpoint} cannot be reached: {error}") from error
     if connection is None:
         if give_up():
             return None

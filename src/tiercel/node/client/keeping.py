@@ -137,7 +137,7 @@ class Keeper:
                     return False
                 link = Link(self._endpoint, joined, self.tickets, self.link.epoch + 1)
                 self._use(link)
-            except TiercelError as error:
+            except (TiercelError, OSError) as error:  # the second: no descriptor is left
                 if link is not None:
                     link.close(None)
                 if isinstance(error, ConfigError) and str(error) != refusal:

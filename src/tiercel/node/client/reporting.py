@@ -2,8 +2,10 @@
 
 import logging
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import msgspec
 from msgspec.structs import replace
@@ -101,8 +103,10 @@ class Reports:
     def settle(self, link: Link, timeout_s: float) -> bool:
         """Whether nothing was under way in the node in time."""
         wait_s = max(0.0, min(timeout_s, _SETTLE_S_MAX))
+        stop_at = time.monotonic() + wait_s
         try:
-            answer = self._ask(link, Settle(wait_s), wait_s + CALL_S)
+            with self._turn(wait_s):
+                answer = link.call(Settle(max(0.0, stop_at - time.monotonic())), wait_s + CALL_S)
         except NodeGoneError:
             return False
         return isinstance(answer, Settled) and answer.settled
@@ -112,12 +116,22 @@ class Reports:
         try:
             self._ask(link, Reset(), _RESET_S)
         except NodeGoneError as error:
-            raise DeadlineError(f"the node is gone and nothing was forgotten; reset again: {error}") from error
+            raise DeadlineError(f"nothing was forgotten; reset again: {error}") from error
 
     def _ask(self, link: Link, message: Message, timeout_s: float) -> Answer:
-        """Ask what may take long: the node takes one such call of a client at a time."""
-        with self._slow:
+        """Ask what may take long, when it is its turn."""
+        with self._turn(timeout_s):
             return link.call(message, timeout_s)
+
+    @contextmanager
+    def _turn(self, timeout_s: float) -> Iterator[None]:
+        """Wait for what this client asked before: the node takes one such call of a client at a time."""
+        if not self._slow.acquire(timeout=timeout_s):
+            raise NodeGoneError("a settle or reset of this client is not answered yet")
+        try:
+            yield
+        finally:
+            self._slow.release()
 
     def _count(self, name: str, kind: str) -> None:
         self._counts[name][kind] += 1

@@ -12,7 +12,7 @@ from tiercel.layout import SlotOrder
 from tiercel.layout.geometry import difference
 from tiercel.node.board import BoardWriter
 from tiercel.node.codec import encode
-from tiercel.node.joining import Hello
+from tiercel.node.joining import Hello, Refused
 from tiercel.node.protocol import TOKEN_BYTES
 from tiercel.node.server.facts import welcome
 from tiercel.node.server.memory import ClientCopies
@@ -73,5 +73,12 @@ class Door:
         """Give a client the memory."""
         told = welcome(self._cache, self._model, self._order, client=session.number, token=session.token)
         fds = [*(memory.fd for memory in self._cache.shared_memory), self._board.fd]
-        if self._front.send(session.connection, encode(told), fds):
+        try:
+            sent = self._front.send(session.connection, encode(told), fds)
+        except OSError as error:  # no descriptor is left for the copies of these
+            _log.warning("client %d, %s, cannot be given the memory: %s", session.number, session.name, error)
+            self._front.send(session.connection, encode(Refused(f"the node cannot hand out its memory: {error}")))
+            self._front.cut(session.connection)
+            return
+        if sent:
             _log.info("client %d, %s, process %d, has come", session.number, session.name, session.process)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from tiercel._native import NodeFront
 from tiercel.cache import ServedCache
@@ -33,9 +34,11 @@ from tiercel.node.calls import (
 )
 from tiercel.node.codec import Answer, Call, encode, shortened
 from tiercel.node.namespaces import Namespaces
+from tiercel.node.protocol import MESSAGE_BYTES_MAX
 from tiercel.node.server.launching import Launching
 from tiercel.node.server.session import Session
 from tiercel.node.server.workers import Workers
+from tiercel.telemetry.snapshot import StatusSnapshot
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +47,10 @@ _SLOW_CALLS: Final = (Reset, Settle, AskStats, AskHitCurve)
 
 _NUM_THREADS, _NUM_SLOW_THREADS = 4, 4
 _SETTLE_S_MAX = 60.0
+_SNAPSHOT_BYTES_MAX: Final = MESSAGE_BYTES_MAX - 1024
+_NOTE_MAX: Final = 200
+"""Characters of a note where all of them are too long for a message."""
+
 _NAMESPACES_MAX = 4096
 """Namespaces that one client may have opened."""
 
@@ -100,7 +107,12 @@ class Calls:
                 after()
 
     def _reply(self, connection: int, answer: Answer) -> None:
-        self._front.send(connection, encode(answer))
+        data = encode(answer)
+        if len(data) > MESSAGE_BYTES_MAX:
+            data = encode(
+                Failed("DeviceError", f"the answer has {len(data)} bytes, at most {MESSAGE_BYTES_MAX} can be told")
+            )
+        self._front.send(connection, data)
 
     def answer(self, client: str, call: Call) -> Answer:
         """Answer a call that needs no memory of the client's, here and now. Raises what the cache raises.
@@ -126,7 +138,7 @@ class Calls:
             case AskStatus():
                 return self._status()
             case AskStats():
-                return Stats(msgspec.json.encode(self._cache.stats()))
+                return _told(self._cache.stats())
             case AskHitCurve():
                 return HitCurveAnswer(msgspec.json.encode(self._cache.hit_curve(call.capacities_blocks)))
         raise AssertionError(f"nothing answers a {type(call).__name__}")
@@ -153,6 +165,14 @@ class Calls:
             lookup.release()
             raise
         return Hits(num_blocks)
+
+
+def _told(stats: StatusSnapshot) -> Stats:
+    """Return the cache's state as a message. Notes are cut if it would be too long: clients write them."""
+    encoded = msgspec.json.encode(stats)
+    if len(encoded) > _SNAPSHOT_BYTES_MAX:
+        encoded = msgspec.json.encode(replace(stats, notes=tuple(note[:_NOTE_MAX] for note in stats.notes)))
+    return Stats(encoded)
 
 
 def _failed(error: Exception) -> Failed:
