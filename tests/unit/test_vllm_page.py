@@ -8,7 +8,7 @@ from typing import Any
 from tiercel.config import load_config
 
 PAGE = (Path(__file__).parents[2] / "docs" / "vllm.md").read_text()
-OWN_KEYS = {"config_file", "load_timeout_s", "model_id", "weights_epoch", "allow_untested_vllm", "model_revision"}
+OWN_KEYS = {"config_file", "load_timeout_s", "model_id", "weights_epoch", "allow_untested_vllm", "model_revision", "start_node"}
 
 
 def transfer_configs() -> list[dict[str, Any]]:
@@ -22,7 +22,8 @@ def settings_of(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_page_shows_both_ways_in() -> None:
-    assert [config["kv_connector"] for config in transfer_configs()] == ["TiercelConnector", "OffloadingConnector"]
+    shown = [config["kv_connector"] for config in transfer_configs()]
+    assert shown == ["TiercelConnector", "OffloadingConnector", "TiercelConnector", "TiercelConnector"]
 
 
 def test_the_settings_in_its_commands_are_settings() -> None:

@@ -51,6 +51,7 @@ OnlineFit::OnlineFit(std::span<const double> prior) : size_(prior.size()) {
 void OnlineFit::observe(std::span<const double> features, double measured) {
   if (features.size() != size_) throw std::invalid_argument("an observation has one feature for each coefficient");
   const double weight = 1.0 / std::pow(measured, 2.0);
+  if (!std::isfinite(weight) || weight == 0) throw std::overflow_error("a measured value that cannot be weighed");
   for (std::size_t i = 0; i < size_; ++i) {
     const double weighted = weight * features[i];
     for (std::size_t j = 0; j < size_; ++j) matrix_[i][j] = kForgetting * matrix_[i][j] + weighted * features[j];

@@ -62,8 +62,8 @@ class OpenCache:
         endpoint, wait_s = settings.endpoint, settings.node_wait_s
         assert endpoint is not None
         started = False
+        config = replace(settings.cache, node_block_order=blocks.geometry.order)
         if settings.start_node:
-            config = replace(settings.cache, node_block_order=blocks.geometry.order)
             _logger.info("a node at %s is looked for, and started if there is none", endpoint)
             started = ensure_node(blocks.model, config, endpoint, timeout_s=wait_s)
             wait_s = _CONNECT_S
