@@ -8,7 +8,15 @@ from typing import Any
 from tiercel.config import load_config
 
 PAGE = (Path(__file__).parents[2] / "docs" / "vllm.md").read_text()
-OWN_KEYS = {"config_file", "load_timeout_s", "model_id", "weights_epoch", "allow_untested_vllm", "model_revision", "start_node"}
+OWN_KEYS = {
+    "config_file",
+    "load_timeout_s",
+    "model_id",
+    "weights_epoch",
+    "allow_untested_vllm",
+    "model_revision",
+    "start_node",
+}
 
 
 def transfer_configs() -> list[dict[str, Any]]:

@@ -82,7 +82,7 @@ void SimulatedDevice::serve() {
   const WaitingPart part = way.waiting.front();
   way.waiting.pop_front();
   const double now_s = timeline_.now_s();
-  way.use.wait_s += now_s - part.queued_s;
+  way.use.wait_s += std::max(0.0, now_s - part.queued_s);  // less than none, if what it waited for was cut short
   std::int64_t num_blocks = part.stop - part.start;
   std::int64_t limit = num_blocks;
   if (!way.waiting.empty()) {

@@ -64,7 +64,9 @@ def join(
     if connection is None:
         if give_up():
             return None
-        raise DeadlineError(f"no node listened at {endpoint} in {timeout_s:.3g} s; start one with `tiercel node --config FILE`")
+        raise DeadlineError(
+            f"no node listened at {endpoint} in {timeout_s:.3g} s; start one with `tiercel node --config FILE`"
+        )
     with ExitStack() as undo:
         undo.callback(connection.close)
         geometry = None if expected is None else dict(expected.fingerprint_parts())
