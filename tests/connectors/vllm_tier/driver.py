@@ -1,5 +1,7 @@
 """Drives vLLM's tiering manager as its scheduler and its GPU worker do."""
 
+# pyright: reportMissingImports=false
+
 import time
 from typing import Any, cast
 

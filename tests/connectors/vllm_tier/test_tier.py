@@ -1,5 +1,7 @@
 """The tier behind vLLM's real tiering manager: what it keeps, gives back, forgets and tells."""
 
+# pyright: reportMissingImports=false
+
 from typing import Any
 
 from vllm.v1.kv_offload.base import LookupResult, Medium

@@ -1,5 +1,7 @@
 """What the tier says and refuses when it is opened."""
 
+# pyright: reportMissingImports=false
+
 import random
 
 import pytest

@@ -4,6 +4,8 @@ Followers count on each stored chunk being announced as removed when it goes. Th
 names a chunk whenever it stores or finds it; what a disk holds from before a restart is announced when it is first found.
 """
 
+# pyright: reportMissingImports=false
+
 from collections.abc import Iterable, Sequence
 
 from vllm.v1.kv_offload.base import Locality, Medium, OffloadingEvent, OffloadKey

@@ -4,6 +4,8 @@ vLLM names a chunk by the hash of the tokens up to its end and the number of its
 model, weights or layout. All of those are here, and become the fingerprint that names the folder and enters every key.
 """
 
+# pyright: reportMissingImports=false
+
 import json
 from pathlib import Path
 from typing import Any

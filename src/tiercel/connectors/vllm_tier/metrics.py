@@ -3,6 +3,8 @@
 Tiercel's full set of metrics is served as ever: `tiercel stats`, and `metrics_port`.
 """
 
+# pyright: reportMissingImports=false
+
 import time
 from collections import deque
 from typing import Any

@@ -9,6 +9,8 @@ A failed load makes the chunks that failed misses for that request, so that no r
 whatever went wrong, the outcome is a recompute.
 """
 
+# pyright: reportMissingImports=false
+
 import logging
 from collections import deque
 from collections.abc import Collection, Iterable
