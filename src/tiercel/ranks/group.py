@@ -22,6 +22,7 @@ from tiercel.layout import BlockGeometry
 from tiercel.layout.arrays import HOST_DEVICE
 from tiercel.layout.numbers import are_distinct, checked_numbers
 from tiercel.ranks import sockets
+from tiercel.ranks.asked import AskedMemory
 from tiercel.ranks.asking import Asker, CopyRequest
 from tiercel.ranks.copies import Claim, CopyTable
 from tiercel.ranks.messages import BLOCKS_MAX, RANKS_MAX, Cancel, Copy, Hello, Region, Welcome, encode
@@ -31,7 +32,7 @@ from tiercel.ranks.shards import ranks_to_gather_from
 from tiercel.ranks.timeouts import RankTimeouts
 from tiercel.tiers.base import Addresses
 from tiercel.tiers.memory import SharedMemory
-from tiercel.transfer.remote import RemoteBlocks, RemoteMemory
+from tiercel.transfer.remote import RemoteBlocks
 
 _DEFAULT_TIMEOUTS: Final = RankTimeouts()
 
@@ -140,7 +141,7 @@ class RankGroup:
         self.close()
 
     def run(self, blocks: "RankBlocks", claim: Claim, addresses: Addresses, *, loading: bool) -> None:
-        """Copy blocks in every rank that has to. Blocks; releases the GIL. For `RankMemory` alone.
+        """Copy blocks in every rank that has to. Blocks; releases the GIL. For `AskedMemory` alone.
 
         Raises:
             ValueError: not one address for each block, or addresses that are not shared.
@@ -155,7 +156,7 @@ class RankGroup:
             self._run_part(part, claim, addresses[start : start + BLOCKS_MAX], loading)
 
     def give_up(self, claim: Claim) -> None:
-        """End the waits for a claim's copies. For `RankMemory` alone."""
+        """End the waits for a claim's copies. For `AskedMemory` alone."""
         self._copies.give_up(claim)
 
     def _run_part(self, blocks: "RankBlocks", claim: Claim, addresses: Addresses, loading: bool) -> None:
@@ -229,44 +230,9 @@ class RankBlocks(RemoteBlocks):
         """Return the blocks [start, stop), without copying."""
         return RankBlocks(self._group, self._ids[start:stop], self.after_step)
 
-    def reach(self) -> "RankMemory":
+    def reach(self) -> "AskedMemory[RankBlocks]":
         """Return them for the copies of one ticket."""
-        return RankMemory(self, Claim())
-
-
-@final
-class RankMemory(RemoteMemory):
-    """Blocks of a group for the copies of one ticket."""
-
-    def __init__(self, blocks: RankBlocks, claim: Claim) -> None:
-        """Use `RankBlocks.reach`."""
-        self._blocks = blocks
-        self._claim = claim
-
-    @property
-    def num_blocks(self) -> int:
-        return self._blocks.num_blocks
-
-    @property
-    def holder(self) -> RankGroup:
-        """The group: its ranks copy together."""
-        return self._blocks.memory
-
-    def gather(self, targets: Addresses) -> None:
-        """Copy every block to its target address. Raises as `RankGroup.run`."""
-        self._blocks.memory.run(self._blocks, self._claim, targets, loading=False)
-
-    def scatter(self, sources: Addresses) -> None:
-        """Copy every block from its source address. Raises as `RankGroup.run`."""
-        self._blocks.memory.run(self._blocks, self._claim, sources, loading=True)
-
-    def slice(self, start: int, stop: int) -> "RankMemory":
-        """The blocks [start, stop), for the same ticket."""
-        return RankMemory(self._blocks.slice(start, stop), self._claim)
-
-    def give_up(self) -> None:
-        """End the waits for their copies."""
-        self._blocks.memory.give_up(self._claim)
+        return AskedMemory(self._group, self, Claim())
 
 
 def _named(ranks: list[int]) -> str:

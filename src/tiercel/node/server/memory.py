@@ -15,13 +15,14 @@ from tiercel.layout import BlockGeometry
 from tiercel.node.codec import encode
 from tiercel.node.events import CancelCopy, Copy
 from tiercel.node.protocol import BLOCKS_MAX
+from tiercel.ranks.asked import AskedMemory
 from tiercel.ranks.asking import Asker, CopyRequest
 from tiercel.ranks.copies import Claim, CopyTable
 from tiercel.ranks.regions import RegionTable
 from tiercel.tiers.base import Addresses
 from tiercel.tiers.memory import SharedMemory
 from tiercel.transfer.guard import RevokedError
-from tiercel.transfer.remote import RemoteBlocks, RemoteMemory
+from tiercel.transfer.remote import RemoteBlocks
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class ClientCopies:
         return len(self._table)
 
     def run(self, blocks: "ClientBlocks", claim: Claim, addresses: Addresses, *, loading: bool) -> None:
-        """Have blocks copied. Blocks; releases the GIL. For `ClientMemory` alone.
+        """Have blocks copied. Blocks; releases the GIL. For `AskedMemory` alone.
 
         Raises:
             ValueError: not one address for each block, or addresses that are not shared.
@@ -175,41 +176,6 @@ class ClientBlocks(RemoteBlocks):
             self.copies, self.ticket, stop - start, on_gpu=self._layout.on_gpu, first_block=self.first_block + start
         )
 
-    def reach(self) -> "ClientMemory":
+    def reach(self) -> "AskedMemory[ClientBlocks]":
         """Return them for the copies of their ticket."""
-        return ClientMemory(self, Claim())
-
-
-@final
-class ClientMemory(RemoteMemory):
-    """Blocks of a client for the copies of one ticket."""
-
-    def __init__(self, blocks: ClientBlocks, claim: Claim) -> None:
-        """Use `ClientBlocks.reach`."""
-        self._blocks = blocks
-        self._claim = claim
-
-    @property
-    def num_blocks(self) -> int:
-        return self._blocks.num_blocks
-
-    @property
-    def holder(self) -> ClientCopies:
-        """The client."""
-        return self._blocks.copies
-
-    def gather(self, targets: Addresses) -> None:
-        """Copy every block to its target address. Raises as `ClientCopies.run`."""
-        self._blocks.copies.run(self._blocks, self._claim, targets, loading=False)
-
-    def scatter(self, sources: Addresses) -> None:
-        """Copy every block from its source address. Raises as `ClientCopies.run`."""
-        self._blocks.copies.run(self._blocks, self._claim, sources, loading=True)
-
-    def slice(self, start: int, stop: int) -> "ClientMemory":
-        """The blocks [start, stop), for the same ticket."""
-        return ClientMemory(self._blocks.slice(start, stop), self._claim)
-
-    def give_up(self) -> None:
-        """End the waits for their copies."""
-        self._blocks.copies.give_up(self._claim)
+        return AskedMemory(self.copies, self, Claim())
