@@ -32,8 +32,8 @@ _ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "HF_HUB_OFFLINE": "1",
 }
-_LAYERS, _HIDDEN, _KV_HEADS, _HEAD_SIZE = 16, 1024, 8, 64
-KV_BYTES_A_TOKEN = 2 * _LAYERS * _KV_HEADS * _HEAD_SIZE * 2
+_LAYERS, _HIDDEN, _KV_HEADS, _HEAD_SIZE = 16, 1024, 4, 64
+KV_BYTES_A_TOKEN = 2 * _LAYERS * _KV_HEADS * _HEAD_SIZE * 4
 MODEL = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -49,7 +49,7 @@ MODEL = {
     "rope_theta": 10000.0,
     "hidden_act": "silu",
     "tie_word_embeddings": False,
-    "torch_dtype": "bfloat16",
+    "torch_dtype": "float32",
 }
 
 
@@ -130,7 +130,7 @@ def _serve(
             load_format="dummy",
             skip_tokenizer_init=True,
             enforce_eager=True,
-            dtype="bfloat16",
+            dtype="float32",
             block_size=BLOCK_TOKENS,
             max_model_len=max_tokens,
             max_num_batched_tokens=1024,

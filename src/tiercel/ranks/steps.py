@@ -35,7 +35,7 @@ class StepQueue(CopyQueue[Copy]):
     def mark_step(self, step: int, event: object | None) -> bool:
         """Let what waits for a step, or an earlier one, run after this event. Returns whether something did. Raises ValueError if
         steps go back."""
-        with self._changed:
+        with self._lock:
             if step <= self._last_step:
                 raise ValueError(
                     f"step {step} after step {self._last_step}: steps are marked in their order, each once"
@@ -52,7 +52,7 @@ class StepQueue(CopyQueue[Copy]):
     def expire(self) -> float | None:
         """Refuse what has waited too long for its step. Returns the seconds until the next one, None without any."""
         now = time.monotonic()
-        with self._changed:
+        with self._lock:
             late = [copy for copy, expires_at in self._parked.values() if expires_at <= now]
             for copy in late:
                 del self._parked[copy.number]

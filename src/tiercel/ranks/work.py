@@ -49,7 +49,11 @@ class CopyQueue(Generic[C]):
         """
         self._refuse = refuse
         self._ending = ending
-        self._changed = threading.Condition()  # of a lock that its holder may take again
+        self._lock = threading.RLock()
+        self._wanted = threading.Condition(self._lock)
+        """Told of each copy that may run: one thread takes it."""
+        self._settled = threading.Condition(self._lock)
+        """Told of each copy that ended, for who waits in `fence`."""
         self._loads: deque[Task[C]] = deque()
         self._stores: deque[Task[C]] = deque()
         self._running: dict[int, Task[C]] = {}
@@ -57,7 +61,7 @@ class CopyQueue(Generic[C]):
 
     def add(self, copy: C) -> None:
         """Take a copy."""
-        with self._changed:
+        with self._lock:
             ended = self._ended
             if not ended:
                 self._enter(copy)
@@ -66,7 +70,7 @@ class CopyQueue(Generic[C]):
 
     def cancel(self, number: int) -> None:
         """Refuse a copy, or if it runs, have `fence` wait for it. Unknown ones have ended."""
-        with self._changed:
+        with self._lock:
             running = self._running.get(number)
             if running is not None:
                 running.cancelled = True
@@ -76,7 +80,7 @@ class CopyQueue(Generic[C]):
 
     def take(self) -> Task[C] | None:
         """Begin a copy that may run. None if there is none."""
-        with self._changed:
+        with self._lock:
             if not self._loads and not self._stores:
                 return None
             task = (self._loads or self._stores).popleft()
@@ -85,28 +89,28 @@ class CopyQueue(Generic[C]):
 
     def wait_take(self) -> Task[C] | None:
         """Wait for a copy that may run, and begin it. None once the queue has ended."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._loads or self._stores or self._ended)
+        with self._lock:
+            self._wanted.wait_for(lambda: self._loads or self._stores or self._ended)
             return self.take()
 
     def finish(self, task: Task[C]) -> None:
         """End a copy that was taken."""
-        with self._changed:
+        with self._lock:
             del self._running[task.copy.number]
-            self._changed.notify_all()
+            self._settled.notify_all()
 
     def fence(self, timeout_s: float) -> None:
         """Wait until no cancelled copy runs. Raises DeadlineError."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: not any(t.cancelled for t in self._running.values()), timeout_s):
+        with self._lock:
+            if not self._settled.wait_for(lambda: not any(t.cancelled for t in self._running.values()), timeout_s):
                 raise DeadlineError(f"a cancelled copy still touches the engine's memory after {timeout_s:g} s")
 
     def end(self) -> None:
         """Refuse everything that does not run. Idempotent."""
-        with self._changed:
+        with self._lock:
             self._ended = True
             left = self._take_all()
-            self._changed.notify_all()
+            self._wanted.notify_all()
         for number in left:
             self._refuse(number, self._ending)
 
@@ -116,7 +120,7 @@ class CopyQueue(Generic[C]):
 
     def _make_ready(self, task: Task[C]) -> None:
         (self._loads if task.copy.loading else self._stores).append(task)
-        self._changed.notify_all()
+        self._wanted.notify()
 
     def _drop(self, number: int) -> bool:
         """Forget a copy that has not begun. Returns whether there was one."""
