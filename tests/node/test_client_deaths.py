@@ -78,6 +78,19 @@ def test_a_killed_node_that_comes_back_is_found_with_what_it_had_on_disk(tmp_pat
             assert all(tier.num_pinned == 0 for tier in client.stats().tiers)
 
 
+def test_while_the_node_is_gone_blocks_on_a_gpu_miss_though_nothing_is_pinned_any_more(endpoint: str) -> None:
+    with NodeProcess(endpoint, config(host=32)) as process, connect(endpoint) as client:
+        engine, sequence = SmallEngine(client.geometry), client.sequence(tokens(8, seed=1))
+        store(client, engine, 1)
+        lookup = client.lookup(sequence)
+        process.kill()
+        assert until(lambda: not is_back(client) and not held_here("tiercel-arena"))
+        engine.memory.device = "cuda:0"
+        assert set(client.load(lookup, engine.blocks(0, 8)).wait(1).statuses) == {BlockStatus.MISSING}
+        assert set(client.store(sequence, engine.blocks(0, 8)).wait(1).statuses) == {BlockStatus.NO_SPACE}
+        assert lookup.num_blocks == 8
+
+
 class HeldSource:
     """Engine blocks whose copy waits for a gate."""
 

@@ -192,8 +192,8 @@ class NodeClient(CacheFacade):
             raise ValueError("by_layer: blocks of a node's cache are not loaded layer by layer; leave it out")
         timeout_s = self._checks.timeout(timeout_s)
         check_launchable([lookup for lookup, _ in loads], self._epochs)
-        reached = [(lookup, self._reach(target)) for lookup, target in loads]
-        return self._launcher.load(self._keeper.link, reached, timeout_s)
+        link = self._keeper.link  # before what reaches blocks over its memory
+        return self._launcher.load(link, [(lookup, self._reach(target)) for lookup, target in loads], timeout_s)
 
     def prefetch(
         self,
@@ -231,11 +231,14 @@ class NodeClient(CacheFacade):
         with bind_request_id(request_id):
             return self._launcher.store(self._keeper.link, stored, self._reach(source), timeout_s)
 
-    def _reach(self, blocks: Blocks) -> EngineSide:
-        """Return blocks as copies take them."""
+    def _reach(self, blocks: Blocks) -> EngineSide | None:
+        """Return blocks as copies take them; None for blocks on a GPU while the node is gone, and with it what the GPU pinned."""
         if isinstance(blocks, EngineBlocks) and blocks.memory.device != "cpu":
             self._keeper.prepare(blocks.memory)
-        return self.devices.reach(blocks)
+        try:
+            return self.devices.reach(blocks)
+        except CacheClosedError:
+            return None
 
     def observe_prefill(self, *, cached_tokens: int, computed_tokens: int, seconds: float) -> None:
         """Tell how long the engine took to compute tokens behind a prefix, as `Cache.observe_prefill`."""

@@ -17,8 +17,9 @@ from tiercel.transfer.guard import RevokedError
 
 _log = logging.getLogger(__name__)
 
-NUM_THREADS = 3
-"""Copies at once."""
+NUM_THREADS = 8
+"""Copies at once: as many as a node asks one client for, two of each lane. Stores from a GPU wait here for the engine's pass, and
+no load waits behind them."""
 
 _DEFECT = "a copy met a defect"
 _CANCELLED = "cancelled"
