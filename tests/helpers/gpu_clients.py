@@ -98,7 +98,9 @@ class GpuClient:
 
     def load(self, seed: int, at: int = BLOCKS) -> tuple[int, int]:
         """Load a prompt. Returns how many blocks are said to be loaded, and how many hold the right bytes."""
-        result = self.client.load(self.sequence(seed), self.engine.memory.blocks(np.arange(at, at + BLOCKS))).wait(WAIT_S)
+        result = self.client.load(self.sequence(seed), self.engine.memory.blocks(np.arange(at, at + BLOCKS))).wait(
+            WAIT_S
+        )
         return result.num_blocks_ok, self.engine.num_right(seed, at)
 
     def churn(self, seed: int, busy_s: float) -> None:
