@@ -11,7 +11,7 @@ from tests.connectors.vllm_connector.mini_vllm import BLOCK, Mini, MiniRequest, 
 from tests.connectors.vllm_connector.test_vllm_requests import assert_nothing_is_left, settle
 from tests.helpers.small_engine import MODEL, config
 from tiercel import Cache
-from tiercel.connectors.vllm import staging
+from tiercel.connectors.vllm import scheduling, staging
 
 NUM_REQUESTS = 7
 TOKENS = 8 * BLOCK + 1
@@ -110,3 +110,35 @@ def store_generated(mini: Mini) -> None:
     settle(mini)
     assert next(tier.num_ready for tier in mini.cache.stats().tiers) == 5 * (2 + 9), "the rest, when they ended"
     assert_nothing_is_left(mini)
+
+
+def test_when_vllm_lacks_blocks_a_slow_store_gives_up_those_of_a_finished_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    with Cache.open(MODEL, config(tmp_path, host=8, disk=256)) as cache:
+        mini, disk = Mini(cache), cache._assembly.tiers[max(cache._assembly.tiers)]
+        write = disk.write
+
+        def write_late(*given: Any) -> Any:
+            assert gate.wait(60)
+            return write(*given)
+
+        monkeypatch.setattr(disk, "write", write_late)
+        first, second = request("a", 8 * BLOCK + 1, seed=1), request("b", 8 * BLOCK + 1, seed=2)
+        mini.run(first)
+        mini.run(second)
+        assert mini.finish(second), "host memory is full, so a disk that does not write keeps its blocks"
+        waiting = request("c", 8 * BLOCK + 1, seed=3)
+        mini.add(waiting)
+        mini.ask(waiting)
+        mini.step()
+        assert "b" in mini.held, "a moment is what any store may take"
+        time.sleep(scheduling._HELD_S)
+        mini.step()
+        assert "b" in mini.held, "nobody asked for room since"
+        mini.ask(waiting)
+        mini.step()
+        assert "b" not in mini.held
+        gate.set()
+        assert_nothing_is_left(mini)

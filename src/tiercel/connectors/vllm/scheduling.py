@@ -10,6 +10,7 @@ request ends: requests that decode side by side complete their blocks in the sam
 run them, would hold the interpreter's lock for as long as a decode step takes.
 """
 
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -26,6 +27,10 @@ _GENERATED_BLOCKS = 8
 
 _GENERATED_STORES = 2
 """Most such stores in one step; those with the most blocks go first."""
+
+
+_HELD_S = 0.25
+"""How long a store may keep a finished request's blocks that vLLM lacks: host memory has them sooner, a disk perhaps not."""
 
 
 class SchedulerSide:
@@ -54,6 +59,7 @@ class SchedulerSide:
         self._events = _events_of(cache) if with_events else None
         self._loads: list[LoadOrder] = []
         self._settled_stores: list[StoreOrder] = []
+        self._answered: set[str] = set()
 
     def on_new_request(self, request: Any) -> None:
         """Meet a request."""
@@ -70,10 +76,13 @@ class SchedulerSide:
                 found = self._staging.promise(tracked, num_computed_tokens)
                 if self._events is not None and tracked.lookup is not None and tracked.lookup is not before:
                     self._events.found(request, tracked.lookup)
+        if found is not None:
+            self._answered.add(request.request_id)
         return found, bool(found)
 
     def update_after_alloc(self, request: Any, block_ids: list[int], num_external_tokens: int) -> None:
         """Order the load that vLLM has made room for."""
+        self._answered.discard(request.request_id)
         tracked = self._requests.track(request)
         lookup, tracked.lookup = tracked.lookup, None
         if num_external_tokens == 0:
@@ -123,6 +132,9 @@ class SchedulerSide:
     def build_plan(self, scheduler_output: Any) -> StepPlan:
         """Say what the worker is to do in this step."""
         fences = self._preempted()
+        if self._answered:  # and not admitted
+            self._answered.clear()
+            self._make_room()
         self._note_blocks(scheduler_output)
         prompts: list[tuple[TrackedRequest, range]] = []
         generated: list[tuple[TrackedRequest, range]] = []
@@ -153,6 +165,17 @@ class SchedulerSide:
                 if self._engine.reads_source(request.request_id):
                     fences.append(request.request_id)
         return tuple(fences)
+
+    def _make_room(self) -> None:
+        """vLLM lacks blocks: let go of those of the request that ended first, if a slow store still keeps them."""
+        engine, held = self._engine, self._engine.held
+        oldest = next((request_id for request_id in held if engine.reads_source(request_id)), None)
+        if oldest is None or time.monotonic() - held[oldest] < _HELD_S:
+            return
+        engine.failures.count("store", "NO_ROOM", "vLLM needed the blocks before they were read")
+        for ticket in engine.stores.get(oldest, ()):
+            with engine.failures.guard("store"):
+                ticket.cancel()
 
     def _note_blocks(self, scheduler_output: Any) -> None:
         for new in scheduler_output.scheduled_new_reqs:
@@ -215,7 +238,7 @@ class SchedulerSide:
         self._engine.restart_at.pop(request_id, None)
         if not self._engine.reads_source(request_id):
             return False
-        self._engine.held.add(request_id)
+        self._engine.held[request_id] = time.monotonic()
         return True
 
     def _cancel_load(self, request_id: str) -> None:
