@@ -89,6 +89,8 @@ class Copyists:
             if copy.region >= len(self._regions) or len(copy.pages) % 4:
                 raise ValueError(f"copy {copy.number} names no blocks of this cache's")
             addresses = self._regions[copy.region].addresses(copy.pages, self._block_bytes)
+            if not copy.loading:
+                self._tickets.await_pass(copy.ticket, lambda: task.cancelled)
             memory = self._tickets.memory(copy.ticket, copy.loading)
             part = memory.slice(copy.first_block, copy.first_block + len(addresses))
             (part.scatter if copy.loading else part.gather)(addresses)
