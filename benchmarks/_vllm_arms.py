@@ -8,20 +8,25 @@ from typing import Any
 from _vllm_scale import Length
 
 OFFLOADING_COUNTERS = {
-    "load": ("vllm:kv_offload_load_bytes_total", "vllm:kv_offload_load_time_total"),
-    "store": ("vllm:kv_offload_store_bytes_total", "vllm:kv_offload_store_time_total"),
+    "load": ("vllm:kv_offload_load_bytes_total", "vllm:kv_offload_load_time_total", ""),
+    "store": ("vllm:kv_offload_store_bytes_total", "vllm:kv_offload_store_time_total", ""),
 }
 TIERCEL_COUNTERS = {
     "load": (
         'tiercel_transfer_bytes_total{source="host",target="gpu"}',
         'tiercel_ticket_seconds_sum{kind="load",outcome="done"}',
+        "",
     ),
     "store": (
         'tiercel_transfer_bytes_total{source="gpu",target="host"}',
         'tiercel_ticket_seconds_sum{kind="store",outcome="done"}',
+        'tiercel_transfer_wait_seconds_sum{source="gpu",target="host"}',
     ),
 }
-"""Seconds are those of whole tickets, waiting included. Stores of one prompt run side by side: their rate is not the bus's."""
+"""Seconds are those of whole tickets. A store's ticket begins when the step is launched that computes its blocks, so what it
+waits until its copies begin is taken off: mostly that is the forward pass."""
+TIERCEL_DISK_COUNTERS = {"load": TIERCEL_COUNTERS["load"]}
+"""A store's ticket ends when the disk has its blocks, which says nothing of the GPU's copies."""
 METRICS_PORT = 29464
 
 
@@ -42,7 +47,8 @@ class Arm:
 
     on_disk: hits come from disk. The engine's cache is then emptied by a call instead of by other prompts, since less needs to
     be written, and every hit is held to what was read from devices.
-    rates: names of the counters of bytes and seconds, by direction: "load" or "store".
+    rates: names of the counters of bytes, of seconds, and of seconds among these that do not count ("" for none), by direction:
+        "load" or "store".
     without: phases that this arm cannot pass.
     """
 
@@ -50,7 +56,7 @@ class Arm:
     hit: str | None
     transfer_config: Callable[[Places], dict[str, Any] | None]
     on_disk: bool = False
-    rates: dict[str, tuple[str, str]] | None = None
+    rates: dict[str, tuple[str, str, str]] | None = None
     without: tuple[str, ...] = ()
 
     def num_prompts(self, length: Length) -> int:
@@ -134,7 +140,7 @@ _ALL = (
         hit="disk hit",
         transfer_config=lambda places: _tiercel(places, _disk(places)),
         on_disk=True,
-        rates=TIERCEL_COUNTERS,
+        rates=TIERCEL_DISK_COUNTERS,
     ),
     Arm(
         name="tiercel_tier",

@@ -61,7 +61,9 @@ class Sample:
 class Engine:
     """One engine in a process of its own. Not for threads; `close` ends it."""
 
-    def __init__(self, scale: Scale, transfer_config: dict[str, Any] | None, folder: Path) -> None:
+    def __init__(
+        self, scale: Scale, transfer_config: dict[str, Any] | None, folder: Path, *, load_format: str = "seeded"
+    ) -> None:
         os.environ.update(_ENVIRONMENT | scale.environment)
         settings = (transfer_config or {}).get("kv_connector_extra_config", {})
         self._metrics_port: int | None = settings.get("metrics_port")
@@ -74,7 +76,7 @@ class Engine:
         options: dict[str, Any] = {"kv_transfer_config": transfer_config} if transfer_config else {}
         self._llm = LLM(
             model=str(folder),
-            load_format="seeded",
+            load_format=load_format,
             skip_tokenizer_init=True,
             dtype="bfloat16",
             max_model_len=scale.max_model_tokens,

@@ -275,11 +275,13 @@ class Phases:
         """Keep what the connector's own counters say of a phase, and the rate if they say bytes and seconds."""
         grown = {key: value - before.get(key, 0.0) for key, value in self._engine.counters().items()}
         self._record.facts[f"counters, {name}"] = {key: value for key, value in grown.items() if value}
-        if self._arm.rates is None:
+        counters = (self._arm.rates or {}).get(name.partition(" ")[0])
+        if counters is None:
             return
-        moved, seconds = self._arm.rates[name.partition(" ")[0]]
-        if grown.get(seconds):
-            rate = grown.get(moved, 0.0) / grown[seconds] / 1e9
+        moved, spent, waited = counters
+        seconds = grown.get(spent, 0.0) - grown.get(waited, 0.0)
+        if seconds > 0:
+            rate = grown.get(moved, 0.0) / seconds / 1e9
             self._record.add(f"{name}, by the connector's clock", rate, "GB/s")
 
 

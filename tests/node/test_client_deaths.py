@@ -13,6 +13,7 @@ from tests.helpers.node_client import WAIT_S, NodeProcess, held_here, meeting_pl
 from tests.helpers.small_engine import SmallEngine, config, tokens
 from tiercel import BlockStatus, DeadlineError, NodeClient, Outcome, StaleTicketError, connect
 from tiercel.layout import EngineBlocks
+from tiercel.transfer import EngineSide
 
 
 @pytest.fixture
@@ -76,6 +77,40 @@ def test_a_killed_node_that_comes_back_is_found_with_what_it_had_on_disk(tmp_pat
                 engine.check(known, 8)
             store(client, engine, 2)
             assert all(tier.num_pinned == 0 for tier in client.stats().tiers)
+
+
+def test_while_the_node_is_gone_blocks_on_a_gpu_miss_though_nothing_is_pinned_any_more(endpoint: str) -> None:
+    with NodeProcess(endpoint, config(host=32)) as process, connect(endpoint) as client:
+        engine, sequence = SmallEngine(client.geometry), client.sequence(tokens(8, seed=1))
+        store(client, engine, 1)
+        lookup = client.lookup(sequence)
+        process.kill()
+        assert until(lambda: not is_back(client) and not held_here("tiercel-arena"))
+        engine.memory.device = "cuda:0"
+        assert set(client.load(lookup, engine.blocks(0, 8)).wait(1).statuses) == {BlockStatus.MISSING}
+        assert set(client.store(sequence, engine.blocks(0, 8)).wait(1).statuses) == {BlockStatus.NO_SPACE}
+        assert lookup.num_blocks == 8
+
+
+def test_a_store_that_waits_for_the_engines_pass_can_be_cancelled_meanwhile(
+    endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed = threading.Event()
+    with NodeProcess(endpoint, config(host=32)), connect(endpoint) as client:
+        engine, sequence = SmallEngine(client.geometry), client.sequence(tokens(8, seed=1))
+        monkeypatch.setattr(client.devices, "reach", lambda blocks: EngineSide(blocks, ready=passed.wait))
+        late = client.store(sequence, engine.fill(sequence))
+        time.sleep(0.2)
+        assert not late.done
+        started = time.monotonic()
+        late.cancel()
+        assert late.wait(0).outcome is Outcome.CANCELLED
+        assert time.monotonic() - started < 1
+        again = client.store(sequence, engine.fill(sequence))
+        time.sleep(0.1)
+        assert not again.done
+        passed.set()
+        assert again.wait(WAIT_S).ok
 
 
 class HeldSource:

@@ -56,7 +56,7 @@ class RankAgent:
         *,
         connect_timeout_s: float = 60.0,
         step_timeout_s: float = 30.0,
-        num_threads: int = 3,
+        num_threads: int = 8,
         gpu_settings: GpuCopySettings = _MEASURED,
     ) -> None:
         """Start to look for the cache. Returns at once: the cache may start later, in a process that waits for this one.
@@ -67,7 +67,8 @@ class RankAgent:
             memory: this rank's share of the engine's blocks.
             connect_timeout_s: how long to look for the cache.
             step_timeout_s: longest wait of a copy for its step to be marked.
-            num_threads: copies at once. Whichever has nothing to copy listens to the cache.
+            num_threads: copies at once; by default two of each of a cache's lanes and direction, so that no load waits behind
+                stores that wait for a step. Whichever has nothing to copy listens to the cache.
             gpu_settings: how a GPU copies; by default as it was measured to be best.
         """
         self._directory = directory

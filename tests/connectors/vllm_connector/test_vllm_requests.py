@@ -115,7 +115,8 @@ def test_tokens_that_are_not_confirmed_are_never_stored(mini: Mini) -> None:
     assert num_ready(mini, "host") == 1
     one.all_token_ids += list(range(BLOCK))
     one.num_computed_tokens = 3 * BLOCK - 2
-    mini.step({one: 1})
+    assert mini.finish(one)
+    mini.drain()
     settle(mini)
     assert num_ready(mini, "host") == 2
 

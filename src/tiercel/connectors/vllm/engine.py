@@ -45,7 +45,7 @@ class SharedEngine:
         stores: store tickets that may still read a request's blocks, by request.
         orders_open: stores of a request that were ordered and not launched yet.
         restart_at: the block from which a request's stores begin anew, because what was ordered was not stored.
-        held: finished requests whose blocks vLLM keeps for a store.
+        held: finished requests whose blocks vLLM keeps for a store, and since when, the first first.
     """
 
     def __init__(self, engine_id: str) -> None:
@@ -60,7 +60,7 @@ class SharedEngine:
         self.stores: dict[str, list[Ticket]] = {}
         self.orders_open: dict[str, int] = {}
         self.restart_at: dict[str, int] = {}
-        self.held: set[str] = set()
+        self.held: dict[str, float] = {}
         self.num_roles = 0
 
     @property

@@ -20,6 +20,7 @@ class TrackedRequest:
 
     Attributes:
         request: vLLM's object; its tokens grow.
+        num_prompt_tokens: tokens that it came with.
         sequence: None if the request cannot be cached.
         block_ids: vLLM's blocks, by block of the sequence.
         num_ordered: leading blocks that are stored, or were ordered to be.
@@ -27,6 +28,7 @@ class TrackedRequest:
         deadline_s: until when it may be told to ask again; set when it first asks.
         staging: brings its blocks from disk to host memory.
         staged: how that ended.
+        waits_to_stage: others are staged before it.
         lookup: what it was promised and has not got yet.
         promised_for: tokens that vLLM held and tokens that the request had when it was promised.
         is_loading: vLLM waits for its load to be reported.
@@ -35,6 +37,7 @@ class TrackedRequest:
     """
 
     request: Any
+    num_prompt_tokens: int
     sequence: Sequence | None
     block_ids: list[int] = field(default_factory=list)
     num_ordered: int = 0
@@ -42,6 +45,7 @@ class TrackedRequest:
     deadline_s: float | None = None
     staging: Ticket | None = None
     staged: TransferResult | None = None
+    waits_to_stage: bool = False
     lookup: Lookup | None = None
     promised_for: tuple[int, int] = (-1, -1)
     is_loading: bool = False
@@ -109,7 +113,12 @@ class Requests:
             if is_cacheable(request, has_named_items=self._has_named_items):
                 with self._failures.guard("request"):  # a node may not let this engine use the namespace
                     sequence = make_sequence(self._cache, request, self._adapters)
-            tracked = TrackedRequest(request=request, sequence=sequence, num_preemptions=request.num_preemptions)
+            tracked = TrackedRequest(
+                request=request,
+                num_prompt_tokens=len(request.all_token_ids),
+                sequence=sequence,
+                num_preemptions=request.num_preemptions,
+            )
             self._tracked[request.request_id] = tracked
         return tracked
 

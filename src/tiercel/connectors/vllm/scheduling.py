@@ -4,8 +4,13 @@ A block is stored when its tokens are known and its KV will be complete: known a
 placeholders of asynchronous scheduling, never drafts), complete is what was computed before a step and is scheduled in it.
 Every token that is confirmed and was not the last one sampled has been computed by the step that follows its sampling, so the
 smaller of both counts is right with drafts, too.
+
+Prompts are stored at once. What is generated is stored some blocks at a time, for few requests a step, and the rest when the
+request ends: requests that decode side by side complete their blocks in the same step, and the launches, with the threads that
+run them, would hold the interpreter's lock for as long as a decode step takes.
 """
 
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,6 +21,16 @@ from tiercel.connectors.vllm.plans import LoadOrder, StepPlan, StoreOrder, log_i
 from tiercel.connectors.vllm.requests import Requests, TrackedRequest
 from tiercel.connectors.vllm.settings import ConnectorSettings
 from tiercel.connectors.vllm.staging import Staging
+
+_GENERATED_BLOCKS = 8
+"""Generated blocks of a request that are stored together while it runs."""
+
+_GENERATED_STORES = 2
+"""Most such stores in one step; those with the most blocks go first."""
+
+
+_HELD_S = 0.25
+"""How long a store may keep a finished request's blocks that vLLM lacks: host memory has them sooner, a disk perhaps not."""
 
 
 class SchedulerSide:
@@ -44,6 +59,7 @@ class SchedulerSide:
         self._events = _events_of(cache) if with_events else None
         self._loads: list[LoadOrder] = []
         self._settled_stores: list[StoreOrder] = []
+        self._answered: set[str] = set()
 
     def on_new_request(self, request: Any) -> None:
         """Meet a request."""
@@ -60,10 +76,13 @@ class SchedulerSide:
                 found = self._staging.promise(tracked, num_computed_tokens)
                 if self._events is not None and tracked.lookup is not None and tracked.lookup is not before:
                     self._events.found(request, tracked.lookup)
+        if found is not None:
+            self._answered.add(request.request_id)
         return found, bool(found)
 
     def update_after_alloc(self, request: Any, block_ids: list[int], num_external_tokens: int) -> None:
         """Order the load that vLLM has made room for."""
+        self._answered.discard(request.request_id)
         tracked = self._requests.track(request)
         lookup, tracked.lookup = tracked.lookup, None
         if num_external_tokens == 0:
@@ -113,15 +132,25 @@ class SchedulerSide:
     def build_plan(self, scheduler_output: Any) -> StepPlan:
         """Say what the worker is to do in this step."""
         fences = self._preempted()
+        if self._answered:  # and not admitted
+            self._answered.clear()
+            self._make_room()
         self._note_blocks(scheduler_output)
-        stores = []
+        prompts: list[tuple[TrackedRequest, range]] = []
+        generated: list[tuple[TrackedRequest, range]] = []
         for request_id, num_scheduled in scheduler_output.num_scheduled_tokens.items():
             tracked = self._requests.get(request_id)
             if tracked is not None:
-                with self._engine.failures.guard("store"):
-                    order = self._order(tracked, tracked.request.num_computed_tokens + num_scheduled)
-                    if order is not None:
-                        stores.append(order)
+                blocks = self._complete(tracked, tracked.request.num_computed_tokens + num_scheduled)
+                if blocks and blocks.start < tracked.num_prompt_tokens // self._tokens_per_block:
+                    prompts.append((tracked, blocks))
+                elif len(blocks) >= _GENERATED_BLOCKS:
+                    generated.append((tracked, blocks))
+        generated.sort(key=lambda each: len(each[1]), reverse=True)
+        stores: list[StoreOrder] = []
+        for tracked, blocks in (*prompts, *generated[:_GENERATED_STORES]):
+            with self._engine.failures.guard("store"):
+                stores += self._orders(tracked, blocks)
         loads, self._loads = self._loads, []
         settled, self._settled_stores = self._settled_stores, []
         return StepPlan(fences=fences, loads=tuple(loads), settled_stores=tuple(settled), stores=tuple(stores))
@@ -136,6 +165,17 @@ class SchedulerSide:
                 if self._engine.reads_source(request.request_id):
                     fences.append(request.request_id)
         return tuple(fences)
+
+    def _make_room(self) -> None:
+        """vLLM lacks blocks: let go of those of the request that ended first, if a slow store still keeps them."""
+        engine, held = self._engine, self._engine.held
+        oldest = next((request_id for request_id in held if engine.reads_source(request_id)), None)
+        if oldest is None or time.monotonic() - held[oldest] < _HELD_S:
+            return
+        engine.failures.count("store", "NO_ROOM", "vLLM needed the blocks before they were read")
+        for ticket in engine.stores.get(oldest, ()):
+            with engine.failures.guard("store"):
+                ticket.cancel()
 
     def _note_blocks(self, scheduler_output: Any) -> None:
         for new in scheduler_output.scheduled_new_reqs:
@@ -152,27 +192,33 @@ class SchedulerSide:
             if blocks is not None:
                 tracked.block_ids.extend(blocks[0])
 
-    def _order(self, tracked: TrackedRequest, num_computed: int) -> StoreOrder | None:
-        """Order the blocks that are new among the first num_computed tokens."""
-        request_id = tracked.request.request_id
-        tracked.num_ordered = min(tracked.num_ordered, self._engine.restart_at.pop(request_id, tracked.num_ordered))
+    def _complete(self, tracked: TrackedRequest, num_computed: int) -> range:
+        """Return the blocks that are new among the first num_computed tokens."""
+        restart_at = self._engine.restart_at
+        if restart_at:
+            tracked.num_ordered = min(
+                tracked.num_ordered, restart_at.pop(tracked.request.request_id, tracked.num_ordered)
+            )
         if tracked.sequence is None or tracked.is_outdated:
-            return None
-        known = min(len(tracked.request.all_token_ids), num_computed)
+            return range(0)
+        known = min(tracked.request.num_tokens, num_computed)
         stop = min(known // self._tokens_per_block, len(tracked.block_ids))
-        first = tracked.num_ordered
-        if stop <= first:
-            return None
+        return range(tracked.num_ordered, max(stop, tracked.num_ordered))
+
+    def _orders(self, tracked: TrackedRequest, blocks: range) -> list[StoreOrder]:
+        """Order blocks that are complete; none if there are none."""
+        if not blocks:
+            return []
+        request_id = tracked.request.request_id
         sequence = tracked.update_tokens()
         assert sequence is not None
         if self._events is not None:
-            self._events.name(tracked.request, sequence, first, stop)
-        tracked.num_ordered = stop
+            self._events.name(tracked.request, sequence, blocks.start, blocks.stop)
+        tracked.num_ordered = blocks.stop
         open_orders = self._engine.orders_open
         open_orders[request_id] = open_orders.get(request_id, 0) + 1
-        return StoreOrder(
-            request_id=request_id, sequence=sequence, first_block=first, block_ids=tuple(tracked.block_ids[first:stop])
-        )
+        ids = tuple(tracked.block_ids[blocks.start : blocks.stop])
+        return [StoreOrder(request_id=request_id, sequence=sequence, first_block=blocks.start, block_ids=ids)]
 
     def request_finished(self, request: Any, block_ids: list[int]) -> bool:
         """Forget a request. True if vLLM is to keep its blocks until a store has read them."""
@@ -187,13 +233,12 @@ class SchedulerSide:
         tracked.block_ids = list(block_ids)
         with self._engine.failures.guard("store"):
             # The last token was sampled and never computed.
-            order = self._order(tracked, min(len(request.all_token_ids) - 1, request.num_computed_tokens))
-            if order is not None:
-                self._settled_stores.append(order)
+            blocks = self._complete(tracked, min(len(request.all_token_ids) - 1, request.num_computed_tokens))
+            self._settled_stores += self._orders(tracked, blocks)
         self._engine.restart_at.pop(request_id, None)
         if not self._engine.reads_source(request_id):
             return False
-        self._engine.held.add(request_id)
+        self._engine.held[request_id] = time.monotonic()
         return True
 
     def _cancel_load(self, request_id: str) -> None:

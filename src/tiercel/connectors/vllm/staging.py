@@ -6,10 +6,11 @@
 
 Blocks on disk are staged in host memory before anything is promised, so that a corrupt or failing one is found while vLLM
 goes on with other requests, and is simply not promised. Without a host tier they are promised and loaded from disk directly.
-A request is told to ask again until its deadline at most.
+A request is told to ask again until its deadline at most. A few are staged at a time, in the order in which vLLM asks: all at
+once, each would take as long as all together, and past their deadlines every one would be computed.
 """
 
-from tiercel import BlockStatus, CacheFacade, Lookup, TierName
+from tiercel import BlockStatus, CacheFacade, Lookup, Ticket, TierName
 from tiercel.connectors.vllm.failures import Failures
 from tiercel.connectors.vllm.plans import log_id
 from tiercel.connectors.vllm.requests import TrackedRequest
@@ -17,6 +18,9 @@ from tiercel.connectors.vllm.tally import Tally
 
 _PENDING_WAIT_S = 0.25
 """Longest wait for blocks that another request is storing: a copy to host memory takes milliseconds."""
+
+_STAGED_AT_ONCE = 4
+"""Requests that are staged at the same time: enough to keep the disk busy between two questions of vLLM's."""
 
 _HARMLESS = (int(BlockStatus.OK), int(BlockStatus.NO_SPACE), int(BlockStatus.MISSING))
 """Outcomes of staging after which what is still on disk may be loaded from there."""
@@ -33,6 +37,7 @@ class Staging:
         self._tally = tally
         self._timeout_s = timeout_s
         self._has_host_tier = has_host_tier
+        self._under_way: list[Ticket] = []
 
     def promise(self, tracked: TrackedRequest, engine_tokens: int) -> int | None:
         """Return the tokens behind `engine_tokens` that will be loaded, 0 for none, or None: ask again.
@@ -58,6 +63,8 @@ class Staging:
             tracked.staging = None
             if any(status not in _HARMLESS for status in tracked.staged.statuses.tolist()):
                 self._failures.count_blocks("stage", tracked.staged)
+        if tracked.waits_to_stage and remaining_s > 0 and not self._has_room():
+            return None
         name = log_id(tracked.request.request_id)
         lookup = self._cache.lookup(sequence, limit_tokens=limit, engine_tokens=engine_tokens, request_id=name)
         self._tally.looked_up(lookup, limit)
@@ -82,13 +89,22 @@ class Staging:
             return True
         if not self._is_unsafe(lookup) or tracked.staged is not None or remaining_s <= 0:
             return False
+        tracked.waits_to_stage = not self._has_room()
+        if tracked.waits_to_stage:
+            return True
         # From the first block on: host memory takes no block without those before it.
         name = log_id(tracked.request.request_id)
         whole = self._cache.lookup(lookup.sequence, limit_tokens=min(limit, _end_tokens(lookup)), request_id=name)
         with self._failures.guard("stage"):
             tracked.staging = self._cache.prefetch(whole, timeout_s=remaining_s, request_id=name)
+            self._under_way.append(tracked.staging)
         whole.release()
         return tracked.staging is not None
+
+    def _has_room(self) -> bool:
+        """Whether another request may be staged."""
+        self._under_way = [ticket for ticket in self._under_way if not ticket.done]
+        return len(self._under_way) < _STAGED_AT_ONCE
 
     def _is_unsafe(self, lookup: Lookup) -> bool:
         return self._has_host_tier and any(segment.tier is not TierName.HOST for segment in lookup.segments)

@@ -131,11 +131,12 @@ class WorkerSide:
         """
         engine = self._engine
         self._finished_ids |= finished_ids
-        sent = {request_id for request_id in engine.held & self._finished_ids if not engine.reads_source(request_id)}
-        engine.held -= sent
+        known = engine.held.keys() & self._finished_ids
+        sent = {request_id for request_id in known if not engine.reads_source(request_id)}
         for request_id in sent:
+            del engine.held[request_id]
             engine.restart_at.pop(request_id, None)
-        self._finished_ids &= engine.held
+        self._finished_ids &= engine.held.keys()
         received, self._failed_loads = self._failed_loads, set()
         for request_id, load in list(engine.loads.items()):
             result = load.ticket.try_wait()

@@ -192,8 +192,8 @@ class NodeClient(CacheFacade):
             raise ValueError("by_layer: blocks of a node's cache are not loaded layer by layer; leave it out")
         timeout_s = self._checks.timeout(timeout_s)
         check_launchable([lookup for lookup, _ in loads], self._epochs)
-        reached = [(lookup, self._reach(target)) for lookup, target in loads]
-        return self._launcher.load(self._keeper.link, reached, timeout_s)
+        link = self._keeper.link  # first: what is reached below is no newer memory's
+        return self._launcher.load(link, [(lookup, self._reach(target)) for lookup, target in loads], timeout_s)
 
     def prefetch(
         self,
@@ -231,11 +231,13 @@ class NodeClient(CacheFacade):
         with bind_request_id(request_id):
             return self._launcher.store(self._keeper.link, stored, self._reach(source), timeout_s)
 
-    def _reach(self, blocks: Blocks) -> EngineSide:
-        """Return blocks as copies take them."""
+    def _reach(self, blocks: Blocks) -> EngineSide | None:
+        """Return blocks as copies take them; None for those on a GPU while the node's memory, which it pinned, is gone."""
         if isinstance(blocks, EngineBlocks) and blocks.memory.device != "cpu":
             self._keeper.prepare(blocks.memory)
-        return self.devices.reach(blocks)
+        with suppress(CacheClosedError):
+            return self.devices.reach(blocks)
+        return None
 
     def observe_prefill(self, *, cached_tokens: int, computed_tokens: int, seconds: float) -> None:
         """Tell how long the engine took to compute tokens behind a prefix, as `Cache.observe_prefill`."""

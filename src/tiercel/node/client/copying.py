@@ -17,8 +17,9 @@ from tiercel.transfer.guard import RevokedError
 
 _log = logging.getLogger(__name__)
 
-NUM_THREADS = 3
-"""Copies at once."""
+NUM_THREADS = 8
+"""Copies at once: as many as a node asks one client for, two of each lane. Stores from a GPU wait here for the engine's pass, and
+no load waits behind them."""
 
 _DEFECT = "a copy met a defect"
 _CANCELLED = "cancelled"
@@ -88,6 +89,8 @@ class Copyists:
             if copy.region >= len(self._regions) or len(copy.pages) % 4:
                 raise ValueError(f"copy {copy.number} names no blocks of this cache's")
             addresses = self._regions[copy.region].addresses(copy.pages, self._block_bytes)
+            if not copy.loading:
+                self._tickets.await_pass(copy.ticket, lambda: task.cancelled)
             memory = self._tickets.memory(copy.ticket, copy.loading)
             part = memory.slice(copy.first_block, copy.first_block + len(addresses))
             (part.scatter if copy.loading else part.gather)(addresses)

@@ -150,8 +150,12 @@ class Keeper:
     def _use(self, link: Link) -> None:
         """Serve with a new connection, once its memory is pinned for the GPUs that are in use."""
         devices = self._devices_of(link)
-        for memory in list(self._gpu_memories.values()):
-            devices.attach(memory)
+        try:
+            for memory in list(self._gpu_memories.values()):
+                devices.attach(memory)
+        except BaseException:
+            devices.close()  # before the memory is unmapped
+            raise
         self.link, self.devices = link, devices
         for left in self._left:  # what it kept for a connection that was cut
             link.tell(left)

@@ -25,6 +25,8 @@ from tiercel.telemetry.logs import current_request_id
 from tiercel.tiers.base import BlockStatus
 from tiercel.transfer import EngineSide
 
+_MEMORY_GONE = "the node's memory has been let go of"
+
 _PATIENCE_S = 0.25
 """Least wait for the answer to a launch, however short its deadline is."""
 
@@ -46,8 +48,8 @@ class Launcher:
         self._tickets = tickets
         self._on_gone = on_gone
 
-    def load(self, link: Link, loads: Sequence[tuple[Lookup, EngineSide]], timeout_s: float) -> list[Ticket]:
-        """Launch loads that may be launched, all or none."""
+    def load(self, link: Link, loads: Sequence[tuple[Lookup, EngineSide | None]], timeout_s: float) -> list[Ticket]:
+        """Launch loads that may be launched, all or none. Without a side the node's memory is gone."""
         if len(loads) > LOADS_MAX:
             raise ThrottledError(f"{len(loads)} loads at once: launch at most {LOADS_MAX} through a node")
         opened = [self._tickets.open(OperationKind.LOAD, each.num_blocks, side, timeout_s) for each, side in loads]
@@ -56,8 +58,11 @@ class Launcher:
             for one, (lookup, _) in zip(opened, loads, strict=True)
             if lookup.num_blocks
         ]
+        lookups = [lookup for lookup, _ in loads]
+        if any(side is None for _, side in loads):
+            return self._miss(link, opened, lookups, _MEMORY_GONE)
         message = Launch(asked, timeout_s, _request_id()) if asked else None
-        return self._read(link, message, opened, [lookup for lookup, _ in loads], timeout_s)
+        return self._read(link, message, opened, lookups, timeout_s)
 
     def prefetch(self, link: Link, lookup: Lookup, timeout_s: float) -> Ticket:
         """Launch a prefetch of a lookup that may be launched."""
@@ -66,10 +71,13 @@ class Launcher:
         message = Prefetch(number, _held(lookup), first, count, timeout_s, _request_id()) if count else None
         return self._read(link, message, [opened], [lookup], timeout_s)[0]
 
-    def store(self, link: Link, what: Stored, side: EngineSide, timeout_s: float) -> Ticket:
-        """Launch a store from the first blocks of `side`."""
+    def store(self, link: Link, what: Stored, side: EngineSide | None, timeout_s: float) -> Ticket:
+        """Launch a store from the first blocks of `side`; without one the node's memory is gone."""
         blocks, priority = what.blocks, what.priority
         opened = self._tickets.open(OperationKind.STORE, len(blocks), side, timeout_s)
+        if side is None:
+            self._give_up(link, [opened], BlockStatus.NO_SPACE, _MEMORY_GONE)
+            return opened.ticket
         stop = min(blocks.stop, SEQUENCE_BLOCKS_MAX)  # what lies behind ends as missing
         count = max(0, stop - blocks.start)
         if not count:
@@ -98,10 +106,7 @@ class Launcher:
             if message is not None:
                 link.call(message, _patience(timeout_s))
         except NodeGoneError as error:
-            self._give_up(link, opened, BlockStatus.MISSING, str(error))
-            for lookup in lookups:
-                lookup.take_match().release()  # it may be there, and may not have been asked
-            return [one.ticket for one in opened]
+            return self._miss(link, opened, lookups, str(error))
         except BaseException:
             self._withdraw(opened)
             raise
@@ -112,6 +117,13 @@ class Launcher:
                 pins.hand_over()
             else:
                 self._tickets.finish(one, BlockStatus.OK)
+        return [one.ticket for one in opened]
+
+    def _miss(self, link: Link, opened: list[OpenTicket], lookups: list[Lookup], reason: str) -> list[Ticket]:
+        """Resolve what reads without the node."""
+        self._give_up(link, opened, BlockStatus.MISSING, reason)
+        for lookup in lookups:
+            lookup.take_match().release()  # the node may be there, and may not have been asked
         return [one.ticket for one in opened]
 
     def _give_up(self, link: Link, opened: list[OpenTicket], status: BlockStatus, reason: str) -> None:

@@ -36,6 +36,10 @@ _FENCE_S, _LOOK_AGAIN_S = 0.3, 1.0
 """How long a thread that serves all tickets waits at once for what touches one's memory, and how soon it looks again."""
 
 
+_PASS_LOOK_S = 0.05
+"""How often a copy that waits for the engine's pass looks whether it is still wanted."""
+
+
 class OpenTicket:
     """A ticket that has not ended.
 
@@ -48,6 +52,7 @@ class OpenTicket:
         self.guard = Guard() if side is None else side.guard()
         self.memory = None if side is None else GuardedMemory(side.memory, self.guard)
         self.on_gpu = side is not None and side.on_gpu
+        self.ready = None if side is None else side.ready
         self.started_at = time.monotonic()
         self.ended: Ended | None = None
 
@@ -94,6 +99,14 @@ class TicketTable:
         if opened is None or opened.memory is None or loading != (opened.ticket.kind is OperationKind.LOAD):
             raise RevokedError
         return opened.memory
+
+    def await_pass(self, number: int, given_up: Callable[[], bool]) -> None:
+        """Wait until the engine is done with what a store reads, or nobody wants it any more. Outside the fence: whoever takes
+        the memory back does not wait for the pass. Raises DeviceError."""
+        opened = self._open.get(number)
+        if opened is not None and opened.ready is not None:
+            while number in self._open and not given_up() and not opened.ready(_PASS_LOOK_S):
+                pass
 
     def free_source(self, number: int) -> None:
         """The node has read what it wanted of a store's source."""
