@@ -21,7 +21,7 @@ from tiercel.layout import SlotOrder
 from tiercel.node.board import BoardWriter
 from tiercel.node.calls import Status
 from tiercel.node.endpoint import Endpoint, Listener, LocalEndpoint
-from tiercel.node.namespaces import Namespaces, read_secret
+from tiercel.node.namespaces import KEYGEN_SECRET, Namespaces, read_secret
 from tiercel.node.protocol import SEQUENCE_BLOCKS_MAX
 from tiercel.node.server.admission import Door
 from tiercel.node.server.remote import open_remote_door
@@ -150,5 +150,5 @@ def _secret(config: CacheConfig) -> bytes:
         return read_secret(expanded("node_secret_file", config.node_secret_file))
     if config.node_namespaces is not None:
         reason = "binds nobody without node_secret_file: any client could compute the keys of any namespace"
-        raise problem("node_namespaces", dict(config.node_namespaces), reason, "make one with `tiercel node keygen`")
+        raise problem("node_namespaces", dict(config.node_namespaces), reason, f"make one with `{KEYGEN_SECRET}`")
     return b""

@@ -50,11 +50,16 @@ class Roll:
             return 0.0 if self._emptied_at is None else time.monotonic() - self._emptied_at
 
     def enter(self, session: Session) -> None:
-        """Take a client in."""
+        """Take a client in. Raises OSError if the system has no room to watch its process; then it is not here."""
         with self._lock:
             self._by_number[session.number] = session
             self._by_event[session.connection] = session
-        session.watched = self._exits.watch(session.process, lambda: self._exited(session))
+        try:
+            session.watched = self._exits.watch(session.process, lambda: self._exited(session))
+        except OSError:
+            with self._lock:
+                del self._by_number[session.number], self._by_event[session.connection]
+            raise
 
     def ready(self, session: Session) -> None:
         """A client has mapped the memory."""

@@ -23,7 +23,7 @@ from tiercel.node.namespaces import Namespaces
 from tiercel.node.protocol import MessageError
 from tiercel.node.server.admission import Door
 from tiercel.node.server.calls import Calls
-from tiercel.node.server.labels import Labels
+from tiercel.node.server.labels import ClientNotes, Labels
 from tiercel.node.server.roll import Roll
 from tiercel.node.server.session import Session
 from tiercel.ranks.messages import MessageError as UnaskedError
@@ -52,6 +52,7 @@ class Service:
         self._started_at = time.monotonic()
         self._num_malformed = 0
         self._labels = {"recompute": Labels(), "note": Labels()}
+        self._notes = ClientNotes()
         self._strangers: dict[int, int] = {}
         self._answering: set[int] = set()
         self._closing = False
@@ -163,8 +164,13 @@ class Service:
             self._refuse(connection, reason)
             return
         session = self._door.session(message, connection, process)
+        try:
+            self.roll.enter(session)
+        except OSError as error:
+            self._door.num_refused += 1
+            self._refuse(connection, f"the node cannot watch this client's process: {error}")
+            return
         self._front.admit(connection, session.number, False)
-        self.roll.enter(session)
         self._door.welcome(session)
 
     def _take_call(self, session: Session, connection: int, message: ToNode) -> None:
@@ -191,7 +197,7 @@ class Service:
             case Recompute():
                 self._cache.observe_recompute(self._labels["recompute"].of(message.reason))
             case NoteText():
-                self._cache.note(f"{session.name}: {message.text}", kind=self._labels["note"].of(message.kind))
+                self._cache.note(self._notes.of(session.name, message.text), kind=self._labels["note"].of(message.kind))
             case Left():
                 self.roll.let_go(message.client, message.token)
             case Bye():
