@@ -2,6 +2,7 @@
 
 import os
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.raw_client import WAIT_S, RawClient, ask, dial, receive
+from tests.helpers.raw_client import WAIT_S, RawClient, ask, datagram, dial, receive
 from tests.helpers.small_engine import MODEL, config, tokens
 from tiercel import ConfigError
 from tiercel.hashing import root_key
@@ -17,6 +18,7 @@ from tiercel.node.calls import AskStats, AskStatus, CountHits, Failed, Hits, Oka
 from tiercel.node.endpoint import SOCKET_NAME, LocalEndpoint
 from tiercel.node.joining import Hello, Join, Refused
 from tiercel.node.namespaces import write_secret
+from tiercel.node.protocol import Kind
 from tiercel.node.server import NodeServer
 from tiercel.tiers.base import BlockStatus, TierName
 
@@ -165,6 +167,37 @@ def test_a_lookup_that_was_throttled_can_be_launched_again(tmp_path: Path) -> No
         again = client.launch(found[8], at=4)
         assert isinstance(again, Failed)
         assert again.error == "StaleTicketError"
+
+
+def test_a_lookup_that_was_throttled_is_released_as_soon_as_the_client_gives_it_up(tmp_path: Path) -> None:
+    with open_node(tmp_path, transfer_queue_depth_max=8) as node, connect(node) as client:
+        sequence, number = client.sequence(tokens(2, seed=6))
+        client.engine.fill(sequence)
+        client.wait(client.store(sequence, number))
+        found = [client.lookup(sequence, number) for _ in range(9)]
+        client.stop()
+        waiting = [client.launch(one) for one in found[:8]]
+        assert isinstance(client.launch(found[8], at=4), Failed)
+        client.fast.send(datagram(Kind.RELEASE, struct.pack("<Q", found[8].lookup)))
+        assert until(lambda: node.status().clients[0].lookups == 0) < 2.0
+        client.running.set()
+        for one in waiting:
+            assert isinstance(one, int)
+            client.wait(one)
+        assert_nothing_is_held(node)
+
+
+def test_a_lookup_that_was_throttled_goes_with_its_client(tmp_path: Path) -> None:
+    with open_node(tmp_path, transfer_queue_depth_max=8) as node:
+        with connect(node) as client:
+            sequence, number = client.sequence(tokens(2, seed=6))
+            client.engine.fill(sequence)
+            client.wait(client.store(sequence, number))
+            found = [client.lookup(sequence, number) for _ in range(9)]
+            client.stop()
+            assert all(isinstance(client.launch(one), int) for one in found[:8])
+            assert isinstance(client.launch(found[8], at=4), Failed)
+        assert_nothing_is_held(node)
 
 
 def test_a_client_has_so_many_tickets_and_no_more(tmp_path: Path) -> None:

@@ -118,8 +118,6 @@ class Roll:
 
     def tick(self, now_s: float) -> None:
         """Let go of what has grown old."""
-        for session in self.sessions():
-            session.drop_kept(now_s)
         with self._lock:
             gone = [number for number, at in self._unseen.items() if at <= now_s]
             sessions = [self._by_number[number] for number in gone if number in self._by_number]
