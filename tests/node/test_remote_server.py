@@ -60,6 +60,8 @@ def test_a_remote_client_counts_what_is_stored_in_its_namespace(node: NodeServer
         assert client.status().clients == []
         with pytest.raises(PermissionError):
             client.count_hits(PROMPT, "b")
+        assert client.status().remote["declined"] == 1
+        assert client.stats().activity.counters["node_events"]["remote_declined"] == 1
     assert node.cache.settle(10)
     assert all(tier.num_pinned == 0 for tier in node.cache.stats().tiers)
 

@@ -141,7 +141,7 @@ def probe_disk(directory: Path, fingerprint: bytes | None = None) -> DiskProbe:
     try:
         existing = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
         space = os.statvfs(existing)
-        if not os.access(existing, os.W_OK | os.X_OK):
+        if existing.is_dir() and not os.access(existing, os.W_OK | os.X_OK):
             raise _unusable(directory, f"{existing} may not be written to")
         if not space.f_blocks:
             raise _unusable(directory, f"the file system at {existing} has no room for files")

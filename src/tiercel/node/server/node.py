@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from contextlib import ExitStack
+from dataclasses import asdict
 from typing import final
 
 from tiercel._native import NodeFront, NodeFrontLimits
@@ -85,7 +86,10 @@ class NodeServer:
             self._service = Service(self.cache, front, door, board, namespaces)
             opened.callback(self._service.close, "the node ends", _CLOSE_S)
             if config.node_remote_endpoint is not None:
-                opened.callback(open_remote_door(config, self._service.answer).close)
+                remote = open_remote_door(config, self._service.answer)
+                opened.callback(remote.close)
+                self._service.count_remote(lambda: asdict(remote.counts))
+            self.cache.tell_node(self._service.counts)
             opened.callback(listener.withdraw)
             self._opened = opened.pop_all()
         _log.info("a node serves %s at %s", model.model_id, endpoint)
