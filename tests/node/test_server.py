@@ -5,6 +5,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,28 @@ def test_a_client_that_leaves_without_a_word_gives_everything_back(node: NodeSer
         assert_nothing_is_held(node)
         same, theirs = other.sequence(tokens(BLOCKS, seed=5))
         assert other.lookup(same, theirs).matched_blocks == BLOCKS
+
+
+def test_clients_that_were_stopped_in_stores_without_a_host_tier_hold_up_no_load_and_no_store(tmp_path: Path) -> None:
+    settings = config(tmp_path / "disk", host=0, disk=256)
+    with NodeServer(MODEL, settings, LocalEndpoint(tmp_path / "node")) as node, ExitStack() as opened:
+        for number in range(5):
+            stopped = opened.enter_context(connect(node, f"stopped {number}"))
+            stopped.stop()
+            for seed in range(3):
+                sequence, theirs = stopped.sequence(tokens(2, seed=100 * number + seed))
+                stopped.store(sequence, theirs)
+        until(lambda: all(client.copies for client in node.status().clients))
+        live = opened.enter_context(connect(node, "live"))
+        for seed in range(10, 14):
+            sequence, number = live.sequence(tokens(BLOCKS, seed=seed))
+            live.engine.fill(sequence)
+            assert set(live.wait(live.store(sequence, number), 5.0).statuses) == {BlockStatus.OK}
+            live.engine.poison()
+            ticket = live.launch(live.lookup(sequence, number))
+            assert isinstance(ticket, int)
+            assert set(live.wait(ticket, 5.0).statuses) == {BlockStatus.OK}
+            live.engine.check(sequence, BLOCKS)
 
 
 def test_a_lookup_that_was_throttled_can_be_launched_again(tmp_path: Path) -> None:
