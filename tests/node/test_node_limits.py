@@ -79,6 +79,32 @@ def test_a_node_that_was_started_with_few_descriptors_has_what_its_clients_need(
         os.waitpid(process, 0)
 
 
+STARVED = """
+import json, os, resource, signal, sys
+from pathlib import Path
+from tests.helpers.small_engine import MODEL, config
+from tiercel.node.asking import ask_node
+from tiercel.node.calls import AskStats
+from tiercel.node.endpoint import LocalEndpoint
+from tiercel.node.server.starting import start_node
+resource.setrlimit(resource.RLIMIT_NOFILE, (600, 600))
+endpoint = LocalEndpoint(Path(sys.argv[1]))
+process = start_node(MODEL, config(host=16, cpu_hugepages=False), endpoint, timeout_s=20)
+try:
+    print(json.loads(ask_node(endpoint, AskStats()).snapshot)["notes"])
+finally:
+    os.kill(process, signal.SIGTERM)
+    os.waitpid(process, 0)
+"""
+
+
+def test_a_node_whose_hard_limit_is_too_low_says_so_in_its_notes(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", STARVED, str(tmp_path / "node")]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert "RLIMIT_NOFILE's hard limit is 600" in told
+    assert f"LimitNOFILE={descriptors_needed(config(host=16))}" in told
+
+
 def num_open() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
