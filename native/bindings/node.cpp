@@ -77,6 +77,12 @@ nb::object take_match(NodeFront& front, std::uint64_t client, std::uint64_t look
   return nb::make_tuple(MatchHandle(std::move(found->match)), std::move(found->sequence));
 }
 
+void return_match(NodeFront& front, std::uint64_t client, std::uint64_t lookup, MatchHandle& match,
+                  std::shared_ptr<Sequence> sequence) {
+  node::OpenLookup found{std::move(match.match), std::move(sequence)};
+  with(front, [&](NodeFront::Lock& lock) { front.return_match(lock, client, lookup, std::move(found)); });
+}
+
 void drop_client(NodeFront& front, std::uint64_t client) {
   const nb::gil_scoped_release release;
   NodeFront::Lock lock(front.mutex());
@@ -159,6 +165,7 @@ void bind_front(nb::module_& module) {
           },
           nb::arg("client"), nb::arg("number"))
       .def("take_match", &take_match, nb::arg("client"), nb::arg("lookup"))
+      .def("return_match", &return_match, nb::arg("client"), nb::arg("lookup"), nb::arg("match"), nb::arg("sequence"))
       .def("drop_client", &drop_client, nb::arg("client"))
       .def("client_stats", &client_stats, nb::arg("client"))
       .def("counts", [](NodeFront& self) { return with(self, [&](Lock& lock) { return self.counts(lock); }); })

@@ -902,6 +902,9 @@ class NodeFront:
         """Its keys so far, and those that still come; for reading only. None if it is not known, or was dropped."""
     def take_match(self, client: int, lookup: int) -> tuple[Match, Sequence] | None:
         """The pins of a lookup, which are the caller's now, and the sequence that was looked up. None if it is not known: released, taken, or never made."""
+    def return_match(self, client: int, lookup: int, match: Match, sequence: Sequence) -> None:
+        """Put a lookup that was taken back, with its pins: the client may release it, or it may be taken again. The match is empty
+        afterwards. Of an unknown client the pins are released."""
     def drop_client(self, client: int) -> None:
         """Cut the client's connections, release its lookups and forget all of it."""
     def client_stats(self, client: int) -> tuple[int, int, int, int]:

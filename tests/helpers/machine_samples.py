@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from tiercel.tune.machine import DirectoryFigures, DiskFigure, Figure, GpuCopyFigure, GpuFigures, Machine
+from tiercel.tune.machine import DirectoryFigures, DiskFigure, Figure, GpuCopyFigure, GpuFigures, Machine, NodeFigures
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -71,6 +71,11 @@ def gpu() -> GpuFigures:
         both_bytes_per_s=figure(59e9),
         copies=tuple(copies),
     )
+
+
+def node() -> NodeFigures:
+    """A node whose lookups take 150 us, 20 of them the way there and back."""
+    return NodeFigures(num_tokens=16_384, lookup_s=figure(150e-6), exchange_s=figure(20e-6))
 
 
 def machine(**changes: object) -> Machine:

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -90,7 +91,10 @@ class NodeProcess:
         self._pipe.recv()
 
     def signal(self, number: int) -> None:
+        """Send a signal; SIGSTOP has stopped every thread when this returns."""
         os.kill(self.pid, number)
+        if number == signal.SIGSTOP:
+            assert until(lambda: all(_is_stopped(thread) for thread in Path(f"/proc/{self.pid}/task").iterdir()))
 
     def kill(self) -> None:
         """End it with SIGKILL, and wait for that."""
@@ -134,3 +138,7 @@ def held_here(part: str) -> list[str]:
         with suppress(FileNotFoundError):  # what lists them is open as well
             files.append(str(entry.readlink()))
     return [line for line in (*files, *Path("/proc/self/maps").read_text().splitlines()) if part in line]
+
+
+def _is_stopped(thread: Path) -> bool:
+    return (thread / "stat").read_text().rpartition(")")[2].split()[0] == "T"

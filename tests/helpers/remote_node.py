@@ -27,7 +27,7 @@ from tiercel.node.remote import DoorLimits, RemoteDoor, read_server_keys
 from tiercel.node.remote.keys import make_client_keys, make_server_keys
 
 TOKENS_PER_BLOCK = 16
-STATUS = Status("1", 7, 0.0, [], {"load": 2}, 0, 0)
+STATUS = Status("1", 7, 0.0, [], {"load": 2}, 0, 0, 0, 0, {})
 
 
 class AskedNode:

@@ -9,6 +9,7 @@ from tiercel.telemetry.snapshot import (
     HistogramStatus,
     HitCurveStatus,
     StatusSnapshot,
+    TenantStatus,
     TierCurveStatus,
     TierStatus,
     TuningChangeStatus,
@@ -29,6 +30,12 @@ SAMPLE_TUNING = TuningStatus(
     ),
 )
 """A change a minute before the sample snapshot."""
+
+
+SAMPLE_TENANTS = (
+    TenantStatus(name="", held=20, reserve=0, limit=100, evicted=6),
+    TenantStatus(name="team-a", held=40, reserve=50, limit=80, evicted=1),
+)
 
 
 def sample_metrics() -> CacheMetrics:
@@ -68,6 +75,7 @@ def sample_snapshot(metrics: CacheMetrics | None = None) -> StatusSnapshot:
         write_seconds=0.004,
         evicted=7,
         eviction_age=HistogramStatus(bounds=(1.0, 60.0), counts=(2, 4, 1), sum=200.0),
+        tenants=SAMPLE_TENANTS,
     )
     disk = msgspec.structs.replace(
         host, name="disk", num_slots=1000, num_free=940, blocks_corrupt=1, io_errors=2, journal_bytes=512, recovered=48
@@ -96,5 +104,6 @@ def sample_snapshot(metrics: CacheMetrics | None = None) -> StatusSnapshot:
             ),
         ),
         tuning=SAMPLE_TUNING,
+        num_clients=3,
         notes=("io_uring is not available: threads are used",),
     )

@@ -9,5 +9,5 @@ pytestmark = pytest.mark.usefixtures("caches_are_nodes")
 
 # Of opening a cache, not of using one.
 del test_arguments_of_another_kind_are_told_apart_by_name  # noqa: F821
-# The node keeps a lookup whose launch was throttled for ten seconds, for another try.
+# It fills the lanes by hand; test_server.py has the like of it.
 del test_a_prefetch_that_is_throttled_keeps_no_pins  # noqa: F821

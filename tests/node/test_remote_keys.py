@@ -3,6 +3,8 @@
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from cyclopts import App
 
 from tiercel.cli.node_keys import keygen
 from tiercel.errors import ConfigError
-from tiercel.node.namespaces import SECRET_BYTES, read_secret
+from tiercel.node.namespaces import SECRET_BYTES, make_secret, read_secret
 from tiercel.node.remote import read_client_keys, read_server_keys
 from tiercel.node.remote.keys import make_client_keys, make_server_keys, read_listed_client
 from tiercel.node.remote.listing import Listing
@@ -168,3 +170,21 @@ def test_keygen_without_a_name_takes_nothing_that_is_of_a_client(tmp_path: Path)
     with pytest.raises(ValueError, match="--name"):
         keygen(directory=tmp_path / "keys", namespace=("a",))
     assert not (tmp_path / "keys").exists()
+
+
+def test_the_secret_alone_is_made_without_pyzmq(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['zmq'] = None; from tiercel.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "node", "keygen", "--directory", str(tmp_path / "keys")]
+    made = subprocess.run([*command, "--secret-only"], capture_output=True, text=True, timeout=60, check=False)
+    assert made.returncode == 0, made.stderr
+    assert len(read_secret(tmp_path / "keys" / "node_secret")) == SECRET_BYTES
+    again = subprocess.run([*command, "--secret-only"], capture_output=True, text=True, timeout=60, check=False)
+    assert "exists" in again.stderr
+    both = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert "pyzmq" in both.stderr
+
+
+def test_a_secret_made_before_is_kept_with_the_keys(tmp_path: Path) -> None:
+    before = make_secret(tmp_path / "keys").read_bytes()
+    make_server_keys(tmp_path / "keys")
+    assert (tmp_path / "keys" / "node_secret").read_bytes() == before

@@ -1,5 +1,6 @@
 """A running node and a client on another machine: what it counts is what is stored, in its namespaces alone."""
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,16 @@ from tiercel.node.server import NodeServer
 PROMPT = tokens(20, seed=1, extra=5)
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+PORT = free_port()
+
+
 def settings_of(keys: Path, **more: Any) -> dict[str, Any]:
-    given = {"node_remote_endpoint": "tcp://127.0.0.1:47318", "node_keys_dir": str(keys)}
+    given = {"node_remote_endpoint": f"tcp://127.0.0.1:{PORT}", "node_keys_dir": str(keys)}
     return {**given, "node_secret_file": str(keys / "node_secret"), **more}
 
 
@@ -39,7 +48,7 @@ def node(tmp_path: Path, keys: Path) -> Iterator[NodeServer]:
 
 
 def client_of(keys: Path, name: str) -> RemoteNode:
-    return RemoteNode("tcp://127.0.0.1:47318", read_client_keys(keys / f"{name}.client.json"), timeout_s=10.0)
+    return RemoteNode(f"tcp://127.0.0.1:{PORT}", read_client_keys(keys / f"{name}.client.json"), timeout_s=10.0)
 
 
 def test_a_remote_client_counts_what_is_stored_in_its_namespace(node: NodeServer, keys: Path) -> None:
@@ -51,6 +60,8 @@ def test_a_remote_client_counts_what_is_stored_in_its_namespace(node: NodeServer
         assert client.status().clients == []
         with pytest.raises(PermissionError):
             client.count_hits(PROMPT, "b")
+        assert client.status().remote["declined"] == 1
+        assert client.stats().activity.counters["node_events"]["remote_declined"] == 1
     assert node.cache.settle(10)
     assert all(tier.num_pinned == 0 for tier in node.cache.stats().tiers)
 

@@ -2,14 +2,16 @@
 
 import os
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.helpers.raw_client import WAIT_S, RawClient, ask, dial, receive
+from tests.helpers.raw_client import WAIT_S, RawClient, ask, datagram, dial, receive
 from tests.helpers.small_engine import MODEL, config, tokens
 from tiercel import ConfigError
 from tiercel.hashing import root_key
@@ -17,6 +19,7 @@ from tiercel.node.calls import AskStats, AskStatus, CountHits, Failed, Hits, Oka
 from tiercel.node.endpoint import SOCKET_NAME, LocalEndpoint
 from tiercel.node.joining import Hello, Join, Refused
 from tiercel.node.namespaces import write_secret
+from tiercel.node.protocol import Kind
 from tiercel.node.server import NodeServer
 from tiercel.tiers.base import BlockStatus, TierName
 
@@ -143,6 +146,28 @@ def test_a_client_that_leaves_without_a_word_gives_everything_back(node: NodeSer
         assert other.lookup(same, theirs).matched_blocks == BLOCKS
 
 
+def test_clients_that_were_stopped_in_stores_without_a_host_tier_hold_up_no_load_and_no_store(tmp_path: Path) -> None:
+    settings = config(tmp_path / "disk", host=0, disk=256)
+    with NodeServer(MODEL, settings, LocalEndpoint(tmp_path / "node")) as node, ExitStack() as opened:
+        for number in range(5):
+            stopped = opened.enter_context(connect(node, f"stopped {number}"))
+            stopped.stop()
+            for seed in range(3):
+                sequence, theirs = stopped.sequence(tokens(2, seed=100 * number + seed))
+                stopped.store(sequence, theirs)
+        until(lambda: all(client.copies for client in node.status().clients))
+        live = opened.enter_context(connect(node, "live"))
+        for seed in range(10, 14):
+            sequence, number = live.sequence(tokens(BLOCKS, seed=seed))
+            live.engine.fill(sequence)
+            assert set(live.wait(live.store(sequence, number), 5.0).statuses) == {BlockStatus.OK}
+            live.engine.poison()
+            ticket = live.launch(live.lookup(sequence, number))
+            assert isinstance(ticket, int)
+            assert set(live.wait(ticket, 5.0).statuses) == {BlockStatus.OK}
+            live.engine.check(sequence, BLOCKS)
+
+
 def test_a_lookup_that_was_throttled_can_be_launched_again(tmp_path: Path) -> None:
     with open_node(tmp_path, transfer_queue_depth_max=8) as node, connect(node) as client:
         sequence, number = client.sequence(tokens(2, seed=6))
@@ -165,6 +190,37 @@ def test_a_lookup_that_was_throttled_can_be_launched_again(tmp_path: Path) -> No
         again = client.launch(found[8], at=4)
         assert isinstance(again, Failed)
         assert again.error == "StaleTicketError"
+
+
+def test_a_lookup_that_was_throttled_is_released_as_soon_as_the_client_gives_it_up(tmp_path: Path) -> None:
+    with open_node(tmp_path, transfer_queue_depth_max=8) as node, connect(node) as client:
+        sequence, number = client.sequence(tokens(2, seed=6))
+        client.engine.fill(sequence)
+        client.wait(client.store(sequence, number))
+        found = [client.lookup(sequence, number) for _ in range(9)]
+        client.stop()
+        waiting = [client.launch(one) for one in found[:8]]
+        assert isinstance(client.launch(found[8], at=4), Failed)
+        client.fast.send(datagram(Kind.RELEASE, struct.pack("<Q", found[8].lookup)))
+        assert until(lambda: node.status().clients[0].lookups == 0) < 2.0
+        client.running.set()
+        for one in waiting:
+            assert isinstance(one, int)
+            client.wait(one)
+        assert_nothing_is_held(node)
+
+
+def test_a_lookup_that_was_throttled_goes_with_its_client(tmp_path: Path) -> None:
+    with open_node(tmp_path, transfer_queue_depth_max=8) as node:
+        with connect(node) as client:
+            sequence, number = client.sequence(tokens(2, seed=6))
+            client.engine.fill(sequence)
+            client.wait(client.store(sequence, number))
+            found = [client.lookup(sequence, number) for _ in range(9)]
+            client.stop()
+            assert all(isinstance(client.launch(one), int) for one in found[:8])
+            assert isinstance(client.launch(found[8], at=4), Failed)
+        assert_nothing_is_held(node)
 
 
 def test_a_client_has_so_many_tickets_and_no_more(tmp_path: Path) -> None:

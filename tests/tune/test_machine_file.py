@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.helpers.machine_samples import directory, gpu, machine
+from tests.helpers.machine_samples import directory, gpu, machine, node
 from tiercel.errors import FormatError
 from tiercel.tune.machine import HugePages, StorageDevice, nearest_size, read_machine, write_machine
 
@@ -17,7 +17,7 @@ RESULT = Path(__file__).parents[2] / "benchmarks" / "results" / "machine.json"
 
 def test_a_machine_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     pages = HugePages(page_bytes=2 << 20, total=4, free=3, transparent_shared="never")
-    whole = machine(gpus=(gpu(),), notes=("A note.",), hugepages=pages, numa_nodes=2)
+    whole = machine(gpus=(gpu(),), notes=("A note.",), hugepages=pages, numa_nodes=2, node=node())
     write_machine(whole, tmp_path / "machine.json")
     assert read_machine(tmp_path / "machine.json") == whole
 
@@ -35,7 +35,7 @@ def test_a_file_without_the_newer_fields_is_read(tmp_path: Path) -> None:
     path = tmp_path / "machine.json"
     write_machine(machine(), path)
     fields = json.loads(path.read_text())
-    for name in ("copy_threads", "copy_core_bytes_per_s", "numa_nodes", "hugepages"):
+    for name in ("copy_threads", "copy_core_bytes_per_s", "numa_nodes", "hugepages", "node"):
         del fields[name]
     for each in fields["directories"]:
         del each["device"]
@@ -45,6 +45,7 @@ def test_a_file_without_the_newer_fields_is_read(tmp_path: Path) -> None:
     older = read_machine(path)
     assert older.copy_core_bytes_per_s is None
     assert older.directories[0].device is None
+    assert older.node is None
     assert older.copy_bytes_per_s == machine().copy_bytes_per_s
 
 

@@ -183,6 +183,13 @@ def test_this_machine_can_hold_one_block_and_not_a_million(tmp_path: Path) -> No
         check_resources(MODEL, CacheConfig(num_cpu_blocks=2**31))
 
 
+@pytest.mark.parametrize("place", ["/proc/nope", "/sys/nope"])
+def test_a_place_without_room_for_files_is_named_as_the_directory_and_not_as_the_capacity(place: str) -> None:
+    config = CacheConfig(enable_ssd=True, num_cpu_blocks=1, num_ssd_blocks=1, ssd_cache_dir=place)
+    with pytest.raises(ConfigError, match=f"ssd_cache_dir = '{place}': .*; name a directory of yours"):
+        check_resources(MODEL, config)
+
+
 def test_settings_are_read_without_torch_or_transformers() -> None:
     code = (
         "import sys, tiercel.config, tiercel.layout; sys.exit(any(m in sys.modules for m in ('torch', 'transformers')))"

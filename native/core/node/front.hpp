@@ -91,6 +91,9 @@ class NodeFront {
 
   std::shared_ptr<Sequence> sequence(Lock& lock, std::uint64_t client, std::uint32_t number);
   std::optional<OpenLookup> take_match(Lock& lock, std::uint64_t client, std::uint64_t lookup);
+  // Put a lookup that was taken back to where it was; it is the client's again, to be released or taken. Nothing
+  // happens for an unknown client.
+  void return_match(Lock& lock, std::uint64_t client, std::uint64_t lookup, OpenLookup&& found);
   // Cut the client's connections and forget it. What it held is let go of when the result is destroyed, better without
   // the lock.
   std::unique_ptr<ClientState> drop_client(Lock& lock, std::uint64_t client);

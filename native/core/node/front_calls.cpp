@@ -94,6 +94,11 @@ std::optional<OpenLookup> NodeFront::take_match(Lock&, std::uint64_t client, std
   return place == clients_.end() ? std::nullopt : place->second->take(lookup);
 }
 
+void NodeFront::return_match(Lock&, std::uint64_t client, std::uint64_t lookup, OpenLookup&& found) {
+  const auto place = clients_.find(client);
+  if (place != clients_.end()) place->second->hold(lookup, std::move(found));
+}
+
 std::unique_ptr<ClientState> NodeFront::drop_client(Lock&, std::uint64_t client) {
   const auto place = clients_.find(client);
   if (place == clients_.end()) return nullptr;

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -32,6 +33,13 @@ _CURVE_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Capacities whose hit rate is told, as multiples of what all tiers hold; at most `control.ghost.SPAN`."""
 
 
+class NodeCounts(NamedTuple):
+    """What a node tells of itself in its cache's status: its clients now, and the events of `tiercel_node_events_total`."""
+
+    num_clients: int
+    events: dict[str, int]
+
+
 class Reporter:
     """Serves a cache's status. Thread-safe."""
 
@@ -43,6 +51,7 @@ class Reporter:
         self._depths: Callable[[], dict[str, int]] = dict
         self._tickets: Callable[[], dict[str, int]] = dict
         self._tuning: Callable[[], TuningStatus] | None = None
+        self._node: Callable[[], NodeCounts] | None = None
 
     def start(
         self,
@@ -86,9 +95,14 @@ class Reporter:
                 raise problem("metrics_port", config.metrics_port, reason, "take a free port, or 0 for any") from error
             self._stop_http = exporter.close
 
+    def tell_node(self, counts: Callable[[], NodeCounts]) -> None:
+        """Tell from now on what a node that serves this cache counts."""
+        self._node = counts
+
     def snapshot(self) -> StatusSnapshot:
         """The cache as of now."""
         assembly = self._assembly
+        node = None if self._node is None else self._node()
         return StatusSnapshot(
             pid=os.getpid(),
             version=__version__,
@@ -97,18 +111,19 @@ class Reporter:
             started_at=self._started_at,
             uptime_s=time.time() - self._started_at,
             tiers=tuple(self._tier_status(tier) for tier in assembly.control.tiers),
-            activity=self._activity(),
+            activity=self._activity({} if node is None else node.events),
             tickets=self._tickets(),
             queue_depths=self._depths(),
             hit_curve=self._hit_curve(),
             prefill=self._prefill(),
             tuning=None if self._tuning is None else self._tuning(),
             gpu_pools=tuple(GpuPoolStatus(**use._asdict()) for use in assembly.devices.pools()),
+            num_clients=None if node is None else node.num_clients,
             notes=(*assembly.notes.texts(), *self._outages()),
         )
 
-    def _activity(self) -> Activity:
-        """What was counted, and what the tiers count by themselves."""
+    def _activity(self, node_events: dict[str, int]) -> Activity:
+        """What was counted, and what the tiers and a node count by themselves."""
         activity = self._assembly.metrics.activity()
         errors, fallbacks = dict(activity.counters["errors"]), dict(activity.counters["fallbacks"])
         for tier in self._assembly.tiers.values():
@@ -117,7 +132,8 @@ class Reporter:
                 errors[f"journal_{act}"] = count
             if stats.num_outages:
                 fallbacks["disk_outage"] = stats.num_outages
-        return replace(activity, counters={**activity.counters, "errors": errors, "fallbacks": fallbacks})
+        counted = {"errors": errors, "fallbacks": fallbacks, "node_events": node_events}
+        return replace(activity, counters={**activity.counters, **counted})
 
     def _hit_curve(self) -> HitCurveStatus | None:
         control = self._assembly.control

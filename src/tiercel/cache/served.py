@@ -4,11 +4,12 @@
 was found in it as a lookup, and tells what deciding costs.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from tiercel.cache.facade import Cache
 from tiercel.cache.observing import TIER_NAMES, Looked
+from tiercel.cache.reporting import NodeCounts
 from tiercel.config import CacheConfig
 from tiercel.control import Lookup, adopt
 from tiercel.costs import PrefillCurve, TransferCost
@@ -98,6 +99,10 @@ class ServedCache(Cache):
             control.prefill.num_observations,
             {tier: (control.transfer_costs[tier].cost, queued.get(tier, 0)) for tier in control.tiers},
         )
+
+    def tell_node(self, counts: Callable[[], NodeCounts]) -> None:
+        """Have the status and the metrics tell from now on what the node counts. counts: called on any thread."""
+        self._reporter.tell_node(counts)
 
     def queue_depths(self) -> dict[str, int]:
         """Moves that wait or run, by lane."""

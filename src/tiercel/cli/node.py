@@ -126,8 +126,8 @@ def print_node(node: "Status", snapshot: "StatusSnapshot", endpoint: str) -> Non
     ]
     print_table("", columns, rows)
     print_line(f"moves under way: {counts_text(node.lanes)}")
-    if node.refused or node.malformed:
-        print_line(f"turned away: {node.refused} connections; malformed messages: {node.malformed}")
+    if node.remote:
+        print_line(f"from other machines: {counts_text(node.remote)}")
     print_snapshot(snapshot)
 
 

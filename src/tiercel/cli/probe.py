@@ -100,7 +100,9 @@ def print_comparison(comparison: "Comparison") -> None:
 
 
 def rate(value: float, unit: str) -> str:
-    """Return a rate as people read it: 1.25 GB/s (10^9 bytes), 320 M tokens/s."""
+    """Return a rate as people read it: 1.25 GB/s (10^9 bytes), 320 M tokens/s, or a duration: 95 us."""
+    if unit == "s":
+        return seconds_text(value)
     if unit != "bytes/s":
         return f"{value / 1e6:.3g} M {unit}"
     return f"{value / 1e9:.3g} GB/s" if value >= 1e9 else f"{value / 1e6:.3g} MB/s"

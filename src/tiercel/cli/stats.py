@@ -30,6 +30,7 @@ from tiercel.telemetry.status import SOCKET_NAME, find_running, read_status
 _COUNTERS = {
     "throttled": "throttled",
     "recompute": "recompute",
+    "node_events": "turned away or lost by the node",
     "errors": "errors",
     "fallbacks": "fallbacks",
     "demoted_blocks": "demoted blocks",
@@ -123,6 +124,7 @@ def print_snapshot(snapshot: StatusSnapshot) -> None:
     recovered = {tier.name: tier.recovered for tier in snapshot.tiers if tier.recovered}
     if recovered:
         print_line(f"blocks that were there at the start: {counts_text(recovered)}")
+    _print_tenants(snapshot.tiers)
     for tier in snapshot.tiers:
         _print_times(f"evicted from {tier.name}, unused before that", tier.eviction_age)
     _print_activity(snapshot.activity)
@@ -148,6 +150,16 @@ def _tier_row(tier: TierStatus) -> tuple[str, ...]:
         str(tier.blocks_corrupt),
         str(tier.io_errors),
     )
+
+
+def _print_tenants(tiers: Iterable[TierStatus]) -> None:
+    rows: list[tuple[str, ...]] = []
+    for tier in tiers:
+        for tenant in tier.tenants:
+            sizes = (bytes_text(blocks * tier.block_bytes) for blocks in (tenant.held, tenant.reserve, tenant.limit))
+            rows.append((tenant.name or "(everybody else)", tier.name, *sizes, str(tenant.evicted)))
+    if rows:
+        print_table("", ("tenant", "tier", "holds", "reserved", "limit", "evicted"), rows)
 
 
 def _print_activity(activity: Activity) -> None:

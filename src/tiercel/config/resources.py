@@ -141,6 +141,10 @@ def probe_disk(directory: Path, fingerprint: bytes | None = None) -> DiskProbe:
     try:
         existing = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
         space = os.statvfs(existing)
+        if existing.is_dir() and not os.access(existing, os.W_OK | os.X_OK):
+            raise _unusable(directory, f"{existing} may not be written to")
+        if not space.f_blocks:
+            raise _unusable(directory, f"the file system at {existing} has no room for files")
         folders = SET_FOLDER_GLOB.format("*" if fingerprint is None else fingerprint.hex()[:16])
         own = [path.stat() for path in directory.glob(f"{folders}/*")]
         return DiskProbe(
@@ -150,7 +154,11 @@ def probe_disk(directory: Path, fingerprint: bytes | None = None) -> DiskProbe:
             own_bytes=sum(found.st_blocks * 512 for found in own),
         )
     except OSError as error:
-        raise ConfigError(f"ssd_cache_dir = {str(directory)!r}: {error.strerror}; name a directory of yours") from error
+        raise _unusable(directory, str(error.strerror)) from error
+
+
+def _unusable(directory: Path, reason: str) -> ConfigError:
+    return ConfigError(f"ssd_cache_dir = {str(directory)!r}: {reason}; name a directory of yours")
 
 
 def probe_host_memory(config: CacheConfig) -> MemoryProbe:

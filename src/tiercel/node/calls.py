@@ -182,6 +182,10 @@ class Status(Message, frozen=True):
 
     Attributes:
         lanes: moves that wait or run, by lane.
+        refused: connections. malformed: messages.
+        unread: connections cut because their client did not read.
+        unobserved: lookups that statistics and policies did not see, because the node was behind.
+        remote: what the door for other machines counts, by name; empty without one.
     """
 
     version: Name
@@ -191,6 +195,9 @@ class Status(Message, frozen=True):
     lanes: dict[Name, Count]
     refused: Number
     malformed: Number
+    unread: Number
+    unobserved: Number
+    remote: dict[Name, Number]
 
 
 class Stats(Message, frozen=True):

@@ -29,6 +29,16 @@ class LocalEndpoint:
     def __str__(self) -> str:
         return f"ipc://{self.directory}"
 
+    def make(self) -> None:
+        """Make the directory, or check that it is this user's alone. Raises ConfigError, with the remedy."""
+        try:
+            sockets.make_private(self.directory)
+        except OSError as error:
+            raise ConfigError(
+                f"{self}: a node cannot be there ({error.strerror}: {error.filename}); name a directory of this user's as "
+                f"{_SETTING}, or with --endpoint"
+            ) from error
+
     def connect(self, timeout_s: float, give_up: Callable[[], bool] = lambda: False) -> socket.socket | None:
         """Connect to the node, or to the one that listens there in time. Returns None if none did.
 
@@ -84,7 +94,7 @@ class Listener:
         """
         self.endpoint = endpoint
         directory = endpoint.directory
-        sockets.make_private(directory)
+        endpoint.make()
         self._lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             try:

@@ -47,24 +47,18 @@ class CacheFacts(Part, frozen=True):
     fingerprint: Annotated[bytes, Meta(min_length=32, max_length=32)]
 
 
-class ClientLimits(Part, frozen=True):
-    """What a client may have open at the same time; beyond it calls end as throttled."""
-
-    calls: Count
-    tickets: Count
-    lookups: Count
-    sequences: Count
-
-
 class Welcome(Message, frozen=True):
-    """The node's answer to `Hello`, with a file descriptor for each region, and one more for the board, which comes last."""
+    """The node's answer to `Hello`, with a file descriptor for each region, and one more for the board, which comes last.
+
+    Attributes:
+        calls_max: connections for calls that the client may have.
+    """
 
     client: Number
     token: Token
     regions: Annotated[list[Region], Meta(max_length=REGIONS_MAX)]
-    board_bytes: Count
     facts: CacheFacts
-    limits: ClientLimits
+    calls_max: Count
 
 
 class Refused(Message, frozen=True):

@@ -14,8 +14,11 @@ from typing import Final
 from tiercel.config.messages import problem
 from tiercel.errors import ConfigError
 from tiercel.hashing import root_key
+from tiercel.ranks.sockets import make_private
 
 SECRET_BYTES: Final = 32
+NODE_SECRET: Final = "node_secret"
+KEYGEN_SECRET: Final = "tiercel node keygen --secret-only --directory DIR"
 ANY: Final = "*"
 _SETTING = "node_secret_file"
 
@@ -52,6 +55,22 @@ class Namespaces:
         return f"Namespaces(secret={'set' if self._secret else 'none'}, bound={self._bindings is not None})"
 
 
+def make_secret(directory: Path) -> Path:
+    """Make a secret in a directory of a node's keys, which is made if it is missing. Returns its file.
+
+    Raises:
+        ConfigError: others may enter the directory, or there is one already.
+        OSError: it cannot be written.
+    """
+    make_private(directory)
+    path = directory / NODE_SECRET
+    try:
+        write_secret(path)
+    except FileExistsError as error:
+        raise ConfigError(f"{path} exists: its keys would be lost; move it away first") from error
+    return path
+
+
 def write_secret(path: Path) -> None:
     """Write a new secret to a file that only its owner may read. Raises FileExistsError: its keys would be lost."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
@@ -70,7 +89,7 @@ def read_secret(path: Path) -> bytes:
             text = file.read(4 * SECRET_BYTES)
     except OSError as error:
         raise problem(
-            _SETTING, str(path), f"cannot be read ({error.strerror})", "make one with `tiercel node keygen`"
+            _SETTING, str(path), f"cannot be read ({error.strerror})", f"make one with `{KEYGEN_SECRET}`"
         ) from error
     if mode & 0o077:
         raise problem(_SETTING, str(path), f"has mode {mode:o}: others may read it", "chmod 600, and make a new one")
@@ -79,5 +98,5 @@ def read_secret(path: Path) -> bytes:
     except ValueError:
         secret = b""
     if len(secret) != SECRET_BYTES:
-        raise problem(_SETTING, str(path), "holds no secret of a node", "make one with `tiercel node keygen`")
+        raise problem(_SETTING, str(path), "holds no secret of a node", f"make one with `{KEYGEN_SECRET}`")
     return secret

@@ -111,6 +111,12 @@ _FAULTS = (
            "journal refused (journal_put, journal_free, journal_sync, journal_checkpoint).",
            "journal_*: the disk is full or fails, and blocks are not warm after a restart. ThrottledError: see "
            "tiercel_throttled_total. DeadlineError: a tier stalls. StaleTicketError: weights were reset."),
+    Metric("tiercel_node_events_total", _C, ("event",), "events",
+           "What a node turned away or lost: refused (connections), malformed (messages), unread (connections cut because their "
+           "client did not read), unobserved (lookups that statistics and policies did not see), and of clients on other "
+           "machines remote_refused (connections), remote_declined, remote_throttled (calls) and remote_lost (answers).",
+           "refused, remote_refused: raise node_clients_max, or somebody knocks who may not. unread: a client was stopped, or "
+           "is overloaded. unobserved: the node lacks CPU. The log names the client."),
     Metric("tiercel_corrupt_blocks_total", _C, ("tier",), "blocks",
            "Blocks whose checksum did not match; they were never served.",
            "A few after a power loss are usual. More: the device or its memory fails; replace it."),
@@ -143,6 +149,12 @@ _TIERS = (
            "of a conversation: the tier is too small."),
     Metric("tiercel_demoted_blocks_total", _C, ("tier",), "blocks",
            "Blocks that left a tier for a slower one.", "As of tiercel_evicted_blocks_total; nothing is lost."),
+    Metric("tiercel_tenant_bytes", _G, ("tier", "tenant", "what"), "bytes",
+           "What each tenant of the setting tenants has of a tier: held (stored or being written), reserved, and limit. A tenant "
+           "without a name is everybody who is not named there.",
+           "held near limit: the tenant evicts its own blocks. held below reserved is never evicted for others."),
+    Metric("tiercel_tenant_evicted_blocks_total", _C, ("tier", "tenant"), "blocks", "Blocks of a tenant that were evicted.",
+           "One tenant's alone: its limit is too low for its traffic. All of them: the tier is too small."),
     Metric("tiercel_checkpoints_total", _C, ("outcome",), "checkpoints", "Checkpoints of the journal: ok or failed.",
            "failed: the disk is full or fails. Many ok: raise journal_checkpoint_bytes."),
     Metric("tiercel_checkpoint_seconds", _H, (), "seconds", "Duration of a checkpoint.",
@@ -159,6 +171,8 @@ _PROCESS = (
            "and, as used_high and held_high, at most so far.",
            "used_high above gpu_pool_release_bytes: copies wait for memory; raise it and gpu_pool_reserve_bytes."),
     Metric("tiercel_info", _G, ("version", "model", "fingerprint"), "one", "Always 1; its labels say what runs.", "Nothing."),
+    Metric("tiercel_node_clients", _G, (), "clients", "Clients of a node now; only a node tells it.",
+           "Near node_clients_max: the next ones are refused."),
     Metric("tiercel_start_time_seconds", _G, (), "seconds", "When the cache was opened, seconds since the epoch.",
            "A recent start: the host tier is cold, unless cpu_arena_dir is set."),
     Metric("tiercel_tuning_changes_total", _C, ("action",), "changes",
@@ -179,6 +193,7 @@ COUNTED = frozenset(
         "errors",
         "fallbacks",
         "lookups",
+        "node_events",
         "recompute",
         "recorder_events",
         "throttled",

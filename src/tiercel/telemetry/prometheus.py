@@ -119,6 +119,8 @@ def samples(snapshot: StatusSnapshot) -> Iterator[Sample]:
     """Yield every number of a snapshot as (name of the metric, values of its labels, value)."""
     yield "tiercel_info", (snapshot.version, snapshot.model, snapshot.fingerprint), 1
     yield "tiercel_start_time_seconds", (), snapshot.started_at
+    if snapshot.num_clients is not None:
+        yield "tiercel_node_clients", (), snapshot.num_clients
     yield from _lookup_samples(snapshot.activity)
     yield from _transfer_samples(snapshot.activity)
     for tier in snapshot.tiers:
@@ -198,5 +200,10 @@ def _tier_samples(tier: TierStatus) -> Iterator[Sample]:
         ("tier_recovered_blocks", tier.recovered),
     ):
         yield f"tiercel_{name}", (tier.name,), value
+    for tenant in tier.tenants:
+        shares = (("held", tenant.held), ("reserved", tenant.reserve), ("limit", tenant.limit))
+        for what, blocks in shares:
+            yield "tiercel_tenant_bytes", (tier.name, tenant.name, what), blocks * tier.block_bytes
+        yield "tiercel_tenant_evicted_blocks_total", (tier.name, tenant.name), tenant.evicted
     if tier.eviction_age.bounds:
         yield "tiercel_eviction_age_seconds", (tier.name,), tier.eviction_age

@@ -276,9 +276,8 @@ class StatusSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         started_at: seconds since the epoch.
         tickets: tickets by state.
         queue_depths: moves waiting, by queue.
-        hit_curve: None without a ghost index.
-        prefill: None before the engine has reported a prefill.
-        tuning: None without `auto_tune`.
+        hit_curve: None without a ghost index. prefill: None before an engine has reported one. tuning: None without `auto_tune`.
+        num_clients: of a node; None in process.
         gpu_pools: one for each GPU that an engine's memory lies on.
         notes: every silent fallback, in words.
     """
@@ -298,3 +297,4 @@ class StatusSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     tuning: TuningStatus | None = None
     gpu_pools: tuple[GpuPoolStatus, ...] = ()
     notes: tuple[str, ...] = ()
+    num_clients: Count | None = None

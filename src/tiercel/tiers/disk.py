@@ -268,7 +268,7 @@ class DiskTier:
         def gather(chunk: Chunk, half: ContiguousMemory) -> None:
             source.slice(*chunk).gather(half.addresses[: chunk[1] - chunk[0]])
 
-        self._bounce.pipeline(len(slots), gather, write)
+        self._bounce.store(len(slots), gather, write)
 
     def _read_blocks(self, slots: Slots, target: BlockMemory, statuses: Statuses) -> None:
         seeds, checksums = seeds_of(self._records.keys[slots]), self._records.checksums[slots]
@@ -288,7 +288,7 @@ class DiskTier:
         def scatter(chunk: Chunk, half: ContiguousMemory) -> None:
             target.slice(*chunk).scatter(half.addresses[: chunk[1] - chunk[0]])
 
-        self._bounce.pipeline(len(slots), read, scatter)
+        self._bounce.load(len(slots), read, scatter)
 
     def _log_opened(self) -> None:
         _log.info(

@@ -118,6 +118,20 @@ class GpuFigures(msgspec.Struct, frozen=True, kw_only=True):
     copies: tuple[GpuCopyFigure, ...]
 
 
+class NodeFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """A node and one client of it, in a process of its own.
+
+    Attributes:
+        num_tokens: of the prompt that is looked up, all of it stored.
+        lookup_s: of one lookup in the client, the prompt's keys computed from scratch.
+        exchange_s: of a lookup whose one key the node knows already, and which finds nothing.
+    """
+
+    num_tokens: _AtLeastOne
+    lookup_s: Figure
+    exchange_s: Figure
+
+
 class HugePages(msgspec.Struct, frozen=True, kw_only=True):
     """Reserved huge pages of the default size, and whether shared memory gets transparent ones: the kernel's word for it."""
 
@@ -138,6 +152,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
         copy_threads: how many those are; 0 in files of versions that did not say.
         copy_core_bytes_per_s: the same on one core.
         checksum_bytes_per_s, hash_tokens_per_s: on one core.
+        node: None in a short probe, and in files of versions that did not measure it.
         notes: what was left out or is not to be trusted, and why, a sentence each.
     """
 
@@ -157,6 +172,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     hugepages: HugePages | None = None
     directories: tuple[DirectoryFigures, ...] = ()
     gpus: tuple[GpuFigures, ...] = ()
+    node: NodeFigures | None = None
     notes: tuple[str, ...] = ()
 
 

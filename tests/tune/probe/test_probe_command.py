@@ -39,6 +39,42 @@ def test_a_quick_probe_writes_a_machine_and_shows_it(tmp_path: Path, capsys: Cap
     assert list(place.iterdir()) == []
 
 
+def test_a_probe_with_time_for_it_measures_the_way_to_a_node_of_its_own(tmp_path: Path, capsys: Capture) -> None:
+    output = tmp_path / "machine.json"
+    assert cli.main(["probe", "--quick", "--seconds", "10", "--output", str(output)]) == 0
+    found = read_machine(output).node
+    assert found is not None
+    assert found.num_tokens == 16_384
+    assert 0 < found.exchange_s.value < found.lookup_s.value < 1
+    assert found.lookup_s.repeats >= 3
+    shown = capsys.readouterr().out
+    assert "lookup of 16K tokens" in shown
+    assert "bare exchange" in shown
+
+
+def test_a_short_probe_says_that_it_started_no_node(tmp_path: Path) -> None:
+    output = tmp_path / "machine.json"
+    assert cli.main(["probe", "--quick", "--seconds", "1", "--output", str(output)]) == 0
+    assert read_machine(output).node is None
+    assert any("way to a node was not measured" in note for note in read_machine(output).notes)
+
+
+def test_a_node_that_was_probed_ends_with_its_prober_however_that_ends(tmp_path: Path) -> None:
+    code = (
+        "import os, signal\nfrom tiercel.tune.probe.node import _running_node\n"
+        "with _running_node() as endpoint:\n    print(endpoint, flush=True)\n    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    folder = Path(ended.stdout.strip().removeprefix("ipc://")).parent
+    assert folder.name.startswith("tiercel-probe-")
+    until = time.monotonic() + 20
+    while folder.exists():
+        assert time.monotonic() < until, "the node goes on"
+        time.sleep(0.05)
+
+
 def test_directories_come_from_a_settings_file_and_need_not_exist_yet(tmp_path: Path, capsys: Capture) -> None:
     config = tmp_path / "tiercel.yaml"
     config.write_text(

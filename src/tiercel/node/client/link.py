@@ -71,7 +71,7 @@ class Link:
         self._sending = threading.Lock()
         self._waking = threading.RLock()  # taken by destructors, on whatever thread they run
         self._tickets = tickets
-        self._pool = CallPool(self._connect, joined.welcome.limits.calls)
+        self._pool = CallPool(self._connect, joined.welcome.calls_max)
         self._copyists = Copyists(tickets, self.regions, self.facts.geometry.block_bytes, self._answer, self.lose)
         self._unwanted: dict[Kind, deque[int]] = {Kind.RELEASE: deque(), Kind.FORGET: deque()}
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)

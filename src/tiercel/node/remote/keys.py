@@ -22,12 +22,11 @@ import msgspec
 from msgspec import Meta
 
 from tiercel.errors import ConfigError
-from tiercel.node.namespaces import write_secret
+from tiercel.node.namespaces import NODE_SECRET, write_secret
 
 Right = Literal["status", "reset"]
 RIGHTS: Final[tuple[Right, ...]] = ("status", "reset")
 KEYGEN: Final = "tiercel node keygen --directory DIR"
-NODE_SECRET: Final = "node_secret"
 
 _SERVER = "server.json"
 _CLIENTS = "clients"

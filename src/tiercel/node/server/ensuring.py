@@ -17,7 +17,6 @@ from tiercel.config import CacheConfig, ModelConfig
 from tiercel.errors import DeadlineError, TiercelError
 from tiercel.node.endpoint import LocalEndpoint
 from tiercel.node.server.starting import start_node
-from tiercel.ranks.sockets import make_private
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +48,7 @@ def ensure_node(
         ConfigError, OSError: the directory cannot be used.
     """
     stop_at = time.monotonic() + timeout_s
-    make_private(endpoint.directory)
+    endpoint.make()
     with _starting(endpoint.directory, stop_at, give_up) as allowed:
         if not allowed or _listens(endpoint):
             return False

@@ -1,10 +1,13 @@
 """Tells when a client's process has ended: its death is known within milliseconds, whoever may still hold its sockets."""
 
+import errno
 import os
 import select
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from typing import Final
+
+_NO_ROOM: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class ExitWatch:
@@ -25,16 +28,26 @@ class ExitWatch:
 
         Returns:
             What `forget` takes, or None if the process is not visible from here, or has ended already.
+
+        Raises:
+            OSError: the system has no room to watch it: no descriptor, or no memory. It is not watched.
         """
         if process <= 0:
             return None
-        with suppress(OSError):
+        try:
             fd = os.pidfd_open(process)
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                raise
+            return None
+        try:
             with self._lock:
-                self._callbacks[fd] = callback
                 self._epoll.register(fd, select.EPOLLIN)
-            return fd
-        return None
+                self._callbacks[fd] = callback
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
 
     def forget(self, watched: int) -> None:
         """Do not call back any more. Idempotent."""

@@ -5,8 +5,7 @@ from dataclasses import asdict
 from tiercel.cache import ServedCache
 from tiercel.config import SETTINGS, CacheConfig, ModelConfig
 from tiercel.layout import SlotOrder
-from tiercel.node.board import BOARD_BYTES
-from tiercel.node.joining import CacheFacts, ClientLimits, Region, Welcome
+from tiercel.node.joining import CacheFacts, Region, Welcome
 
 _KEPT_BACK = ("record_path", "status_socket", "metrics_port", "server_recv_port")
 """Settings that concern the node's process alone, beside those that begin with `node_`."""
@@ -19,14 +18,8 @@ def welcome(cache: ServedCache, model: ModelConfig, order: SlotOrder, *, client:
         client=client,
         token=token,
         regions=[Region(memory.num_bytes, memory.resident, memory.unit_bytes) for memory in cache.shared_memory],
-        board_bytes=BOARD_BYTES,
         facts=CacheFacts(model=_model(model), config=_shared(config), order=order, fingerprint=cache.fingerprint),
-        limits=ClientLimits(
-            calls=config.node_calls_max,
-            tickets=config.node_tickets_max,
-            lookups=config.node_lookups_max,
-            sequences=config.node_sequences_max,
-        ),
+        calls_max=config.node_calls_max,
     )
 
 

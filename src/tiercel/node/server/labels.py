@@ -1,8 +1,11 @@
-"""Names that clients give to what is counted: bounded, so that no client can fill the metrics."""
+"""Names and notes that clients give: bounded, so that no client can fill the metrics, or take the notes of all others."""
 
 import re
 import threading
+from collections import Counter
 from typing import Final
+
+from tiercel.telemetry.logs import NOTES_MAX
 
 OTHER: Final = "other"
 _LABELS_MAX = 64
@@ -25,3 +28,31 @@ class Labels:
                 return OTHER
             self._known.add(text)
         return text
+
+
+_NOTES_OF_ONE_MAX: Final = 8
+_NOTES_OF_CLIENTS_MAX: Final = NOTES_MAX - 2 * _NOTES_OF_ONE_MAX
+"""The node's own notes have the rest."""
+
+
+class ClientNotes:
+    """Which notes of clients are kept, by the client's name: it may come back under another number. Of one thread."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+        self._nums: Counter[str] = Counter()
+
+    def of(self, client: str, text: str) -> str:
+        """Return what to note: the text with the client's name, or that there are more than are kept."""
+        named = f"{client}: {text}"
+        if named in self._known:
+            return named
+        if len(self._known) >= _NOTES_OF_CLIENTS_MAX:
+            return "clients have more notes than are kept here; their logs have them"
+        if self._nums[client] >= _NOTES_OF_ONE_MAX - 1:
+            named = f"{client}: it has more notes than are kept here; its log has them"
+            self._known.add(named)
+            return named
+        self._nums[client] += 1
+        self._known.add(named)
+        return named

@@ -8,6 +8,7 @@ from tiercel._native import NodeFront
 from tiercel.cache import ServedCache, Ticket
 from tiercel.control import Lookup
 from tiercel.errors import StaleTicketError, ThrottledError
+from tiercel.index import Match
 from tiercel.node.calls import Launch, Launched, Load, Prefetch, Store
 from tiercel.node.server.memory import ClientBlocks
 from tiercel.node.server.session import Session
@@ -66,8 +67,10 @@ class Launching:
             ]
             return self._cache.launch(batch, timeout_s=call.timeout_s)
         except ThrottledError:
-            for lookup, one in zip(lookups, asked, strict=True):
-                session.keep(one.lookup, lookup)
+            for lookup, one in zip(lookups, asked, strict=True):  # the client's again, for another try
+                match = lookup.take_match()
+                assert isinstance(match, Match), "the front's lookups hold pins of the index"
+                self._front.return_match(session.number, one.lookup, match, lookup.sequence)
             raise
         except BaseException:
             for lookup in lookups:
@@ -75,13 +78,8 @@ class Launching:
             raise
 
     def _adopt(self, session: Session, asked: Load | Prefetch) -> Lookup:
-        """Take a lookup from the front, or from those that could not be launched before."""
+        """Take a lookup from the front."""
         blocks = range(asked.first_block, asked.first_block + asked.num_blocks)
-        kept = session.take_kept(asked.lookup)
-        if kept is not None:
-            if (kept.first_block, kept.num_blocks) == (blocks.start, len(blocks)):
-                return kept
-            kept.release()
         found = self._front.take_match(session.number, asked.lookup)
         if found is None:
             raise StaleTicketError("this lookup was launched or released before; look the sequence up again")

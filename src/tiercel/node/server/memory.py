@@ -6,7 +6,9 @@ process is gone.
 """
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -64,6 +66,7 @@ class ClientCopies:
         self._send_bytes = send
         self._regions = RegionTable(shared, geometry.block_bytes)
         self._buffers = {number for number, memory in enumerate(shared) if not memory.resident}
+        self._storing = threading.Lock()  # one buffer at a time: one that does not answer has no more than that
         self._table = CopyTable(lambda _: name)
         self._asker = Asker(self._table, lambda _: name, copy_s=COPY_S, cancel_s=CANCEL_S)
 
@@ -119,7 +122,9 @@ class ClientCopies:
             return encode(copy)
 
         request = CopyRequest(ask=ask, cancel=lambda number: encode(CancelCopy(number)), loading=loading)
-        self._asker.run(claim, {_CLIENT: self._send}, request, BUFFER_COPY_S if region in self._buffers else None)
+        is_buffer = region in self._buffers
+        with self._storing if is_buffer and not loading else nullcontext():
+            self._asker.run(claim, {_CLIENT: self._send}, request, BUFFER_COPY_S if is_buffer else None)
 
     def _send(self, data: bytes) -> None:
         if not self._send_bytes(data):

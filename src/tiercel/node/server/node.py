@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from contextlib import ExitStack
+from dataclasses import asdict
 from typing import final
 
 from tiercel._native import NodeFront, NodeFrontLimits
@@ -21,7 +22,7 @@ from tiercel.layout import SlotOrder
 from tiercel.node.board import BoardWriter
 from tiercel.node.calls import Status
 from tiercel.node.endpoint import Endpoint, Listener, LocalEndpoint
-from tiercel.node.namespaces import Namespaces, read_secret
+from tiercel.node.namespaces import KEYGEN_SECRET, Namespaces, read_secret
 from tiercel.node.protocol import SEQUENCE_BLOCKS_MAX
 from tiercel.node.server.admission import Door
 from tiercel.node.server.remote import open_remote_door
@@ -85,7 +86,10 @@ class NodeServer:
             self._service = Service(self.cache, front, door, board, namespaces)
             opened.callback(self._service.close, "the node ends", _CLOSE_S)
             if config.node_remote_endpoint is not None:
-                opened.callback(open_remote_door(config, self._service.answer).close)
+                remote = open_remote_door(config, self._service.answer)
+                opened.callback(remote.close)
+                self._service.count_remote(lambda: asdict(remote.counts))
+            self.cache.tell_node(self._service.counts)
             opened.callback(listener.withdraw)
             self._opened = opened.pop_all()
         _log.info("a node serves %s at %s", model.model_id, endpoint)
@@ -150,5 +154,5 @@ def _secret(config: CacheConfig) -> bytes:
         return read_secret(expanded("node_secret_file", config.node_secret_file))
     if config.node_namespaces is not None:
         reason = "binds nobody without node_secret_file: any client could compute the keys of any namespace"
-        raise problem("node_namespaces", dict(config.node_namespaces), reason, "make one with `tiercel node keygen`")
+        raise problem("node_namespaces", dict(config.node_namespaces), reason, f"make one with `{KEYGEN_SECRET}`")
     return b""

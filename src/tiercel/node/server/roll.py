@@ -50,11 +50,16 @@ class Roll:
             return 0.0 if self._emptied_at is None else time.monotonic() - self._emptied_at
 
     def enter(self, session: Session) -> None:
-        """Take a client in."""
+        """Take a client in. Raises OSError if the system has no room to watch its process; then it is not here."""
         with self._lock:
             self._by_number[session.number] = session
             self._by_event[session.connection] = session
-        session.watched = self._exits.watch(session.process, lambda: self._exited(session))
+        try:
+            session.watched = self._exits.watch(session.process, lambda: self._exited(session))
+        except OSError:
+            with self._lock:
+                del self._by_number[session.number], self._by_event[session.connection]
+            raise
 
     def ready(self, session: Session) -> None:
         """A client has mapped the memory."""
@@ -113,8 +118,6 @@ class Roll:
 
     def tick(self, now_s: float) -> None:
         """Let go of what has grown old."""
-        for session in self.sessions():
-            session.drop_kept(now_s)
         with self._lock:
             gone = [number for number, at in self._unseen.items() if at <= now_s]
             sessions = [self._by_number[number] for number in gone if number in self._by_number]

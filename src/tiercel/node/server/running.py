@@ -13,6 +13,7 @@ from tiercel.config.manager import service_manager_socket
 from tiercel.errors import TiercelError
 from tiercel.layout import SlotOrder
 from tiercel.node.endpoint import Endpoint
+from tiercel.node.server.descriptors import descriptors_needed, raise_descriptor_limit
 from tiercel.node.server.node import NodeServer
 
 
@@ -30,7 +31,8 @@ def run_node(
 ) -> int | None:
     """Run a node until SIGTERM, Ctrl-C, or the end of what it is for. For a process's main thread.
 
-    A second signal ends the process at once; a cache directory takes no harm from that.
+    A second signal ends the process at once; a cache directory takes no harm from that. The process's limit of open files is
+    raised to what the clients may need; where that cannot be, the cache's notes say so.
 
     Args:
         on_ready: called when clients can come. A service manager is told by itself.
@@ -42,7 +44,10 @@ def run_node(
         NodeFailedError: it met a defect. Or as `NodeServer`.
     """
     order = cast(SlotOrder, config.node_block_order)
+    short = raise_descriptor_limit(descriptors_needed(config))
     with NodeServer(model, config, endpoint, progress=progress, order=order) as node, _signals(node) as received:
+        if short:
+            node.cache.note(short, kind="open_files")
         notify("READY=1\nSTATUS=serving " + model.model_id)
         on_ready(node)
         node.wait()

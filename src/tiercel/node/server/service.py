@@ -9,11 +9,13 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 
 from tiercel import __version__
 from tiercel._native import NodeFront
 from tiercel.cache import ServedCache
+from tiercel.cache.reporting import NodeCounts
 from tiercel.node.board import BoardFacts, BoardWriter
 from tiercel.node.calls import ClientStatus, Status
 from tiercel.node.codec import Answer, Call, ToNode, decode_for_node, encode, shortened
@@ -23,7 +25,7 @@ from tiercel.node.namespaces import Namespaces
 from tiercel.node.protocol import MessageError
 from tiercel.node.server.admission import Door
 from tiercel.node.server.calls import Calls
-from tiercel.node.server.labels import Labels
+from tiercel.node.server.labels import ClientNotes, Labels
 from tiercel.node.server.roll import Roll
 from tiercel.node.server.session import Session
 from tiercel.ranks.messages import MessageError as UnaskedError
@@ -51,7 +53,9 @@ class Service:
         self._board_lock = threading.Lock()
         self._started_at = time.monotonic()
         self._num_malformed = 0
+        self._remote_counts: Callable[[], dict[str, int]] = dict
         self._labels = {"recompute": Labels(), "note": Labels()}
+        self._notes = ClientNotes()
         self._strangers: dict[int, int] = {}
         self._answering: set[int] = set()
         self._closing = False
@@ -73,7 +77,21 @@ class Service:
             lanes=self._cache.queue_depths(),
             refused=counts.refused + self._door.num_refused,
             malformed=counts.malformed + self._num_malformed,
+            unread=counts.overflowed,
+            unobserved=counts.looked_dropped,
+            remote=self._remote_counts(),
         )
+
+    def count_remote(self, counts: Callable[[], dict[str, int]]) -> None:
+        """Tell from now on what the door for other machines counts."""
+        self._remote_counts = counts
+
+    def counts(self) -> NodeCounts:
+        """What the cache's status and metrics tell of the node."""
+        status = self.status()
+        events = {name: getattr(status, name) for name in ("refused", "malformed", "unread", "unobserved")}
+        remote = {f"remote_{name}": count for name, count in status.remote.items() if name != "connections"}
+        return NodeCounts(len(status.clients), {**events, **remote})
 
     def answer(self, client: str, call: Call) -> Answer:
         """Answer a call of a client without memory; see `Calls.answer`. Thread-safe."""
@@ -163,8 +181,13 @@ class Service:
             self._refuse(connection, reason)
             return
         session = self._door.session(message, connection, process)
+        try:
+            self.roll.enter(session)
+        except OSError as error:
+            self._door.num_refused += 1
+            self._refuse(connection, f"the node cannot watch this client's process: {error}")
+            return
         self._front.admit(connection, session.number, False)
-        self.roll.enter(session)
         self._door.welcome(session)
 
     def _take_call(self, session: Session, connection: int, message: ToNode) -> None:
@@ -191,7 +214,7 @@ class Service:
             case Recompute():
                 self._cache.observe_recompute(self._labels["recompute"].of(message.reason))
             case NoteText():
-                self._cache.note(f"{session.name}: {message.text}", kind=self._labels["note"].of(message.kind))
+                self._cache.note(self._notes.of(session.name, message.text), kind=self._labels["note"].of(message.kind))
             case Left():
                 self.roll.let_go(message.client, message.token)
             case Bye():
@@ -223,7 +246,7 @@ class Service:
             process=session.process,
             connected_s=now - session.connected_at,
             tickets=session.num_tickets,
-            lookups=lookups + session.num_kept,
+            lookups=lookups,
             sequences=sequences,
             copies=len(session.copies),
             outbox_bytes=outbox_bytes,

@@ -12,7 +12,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from tiercel.cache import Ticket
-from tiercel.control import Lookup
 from tiercel.errors import CacheClosedError, ThrottledError
 from tiercel.node.codec import encode
 from tiercel.node.events import Ended, SourceFree, TierCount
@@ -20,17 +19,6 @@ from tiercel.node.protocol import Message
 from tiercel.node.server.memory import ClientCopies
 
 _log = logging.getLogger(__name__)
-
-KEPT_S = 10.0
-"""How long a lookup whose launch was throttled is kept for another try."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A lookup that could not be launched for want of room."""
-
-    lookup: Lookup
-    until_s: float
 
 
 @dataclass(eq=False, kw_only=True)
@@ -64,7 +52,6 @@ class Session:
     _namespaces: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _tickets: dict[int, Ticket | None] = field(default_factory=dict)
-    _kept: dict[int, Kept] = field(default_factory=dict)
 
     def tell(self, message: Message) -> None:
         """Send an event, if the client is there."""
@@ -121,34 +108,7 @@ class Session:
         """Begin to leave. Returns the tickets to cancel."""
         with self._lock:
             self.leaving = True
-            kept, self._kept = self._kept, {}
-            tickets = [ticket for ticket in self._tickets.values() if ticket is not None]
-        for one in kept.values():
-            one.lookup.release()
-        return tickets
-
-    def keep(self, number: int, lookup: Lookup) -> None:
-        """Keep a lookup for another try, with its pins."""
-        with self._lock:
-            leaving = self.leaving
-            if not leaving:
-                self._kept[number] = Kept(lookup, time.monotonic() + KEPT_S)
-        if leaving:
-            lookup.release()
-
-    def take_kept(self, number: int) -> Lookup | None:
-        """Take a lookup that was kept."""
-        with self._lock:
-            kept = self._kept.pop(number, None)
-        return None if kept is None else kept.lookup
-
-    def drop_kept(self, now_s: float) -> None:
-        """Let go of lookups that were kept for too long."""
-        with self._lock:
-            late = [number for number, kept in self._kept.items() if kept.until_s <= now_s]
-            dropped = [self._kept.pop(number) for number in late]
-        for kept in dropped:
-            kept.lookup.release()
+            return [ticket for ticket in self._tickets.values() if ticket is not None]
 
     def begin_slow(self) -> bool:
         """Begin a call that may take long. False if one is under way."""
@@ -174,11 +134,6 @@ class Session:
     def num_namespaces(self) -> int:
         """Namespaces that the client was given."""
         return len(self._namespaces)
-
-    @property
-    def num_kept(self) -> int:
-        """Lookups that are kept for another try."""
-        return len(self._kept)
 
     def _source_freed(self, number: int, ticket: Ticket) -> None:
         if not ticket.done:  # its end says it, too

@@ -6,6 +6,8 @@ import socket
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +18,6 @@ from tiercel.config.manager import managed_environment
 from tiercel.errors import DeadlineError, DeviceError
 from tiercel.node.endpoint import LocalEndpoint
 from tiercel.node.server.facts import document
-from tiercel.ranks.sockets import make_private
 
 DOCUMENT_NAME: Final = "node.json"
 LOG_NAME: Final = "node.log"
@@ -32,15 +33,17 @@ def start_node(model: ModelConfig, config: CacheConfig, endpoint: LocalEndpoint,
         Its process's id.
 
     Raises:
-        DeviceError: it ended at once; the message has the end of its log.
+        DeviceError: it ended at once, because another node runs there among other reasons: the message has the end of its log.
         DeadlineError: it does not serve after that time; it was ended.
         ConfigError, OSError: the directory cannot be used.
     """
     directory = endpoint.directory
-    make_private(directory)
-    settings, log = directory / DOCUMENT_NAME, directory / LOG_NAME
+    endpoint.make()
+    log = directory / LOG_NAME
+    settings = directory / f"{os.getpid()}-{DOCUMENT_NAME}"  # the place may turn out to be another node's
     settings.write_bytes(msgspec.json.format(msgspec.json.encode(document(model, config))))
     with (
+        _moved(settings, directory / DOCUMENT_NAME),
         tempfile.TemporaryDirectory(prefix="tiercel-") as place,
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told,
         log.open("ab") as output,
@@ -61,6 +64,17 @@ def start_node(model: ModelConfig, config: CacheConfig, endpoint: LocalEndpoint,
         )
         _await_ready(process, told, log, timeout_s)
     return process
+
+
+@contextmanager
+def _moved(settings: Path, target: Path) -> Iterator[None]:
+    """Give the settings their name when the node serves; remove them if it does not."""
+    try:
+        yield
+    except BaseException:
+        settings.unlink()
+        raise
+    settings.replace(target)
 
 
 def _await_ready(process: int, told: socket.socket, log: Path, timeout_s: float) -> None:

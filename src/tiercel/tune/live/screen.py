@@ -45,6 +45,9 @@ def lines(look: Look, width: int) -> list[Line]:
     history = look.history
     shown += [Line(_lookups(history)), Line("")]
     shown += _table(_tier_rows(history), width)
+    tenants = _tenant_rows(history.now)
+    if tenants:
+        shown += [Line(""), *_table(tenants, width)]
     shown += [Line(""), *_table(_lane_rows(history.now), width)]
     shown += [
         Line(f"queues   {_counts(snapshot.queue_depths)}"),
@@ -96,6 +99,18 @@ def _tier_rows(history: History) -> list[tuple[str, ...]]:
             )
         )
     return rows
+
+
+def _tenant_rows(now: Span) -> list[tuple[str, ...]]:
+    """What each tenant has of each tier; nothing without tenants."""
+    rows: list[tuple[str, ...]] = []
+    for tier in now.after.tiers:
+        before = {tenant.name: tenant.evicted for tenant in now.tier_before(tier).tenants}
+        for tenant in tier.tenants:
+            evicted = now.rate(before.get(tenant.name, 0), tenant.evicted)
+            sizes = (_size(blocks * tier.block_bytes) for blocks in (tenant.held, tenant.reserve, tenant.limit))
+            rows.append((f"{tenant.name or '(others)'} {tier.name}", *sizes, f"{_number(evicted)}/s"))
+    return [("tenant", "holds", "reserved", "limit", "evicted"), *rows] if rows else []
 
 
 def _age(minute: Span, tier: TierStatus) -> str:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from tiercel.tune.machine import TRUSTED_SPREAD, DirectoryFigures, DiskFigure, Figure, GpuFigures, Machine
+from tiercel.tune.machine import TRUSTED_SPREAD, DirectoryFigures, DiskFigure, Figure, GpuFigures, Machine, NodeFigures
 
 BYTES_UNIT = "bytes/s"
+SECONDS_UNIT = "s"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,9 +16,9 @@ class NamedFigure:
     """A figure and what it is of.
 
     Attributes:
-        place: the processor, a directory or a GPU.
+        place: the processor, a node, a directory or a GPU.
         name: what was measured there.
-        unit: of the figure, "bytes/s" or "tokens/s".
+        unit: of the figure, "bytes/s", "tokens/s" or "s".
         disk: all that is known of it, if it is a directory's.
     """
 
@@ -31,6 +32,8 @@ class NamedFigure:
 def named_figures(machine: Machine) -> list[NamedFigure]:
     """Return every figure of a machine, in the order in which they were measured."""
     found = list(_host_figures(machine))
+    if machine.node is not None:
+        found += _node_figures(machine.node)
     for directory in machine.directories:
         found += _disk_figures(directory)
     for ordinal, gpu in enumerate(machine.gpus):
@@ -58,6 +61,12 @@ def _host_figures(machine: Machine) -> Iterator[NamedFigure]:
     yield NamedFigure(place=place, name="memory copy, the cache's threads", figure=machine.copy_bytes_per_s)
     yield NamedFigure(place=place, name="checksum, one core", figure=machine.checksum_bytes_per_s)
     yield NamedFigure(place=place, name="keys, one core", figure=machine.hash_tokens_per_s, unit="tokens/s")
+
+
+def _node_figures(node: NodeFigures) -> Iterator[NamedFigure]:
+    name = f"lookup of {node.num_tokens >> 10}K tokens"
+    yield NamedFigure(place="node", name=name, figure=node.lookup_s, unit=SECONDS_UNIT)
+    yield NamedFigure(place="node", name="bare exchange", figure=node.exchange_s, unit=SECONDS_UNIT)
 
 
 def _disk_figures(directory: DirectoryFigures) -> Iterator[NamedFigure]:

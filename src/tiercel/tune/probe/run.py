@@ -14,8 +14,8 @@ from typing import Protocol, TypeVar
 
 import tiercel
 from tiercel.config.resources import probe_memory
-from tiercel.tune.machine import DirectoryFigures, Figure, GpuFigures, Machine
-from tiercel.tune.probe import facts, gpu, host
+from tiercel.tune.machine import DirectoryFigures, Figure, GpuFigures, Machine, NodeFigures
+from tiercel.tune.probe import facts, gpu, host, node
 from tiercel.tune.probe.disk import DiskProbe, grid, shares_of
 from tiercel.tune.probe.figures import with_doubts
 from tiercel.tune.probe.fio import is_installed
@@ -67,8 +67,9 @@ class _Run:
         self._notes: list[str] = []
         self._available_bytes = probe_memory().available_bytes
         self._num_gpus = gpu.find_gpus(self._notes)
+        self._with_node = options.seconds >= node.SECONDS_MIN
         self._effort = self._with_or_without_fio()
-        other_steps = _HOST_STEPS + self._num_gpus * gpu.NUM_STEPS
+        other_steps = self._num_own_steps + self._num_gpus * gpu.NUM_STEPS
         watcher.begin(other_steps + len(options.directories) * len(list(grid(self._effort))))
         self._budget = TimeBudget(_TIME_SHARE * options.seconds, self._num_shares(self._effort), clock)
 
@@ -94,12 +95,18 @@ class _Run:
             hugepages=facts.hugepages(),
             directories=_measured(self._directory(each) for each in self._options.directories),
             gpus=_measured(self._gpu(each) for each in range(self._num_gpus)),
+            node=self._node(),
             notes=tuple(self._all_notes()),
         )
 
+    @property
+    def _num_own_steps(self) -> int:
+        """Steps of what every machine has."""
+        return _HOST_STEPS + self._with_node
+
     def _num_shares(self, effort: Effort) -> float:
         of_directory = sum(shares_of(workload, effort) for workload in grid(effort))
-        return _HOST_STEPS + self._num_gpus * gpu.NUM_STEPS + len(self._options.directories) * of_directory
+        return self._num_own_steps + self._num_gpus * gpu.NUM_STEPS + len(self._options.directories) * of_directory
 
     def _with_or_without_fio(self) -> Effort:
         effort = self._options.effort
@@ -136,6 +143,15 @@ class _Run:
         figures = disk.run(self._budget.take, lambda title: self._watcher.step(f"{directory}: {title}"))
         self._notes += disk.notes
         return figures
+
+    def _node(self) -> NodeFigures | None:
+        if not self._with_node:
+            self._notes.append(
+                f"The way to a node was not measured: that takes --seconds {node.SECONDS_MIN:g} or more."
+            )
+            return None
+        self._watcher.step("way to a node")
+        return node.probe_node(lambda: min(_HOST_STEP_S_MAX, self._budget.take()), self._notes, self._clock)
 
     def _gpu(self, ordinal: int) -> GpuFigures | None:
         return gpu.probe_gpu(
