@@ -10,6 +10,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <limits>
 #include <stdexcept>
@@ -53,6 +54,18 @@ Array to_array(std::vector<Value> values, std::size_t width) {
 
 SlotsOut slots_out(std::vector<Slot> slots) { return to_array<SlotsOut>(std::move(slots), 1); }
 KeysOut keys_out(std::vector<Key> keys) { return to_array<KeysOut>(std::move(keys), Key::kNumBytes); }
+
+// As plans carry them, little endian: an array would take ten times as long to make, and be copied from.
+nb::bytes packed(std::span<const Slot> slots) {
+  if constexpr (std::endian::native == std::endian::little) return nb::bytes(slots.data(), slots.size_bytes());
+  std::vector<std::uint8_t> bytes;
+  for (const Slot slot : slots) {
+    for (int shift = 0; shift < 32; shift += 8) bytes.push_back(static_cast<std::uint8_t>(slot >> shift));
+  }
+  return nb::bytes(bytes.data(), bytes.size());
+}
+
+nb::bytes packed(std::span<const Key> keys) { return nb::bytes(keys.data(), keys.size_bytes()); }
 
 FlagsOut flags_out(const std::vector<bool>& flags) {
   auto* kept = new bool[flags.size()];
@@ -129,7 +142,10 @@ nb::object demote(Index& index, std::size_t source, std::size_t target, std::int
   return nb::make_tuple(MatchHandle(std::move(demotion->match)), ReservationHandle(std::move(demotion->reservation)));
 }
 
-SlotsOut commit(Index& index, ReservationHandle& handle, const std::optional<Vector<bool>>& failed) {
+// One for all calls, as it cannot be written to: most commits void nothing. Lives as long as the process.
+nb::handle no_slots;
+
+nb::object commit(Index& index, ReservationHandle& handle, const std::optional<Vector<bool>>& failed) {
   Reservation& reservation = handle.reservation;
   if (reservation.is_open() && &reservation.index() != &index) {
     throw std::invalid_argument("reservation: it belongs to another index");
@@ -142,8 +158,9 @@ SlotsOut commit(Index& index, ReservationHandle& handle, const std::optional<Vec
     }
     flags = as_span(*failed);
   }
-  return slots_out(locked(index, reservation.slots.size(),
-                          [&](Index::Lock& lock) { return index.commit(lock, reservation, flags); }));
+  std::vector<Slot> voided = locked(index, reservation.slots.size(),
+                                    [&](Index::Lock& lock) { return index.commit(lock, reservation, flags); });
+  return voided.empty() ? nb::borrow(no_slots) : nb::cast(slots_out(std::move(voided)));
 }
 
 nb::tuple take_changes(Index& index) {
@@ -217,13 +234,22 @@ std::shared_ptr<Index> make_index(std::vector<std::uint32_t> capacities,
   return Index::create(options);
 }
 
-SlotsOut match_slots(const MatchHandle& handle, std::size_t start, std::optional<std::size_t> stop_or_none) {
+std::span<const Slot> slots_of(const MatchHandle& handle, std::size_t start, std::optional<std::size_t> stop_or_none) {
   const std::vector<Slot>& slots = handle.match.slots();
   const std::size_t stop = stop_or_none.value_or(slots.size());
   if (start > stop || stop > slots.size()) {
     throw std::invalid_argument("[start, stop) must lie in the match's " + std::to_string(slots.size()) + " blocks");
   }
-  return slots_out({slots.data() + start, slots.data() + stop});
+  return {slots.data() + start, stop - start};
+}
+
+SlotsOut match_slots(const MatchHandle& handle, std::size_t start, std::optional<std::size_t> stop) {
+  const std::span<const Slot> slots = slots_of(handle, start, stop);
+  return slots_out({slots.begin(), slots.end()});
+}
+
+nb::bytes packed_match(const MatchHandle& handle, std::size_t start, std::optional<std::size_t> stop) {
+  return packed(slots_of(handle, start, stop));
 }
 
 nb::tuple match_segments(const MatchHandle& handle) {
@@ -271,6 +297,7 @@ void bind_results(nb::module_& module) {
       .def_prop_ro("generation", [](const MatchHandle& self) { return self.match.generation(); })
       .def_prop_ro("segments", &match_segments)
       .def("slots", &match_slots, nb::arg("start") = 0, nb::arg("stop") = nb::none())
+      .def("packed_slots", &packed_match, nb::arg("start") = 0, nb::arg("stop") = nb::none())
       .def("truncate", &MatchHandle::truncate, nb::arg("num_blocks"))
       .def("release", [](MatchHandle& self) { self.truncate(0); });
 
@@ -285,6 +312,9 @@ void bind_results(nb::module_& module) {
           "slots", [](Handle self) { return slots_out(self.reservation.slots); }, nb::rv_policy::automatic)
       .def_prop_ro(
           "voided", [](Handle self) { return slots_out(self.reservation.voided); }, nb::rv_policy::automatic)
+      .def_prop_ro("packed_slots", [](Handle self) { return packed(self.reservation.slots); })
+      .def_prop_ro("packed_voided", [](Handle self) { return packed(self.reservation.voided); })
+      .def_prop_ro("packed_keys", [](Handle self) { return packed(self.reservation.keys); })
       .def_prop_ro("num_voided", [](Handle self) { return self.reservation.voided.size(); })
       .def_prop_ro("attached", &attached)
       .def_prop_ro("parent_key",
@@ -297,6 +327,7 @@ void bind_results(nb::module_& module) {
 
 void bind_index(nb::module_& module) {
   bind_results(module);
+  no_slots = nb::cast(slots_out({})).release();
   module.attr("EVICTION_AGE_BOUNDS_S") = nb::tuple(nb::cast(EvictionAges::kBoundsS));
   module.attr("EVICTION_POLICIES") = nb::tuple(nb::cast(eviction_policy_names()));
   nb::class_<Index>(module, "Index", nb::is_final())

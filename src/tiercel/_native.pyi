@@ -448,6 +448,8 @@ class Match:
         """(tier, first block, count), in order, covering [0, num_blocks)."""
     def slots(self, start: int = 0, stop: int | None = None) -> NDArray[np.uint32]:
         """Slot of each block, in the tier of its segment."""
+    def packed_slots(self, start: int = 0, stop: int | None = None) -> bytes:
+        """`slots` as plans carry them: uint32 little endian."""
     def truncate(self, num_blocks: int) -> None:
         """Unpin the blocks from num_blocks on."""
     def release(self) -> None:
@@ -484,6 +486,15 @@ class Reservation:
     @property
     def parent_key(self) -> bytes: ...
     def keys(self) -> NDArray[np.uint8]: ...
+    @property
+    def packed_slots(self) -> bytes:
+        """`slots` as plans carry them: uint32 little endian."""
+    @property
+    def packed_voided(self) -> bytes:
+        """`voided` as plans carry them."""
+    @property
+    def packed_keys(self) -> bytes:
+        """`keys()` as plans carry them: 16 bytes each."""
     def release(self) -> None:
         """Unpin. Idempotent; without effect before the commit."""
 
@@ -527,7 +538,7 @@ class GhostIndex:
         lookup costs less for it. ValueError out of range."""
     def observe(self, sequence: Sequence, *, limit_blocks: int | None = None) -> None:
         """Count a lookup of the sequence's first blocks, which it hashes, and make them the ones used last."""
-    def observe_hashed(self, sequence: Sequence, limit_blocks: int | None = None) -> None:
+    def observe_hashed(self, sequence: Sequence, limit_blocks: int, /) -> None:
         """The same without hashing: blocks that are not hashed yet are counted when the sequence is inserted, each once."""
     def insert(self, sequence: Sequence, *, limit_blocks: int | None = None) -> None:
         """Make them the ones used last, since they were stored; counts only what `observe_hashed` left uncounted."""

@@ -1,12 +1,13 @@
 """Small traces and setups that replay in a fraction of a second."""
 
+import json
 import random
 from pathlib import Path
 from typing import Any
 
 from tiercel import CacheConfig, ModelConfig
 from tiercel.costs import PrefillCurve
-from tiercel.tune.machine import DirectoryFigures, DiskFigure, Figure, Machine
+from tiercel.tune.machine import DirectoryFigures, DiskFigure, Figure, Machine, write_machine
 from tiercel.tune.replay import Pace, ReplaySetup
 from tiercel.tune.simulate import EngineModel
 from tiercel.tune.traces import Trace, TraceBuilder
@@ -93,3 +94,31 @@ def machine(directory: Path) -> Machine:
         hash_tokens_per_s=figure(1e8),
         directories=(folder,),
     )
+
+
+def write_inputs(tmp_path: Path) -> list[str]:
+    """Write a trace, settings, a model, a machine and a prefill curve; return a command's words that name all but the machine."""
+    rows = [
+        {"timestamp": 20 * number, "input_length": 40, "output_length": 5, "hash_ids": [number % 7, 100 + number]}
+        for number in range(40)
+    ]
+    (tmp_path / "trace.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "tiercel.yaml").write_text(
+        f"tokens_per_block: 16\nnum_cpu_blocks: 64\nenable_ssd: true\nnum_ssd_blocks: 128\n"
+        f"ssd_cache_dir: {tmp_path / 'ssd'}\nload_policy: always\n"
+    )
+    facts = {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "torch_dtype": "bfloat16",
+    }
+    (tmp_path / "config.json").write_text(json.dumps(facts))
+    (tmp_path / "prefill.json").write_text('{"fixed_s": 0.001, "token_s": 0.0001}')
+    write_machine(machine(tmp_path / "ssd"), tmp_path / "machine.json")
+    given = {"config": "tiercel.yaml", "model": "config.json", "prefill": "prefill.json"}
+    options = [word for name, file in given.items() for word in (f"--{name}", str(tmp_path / file))]
+    return [str(tmp_path / "trace.jsonl"), "--tokens-per-block", "32", *options]

@@ -41,7 +41,7 @@ def test_lookups_that_hash_a_part_tell_the_same_once_their_sequences_are_stored(
     for sequence in sequences_of(requests):
         sequence.keys(0, int(rng.integers(0, sequence.num_blocks + 1)))
         num_hashed = sequence.num_hashed_blocks
-        ghost.observe_hashed(sequence)
+        ghost.observe_hashed(sequence, sequence.num_blocks)
         assert sequence.num_hashed_blocks == num_hashed
         ghost.insert(sequence, limit_blocks=int(rng.integers(0, sequence.num_blocks + 1)))
         ghost.insert(sequence)

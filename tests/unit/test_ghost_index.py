@@ -190,3 +190,14 @@ def test_hot_blocks_used_of_late_are_counted_without_being_touched() -> None:
     stats = ghost.stats()
     assert stats.num_hot == 8
     assert hit_rate(ghost, 2000) == pytest.approx(8 / 9, abs=0.2)  # less what came before they were known to be hot
+
+
+@pytest.mark.parametrize("num_blocks", [1, 15, 16, 17, 63, 64, 65, 1000])
+@pytest.mark.parametrize("rate", [0.004, 0.1, 0.7, 1.0])
+def test_exactly_the_blocks_whose_keys_lie_below_the_rate_are_sampled(num_blocks: int, rate: float) -> None:
+    ghost = GhostIndex(sample_rate=rate, resolution_blocks=10)
+    sequence = sequence_of(*range(num_blocks))
+    ghost.observe(sequence)
+    low = sequence.keys(0, num_blocks)[:, :8].copy().view("<u8")[:, 0]
+    expected = sum(int(value) <= min(rate * 2**64, 2**64 - 1) for value in low)
+    assert ghost.stats().num_samples == expected

@@ -19,6 +19,22 @@ def test_a_match_gives_back_the_slots_that_were_stored() -> None:
     assert (match.num_blocks, match.num_pending) == (3, 0)
 
 
+def test_packed_slots_and_keys_are_those_of_the_arrays() -> None:
+    index = Index([4])
+    store(index, sequence_of(1, 2, 3))
+    reservation = index.reserve(sequence_of(7, 8, 9), 0, owner=1)
+    assert reservation.num_voided > 0
+    assert reservation.packed_slots == reservation.slots.astype("<u4").tobytes()
+    assert reservation.packed_voided == reservation.voided.astype("<u4").tobytes()
+    assert reservation.packed_keys == reservation.keys().tobytes()
+    assert len(index.commit(reservation)) == 0
+    match = index.match(sequence_of(7, 8, 9))
+    assert match.packed_slots() == match.slots().astype("<u4").tobytes()
+    assert match.packed_slots(1, 2) == match.slots(1, 2).astype("<u4").tobytes()
+    with pytest.raises(ValueError, match="start, stop"):
+        match.packed_slots(2, 9)
+
+
 def test_a_match_takes_each_block_from_its_fastest_tier() -> None:
     index = Index([2, 8])
     sequence = sequence_of(1, 2, 3, 4)

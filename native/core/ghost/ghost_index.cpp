@@ -1,10 +1,13 @@
 #include "ghost/ghost_index.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <stdexcept>
 #include <string>
+
+#include "ghost/key_scan.hpp"
 
 namespace tiercel {
 
@@ -12,9 +15,9 @@ namespace {
 
 constexpr std::uint64_t kReviewFirst = 4096;
 constexpr std::uint64_t kRecentMax = std::uint64_t{1} << 22;
-constexpr std::size_t kKeysAtOnce = 16;
 constexpr int kTurnBits = 5;  // one lookup of 2^5 enters the sketch, where not each does
 constexpr std::uint32_t kHotFromMin = 16;
+constexpr std::uint64_t kNotFresh = 0;                                       // no distance: those are 1 at least
 constexpr std::uint32_t kNever = std::numeric_limits<std::uint32_t>::max();  // more uses than a sketch counts
 
 void check_options(const GhostOptions& options) {
@@ -26,6 +29,11 @@ void check_options(const GhostOptions& options) {
   }
   if (options.span_blocks == 0) throw std::invalid_argument("span_blocks: at least 1");
   if (options.window_blocks == 0) throw std::invalid_argument("window_blocks: at least 1");
+}
+
+// A block stays hot down to half the share, so there can be twice as many.
+std::size_t num_hot_max_of(const GhostOptions& options) {
+  return std::min<std::size_t>(static_cast<std::size_t>(2 / options.hot_share), options.num_samples_max);
 }
 
 const GhostOptions& checked(const GhostOptions& options) {
@@ -43,20 +51,6 @@ std::size_t part_of(std::uint64_t key, std::size_t num_parts) { return (key >> 8
 
 std::uint64_t bits_of(const Key& key) { return std::max<std::uint64_t>(key.hash64(), 1); }
 
-// The least of them; four at a time, since each comparison waits for the one before it.
-std::uint64_t least_of(std::span<const Key> keys) {
-  std::array<std::uint64_t, 4> least;
-  least.fill(std::numeric_limits<std::uint64_t>::max());
-  std::size_t at = 0;
-  for (; at + least.size() <= keys.size(); at += least.size()) {
-    for (std::size_t lane = 0; lane < least.size(); ++lane) {
-      least[lane] = std::min(least[lane], keys[at + lane].hash64());
-    }
-  }
-  for (; at < keys.size(); ++at) least[0] = std::min(least[0], keys[at].hash64());
-  return std::min(std::min(least[0], least[1]), std::min(least[2], least[3]));
-}
-
 std::uint64_t bits_of(Sequence& sequence, std::size_t block) {
   return bits_of(sequence.stable_keys(block, block + 1).front());
 }
@@ -65,7 +59,8 @@ std::uint64_t bits_of(Sequence& sequence, std::size_t block) {
 
 GhostIndex::GhostIndex(const GhostOptions& options)
     : options_(checked(options)),
-      recency_(options.num_samples_max + num_hot_max()),
+      num_hot_max_(num_hot_max_of(options)),
+      recency_(options.num_samples_max + num_hot_max_),
       sketch_(std::make_unique<UseSketch>()),
       parts_(std::make_unique<std::array<Part, kNumParts>>()),
       hot_hits_(std::make_unique<DistanceHistogram>()) {
@@ -90,11 +85,6 @@ double GhostIndex::rate() const noexcept { return 1 / sample_weight_; }
 void GhostIndex::set_threshold(std::uint64_t threshold) noexcept {
   threshold_ = threshold;
   sample_weight_ = 1 / std::ldexp(static_cast<double>(threshold), -64);
-}
-
-// A block stays hot down to half the share, so there can be twice as many.
-std::size_t GhostIndex::num_hot_max() const noexcept {
-  return std::min<std::size_t>(static_cast<std::size_t>(2 / options_.hot_share), options_.num_samples_max);
 }
 
 void GhostIndex::observe(Sequence& sequence, std::size_t num_blocks) {
@@ -171,7 +161,7 @@ void GhostIndex::sketch_uses(Sequence& sequence, std::size_t start, std::size_t 
     for (const Key& key : sequence.stable_keys(block, stop)) {
       const std::uint64_t bits = bits_of(key);
       const bool becomes_hot = sketch_->add(bits) >= hot_from_ && block >= hot_end;
-      if (becomes_hot && recency_.count().num_hot < num_hot_max()) used_.push_back({bits, true});
+      if (becomes_hot && recency_.count().num_hot < num_hot_max_) used_.push_back({bits, true});
       ++block;
     }
   }
@@ -197,43 +187,69 @@ void GhostIndex::collect_every_use(Sequence& sequence, std::size_t start, std::s
 // Samples lie anywhere in the table, so all of a lookup are fetched at once before the first is waited for.
 void GhostIndex::collect_sampled_uses(Sequence& sequence, std::size_t start, std::size_t stop) {
   sampled_.clear();
+  const auto note = [this](const Key& key) {
+    const std::uint64_t bits = bits_of(key);
+    if (!is_sampled(bits)) return;
+    recency_.fetch(bits);
+    sampled_.push_back(bits);
+  };
   for (std::size_t block = start; block < stop;) {
-    std::span<const Key> keys = sequence.stable_keys(block, stop);
+    const std::span<const Key> keys = sequence.stable_keys(block, stop);
     block += keys.size();
-    while (!keys.empty()) {
-      const std::span<const Key> group = keys.first(std::min(keys.size(), kKeysAtOnce));
-      keys = keys.subspan(group.size());
-      if (!is_sampled(least_of(group))) continue;  // without a branch for each key
-      for (const Key& key : group) {
-        const std::uint64_t bits = bits_of(key);
-        if (!is_sampled(bits)) continue;
-        recency_.fetch(bits);
-        sampled_.push_back(bits);
-      }
+    std::size_t at = 0;
+    for (; at + kKeysAtOnce <= keys.size(); at += kKeysAtOnce) {
+      std::uint32_t found = find_low(&keys[at], threshold_);
+      for (; found != 0; found &= found - 1) note(keys[at + static_cast<std::size_t>(std::countr_zero(found))]);
     }
+    for (; at < keys.size(); ++at) note(keys[at]);
   }
   for (const std::uint64_t bits : sampled_) count(bits, true, false);
 }
 
-// Count the hot blocks that the path begins with, and note those to touch that were not touched of late. What lies
-// before one that was touched of late was used as lately. Returns where they end.
+// Count the hot blocks that the path begins with, and note those to touch that were not touched of late. Returns where
+// they end.
 std::size_t GhostIndex::collect_hot_uses(Sequence& sequence, std::size_t start, std::size_t stop) {
   const std::size_t end = find_hot_end(sequence, start, stop);
-  std::size_t fresh_end = end;
-  for (; fresh_end > start; --fresh_end) {
-    bool hot = false;
-    Recency::Count newer;
-    if (!recency_.find(bits_of(sequence, fresh_end - 1), hot, newer) || !hot) continue;
-    if (distance(newer) > options_.resolution_blocks) continue;
-    hot_hits_->add(distance(newer), static_cast<double>(fresh_end - start));
-    hot_uses_ += static_cast<double>(fresh_end - start);
-    break;
-  }
-  for (std::size_t block = fresh_end; block < end; ++block) {
-    const std::uint64_t bits = bits_of(sequence, block);
-    count(bits, is_sampled(bits), false);
+  for (std::size_t block = count_fresh_uses(sequence, start, end); block < end;) {
+    const std::span<const Key> keys = sequence.stable_keys(block, end);
+    for (const Key& key : keys) recency_.fetch(bits_of(key));
+    for (const Key& key : keys) count(bits_of(key), is_sampled(bits_of(key)), false);
+    block += keys.size();
   }
   return end;
+}
+
+// Count the leading hot blocks that were touched of late, without touching them: where they end is found by bisection,
+// as a block is always younger than those behind it, and what lies before one that was touched of late was used as
+// lately.
+std::size_t GhostIndex::count_fresh_uses(Sequence& sequence, std::size_t start, std::size_t end) {
+  if (start == end) return end;
+  const auto fresh_distance = [&](std::size_t block) {
+    bool hot = false;
+    Recency::Count newer;
+    if (!recency_.find(bits_of(sequence, block), hot, newer) || !hot) return kNotFresh;
+    return distance(newer) <= options_.resolution_blocks ? distance(newer) : kNotFresh;
+  };
+  std::size_t fresh_end = end;
+  std::uint64_t last_distance = fresh_distance(end - 1);
+  if (last_distance == kNotFresh) {
+    fresh_end = start;
+    for (std::size_t stale = end - 1; fresh_end < stale;) {
+      const std::size_t middle = fresh_end + (stale - fresh_end) / 2;
+      const std::uint64_t found = fresh_distance(middle);
+      if (found == kNotFresh) {
+        stale = middle;
+      } else {
+        last_distance = found;
+        fresh_end = middle + 1;
+      }
+    }
+  }
+  if (fresh_end > start) {
+    hot_hits_->add(last_distance, static_cast<double>(fresh_end - start));
+    hot_uses_ += static_cast<double>(fresh_end - start);
+  }
+  return fresh_end;
 }
 
 std::size_t GhostIndex::find_hot_end(Sequence& sequence, std::size_t start, std::size_t stop) const {
@@ -273,7 +289,7 @@ void GhostIndex::count(std::uint64_t key, bool sampled, bool promoted) {
     if (known) part.hits.add(distance(newer), sample_weight_);
   }
   // The use that makes a block hot is an ordinary one still: of a block that was not sampled its distance is not known.
-  if (!hot && promoted) hot = recency_.count().num_hot < num_hot_max();
+  if (!hot && promoted) hot = recency_.count().num_hot < num_hot_max_;
   if (hot || sampled) used_.push_back({key, hot});
 }
 
@@ -293,7 +309,7 @@ void GhostIndex::touch_collected() {
   for (auto use = used_.rbegin(); use != used_.rend(); ++use) {
     bool hot = false;
     Recency::Count newer{};
-    if (use->hot && recency_.count().num_hot >= num_hot_max()) {
+    if (use->hot && recency_.count().num_hot >= num_hot_max_) {
       // No room for one more hot block; those that are hot already stay so.
       recency_.find(use->key, hot, newer);
       use->hot = hot;
@@ -336,60 +352,6 @@ void GhostIndex::review() {
     return is_sampled(item.key) ? Recency::Fate::kKeepAsSample : Recency::Fate::kDrop;
   });
   if (recency_.count().num_samples > options_.num_samples_max) make_room();
-}
-
-// What so few samples leave open of a share, all shares having been as likely before (the beta distribution's
-// deviation).
-double GhostIndex::error_of_few(double share) const noexcept {
-  const double num_samples = recency_.count().num_samples;
-  const double middle = (share * num_samples + 1) / (num_samples + 2);
-  return std::sqrt(middle * (1 - middle) / (num_samples + 3));
-}
-
-std::vector<HitRate> GhostIndex::curve(std::span<const std::uint64_t> capacities) const {
-  const std::lock_guard lock(mutex_);
-  double weight = 0;
-  for (const Part& part : *parts_) weight += part.weight;
-  const double others = uses_ - hot_uses_;
-  std::vector<HitRate> rates;
-  rates.reserve(capacities.size());
-  for (const std::uint64_t capacity : capacities) {
-    if (options_.span_blocks && capacity > *options_.span_blocks) {
-      throw std::invalid_argument("capacities: " + std::to_string(capacity) +
-                                  " is above span_blocks = " + std::to_string(*options_.span_blocks));
-    }
-    std::array<double, kNumParts> hits;
-    double sum = 0;
-    for (std::size_t part = 0; part < kNumParts; ++part) sum += hits[part] = (*parts_)[part].hits.sum_to(capacity);
-    const double ratio = weight == 0 ? 0 : sum / weight;
-    double squares = 0;
-    for (std::size_t part = 0; part < kNumParts; ++part) {
-      const double apart = hits[part] - ratio * (*parts_)[part].weight;
-      squares += apart * apart;
-    }
-    const double among_parts = weight == 0 ? 0 : std::sqrt(squares * kNumParts / (kNumParts - 1)) / weight;
-    // Parts that hold nothing, or nothing but hits, agree: few samples say little all the same. And what the samples
-    // lack of the uses that were seen in all, or have too many of, may be hits alone: then the share is as far off as
-    // that, which is taken for twice the error.
-    const double of_few = error_of_few(ratio) * std::sqrt(1 - rate());
-    const double of_uses = others == 0 ? 0 : (1 - ratio) * (1 - weight / others) / 2;
-    const double error = std::hypot(among_parts, of_few, of_uses);
-    if (uses_ == 0) {
-      rates.push_back({0, 0});
-    } else {
-      rates.push_back({(hot_hits_->sum_to(capacity) + ratio * others) / uses_, error * others / uses_});
-    }
-  }
-  return rates;
-}
-
-GhostStats GhostIndex::stats() const {
-  const std::lock_guard lock(mutex_);
-  const Recency::Count count = recency_.count();
-  const std::size_t num_bytes = sizeof(*this) + recency_.num_bytes() + sizeof(UseSketch) +
-                                sizeof(*parts_->data()) * kNumParts + sizeof(DistanceHistogram) +
-                                used_.capacity() * sizeof(Use) + sampled_.capacity() * sizeof(std::uint64_t);
-  return {num_blocks_, rate(), count.num_samples, count.num_hot, num_bytes};
 }
 
 }  // namespace tiercel

@@ -100,6 +100,7 @@ class GhostIndex {
   void collect_every_use(Sequence& sequence, std::size_t start, std::size_t stop);
   void collect_sampled_uses(Sequence& sequence, std::size_t start, std::size_t stop);
   std::size_t collect_hot_uses(Sequence& sequence, std::size_t start, std::size_t stop);
+  std::size_t count_fresh_uses(Sequence& sequence, std::size_t start, std::size_t end);
   std::size_t find_hot_end(Sequence& sequence, std::size_t start, std::size_t stop) const;
   std::uint64_t distance(Recency::Count newer) const noexcept;
   void fade();
@@ -108,9 +109,9 @@ class GhostIndex {
   void touch_collected();
   void make_room();
   void review();
-  std::size_t num_hot_max() const noexcept;
 
   const GhostOptions options_;
+  const std::size_t num_hot_max_;
   mutable std::mutex mutex_;
   Recency recency_;
   std::unique_ptr<UseSketch> sketch_;

@@ -67,7 +67,7 @@ def replay(
     from tiercel.tune.replay import replay as run
 
     requests, setup, _ = _given(source.read(trace), engine, options, pace)
-    with _progress() as progress:
+    with _running() as progress:
         report = run(requests, setup, progress=partial(progress, "replay"))
     if options.json:
         print_json(_as_data(report))
@@ -83,6 +83,7 @@ def prove(
     engine: EngineOptions,
     machine: Path = Path("machine.json"),
     tolerance: float | None = None,
+    bytes_min: str | None = None,
     options: ReplayOptions = _OPTIONS,
     source: TraceOptions = _SOURCE,
 ) -> int:
@@ -92,19 +93,23 @@ def prove(
         trace: requests, in any format that `tiercel trace` reads.
         machine: what `tiercel probe` wrote on this machine.
         tolerance: share by which a prediction may be off.
+        bytes_min: refuse a proof whose tiers hold less, or whose trace moves less, such as 64MiB, which it is by default; 0B for
+            a proof of anything.
 
     Returns:
         0 if the prediction holds, else 1.
     """
+    from tiercel.config import parse_size
     from tiercel.tune.machine import read_machine
-    from tiercel.tune.replay import TOLERANCE
+    from tiercel.tune.replay import BYTES_MIN, TOLERANCE
     from tiercel.tune.replay import prove as run
 
     requests, setup, facts = _given(source.read(trace), engine, options, Pace.REALTIME)
     measured = read_machine(machine)
-    with _progress() as progress:
-        limit = TOLERANCE if tolerance is None else tolerance
-        proof = run(requests, setup, measured, facts, tolerance=limit, progress=progress)
+    limit = TOLERANCE if tolerance is None else tolerance
+    floor = BYTES_MIN if bytes_min is None else parse_size("bytes-min", bytes_min)
+    with _running() as progress:
+        proof = run(requests, setup, measured, facts, tolerance=limit, bytes_min=floor, progress=progress)
     if options.json:
         print_json(_proof_data(proof))
     else:
@@ -128,12 +133,14 @@ def _given(
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
+def _running() -> Iterator[Callable[[str, int, int], None]]:
+    """Show how far a run is, and let signals end it so that it removes what it made."""
     from rich.console import Console
 
     from tiercel.tune.replay.display import StageBars
+    from tiercel.tune.replay.leaving import leave_on_signals
 
-    with StageBars(Console(stderr=True)) as bars:
+    with leave_on_signals(), StageBars(Console(stderr=True)) as bars:
         yield bars.show
 
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from tiercel.control.operation import PENDING
 from tiercel.hashing import Sequence as TokenSequence
 from tiercel.index import Index, Match, Reservation
-from tiercel.plan import NO_MOVE, Free, Move, OperationKind, Plan, Segment, pack_keys, pack_slots
+from tiercel.plan import NO_MOVE, Free, Move, OperationKind, Plan, Segment
 from tiercel.tiers.base import BlockStatus, TierName
 
 # Members of an enum are slow to reach by name, and these are reached for every move.
@@ -86,7 +86,7 @@ class PlanBuilder:
                 target_slots=target.slots,
                 after=source.move,
                 parent_key=b"" if reservation is None else reservation.parent_key,
-                keys=b"" if reservation is None else pack_keys(reservation.keys()),
+                keys=b"" if reservation is None else reservation.packed_keys,
             )
         )
         number = len(self._moves) - 1
@@ -112,12 +112,12 @@ class PlanBuilder:
     def free_voided(self, tier: TierName, reservation: Reservation) -> None:
         """Let the plan free what a reservation evicted."""
         if reservation.num_voided:
-            self._frees.append(Free(tier=tier, slots=pack_slots(reservation.voided)))
+            self._frees.append(Free(tier=tier, slots=reservation.packed_voided))
             self.evicting.add(tier)
 
     def take(self, source: Stretch, tier: TierName, reservation: Reservation) -> Stretch:
         """Move a reservation's blocks, a part of `source`'s, into its tier. Returns them as what later moves read from."""
-        start, slots = reservation.first_block, pack_slots(reservation.slots)
+        start, slots = reservation.first_block, reservation.packed_slots
         target = Stretch(tier, start, start + reservation.num_blocks, slots)
         move = self.move(source, target, reservation)
         return Stretch(tier, start, target.stop, slots, move)
@@ -130,7 +130,7 @@ class PlanBuilder:
                 target=_GPU,
                 first_block=segment.first_block - self._first_block,
                 num_blocks=segment.num_blocks,
-                source_slots=pack_slots(match.slots(segment.first_block, segment.first_block + segment.num_blocks)),
+                source_slots=match.packed_slots(segment.first_block, segment.first_block + segment.num_blocks),
                 target_slots=b"",
             )
         )
@@ -146,7 +146,7 @@ class PlanBuilder:
             The blocks that are kept on their way, and those that other tickets are bringing. The rest has no room.
         """
         start, stop = segment.first_block, segment.first_block + segment.num_blocks
-        source = Stretch(segment.tier, start, stop, pack_slots(match.slots(start, stop)))
+        source = Stretch(segment.tier, start, stop, match.packed_slots(start, stop))
         top = self._tiers[0]
         # Not from an earlier block on: what the match pins of those lies in another tier.
         reservation = self.reserve(sequence, top, range(start, stop))

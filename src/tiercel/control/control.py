@@ -28,6 +28,7 @@ from tiercel.tiers.base import BlockStatus, Slots, TierName
 _HOST, _DISK = TierName.HOST, TierName.DISK
 _LOAD, _PREFETCH, _STORE = OperationKind.LOAD, OperationKind.PREFETCH, OperationKind.STORE
 _OK, _NO_SPACE, _MISSING = int(BlockStatus.OK), int(BlockStatus.NO_SPACE), int(BlockStatus.MISSING)
+_ALL_BLOCKS = 1 << 32
 _PENDING_BYTE, _NO_SPACE_BYTE = bytes([PENDING]), bytes([_NO_SPACE])
 
 
@@ -102,7 +103,7 @@ class Control:
             num_matched: leading blocks that were found.
         """
         if self._ghost is not None:
-            self._ghost.observe_hashed(sequence, limit_blocks)
+            self._ghost.observe_hashed(sequence, _ALL_BLOCKS if limit_blocks is None else limit_blocks)
         if self._sees and num_matched:
             self._admission.see(sequence, num_matched)
 
@@ -249,7 +250,7 @@ class Control:
         builder = PlanBuilder(self.index, self.tiers, ticket, first_block=present, now_s=now_s)
         reservation = builder.reserve(sequence, _DISK, range(present, end))
         self._admission.spend(reservation.num_blocks)
-        slots = pack_slots(match.slots(present, present + reservation.num_blocks))
+        slots = match.packed_slots(present, present + reservation.num_blocks)
         return copy_to_disk(builder, match, slots, reservation, deadline_s), refusals
 
     def tune(self, tuned: Tuned) -> None:

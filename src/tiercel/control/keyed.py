@@ -66,7 +66,7 @@ class KeyedControl(Control):
         """Pin a block if it is stored. `num_blocks` of the answer says so, `num_pending` that it is being written."""
         match = self.index.match(block, now_s=now_s)
         if self._ghost is not None:
-            self._ghost.observe_hashed(block)
+            self._ghost.observe_hashed(block, 1)
         return match
 
     def touch(self, blocks: Sequence[TokenSequence], now_s: float) -> None:

@@ -49,8 +49,10 @@ class Outcomes:
             self._transfer_costs[move.source].observe(completion.num_bytes, completion.busy_s)
         if move.target is _GPU or operation.plan.kind is not _LOAD:
             window = operation.statuses[move.first_block : move.first_block + move.num_blocks]
-            ended = np.frombuffer(completion.statuses, np.uint8) if failed else _OK
-            np.putmask(window, window == PENDING, ended)
+            if failed:
+                np.putmask(window, window == PENDING, np.frombuffer(completion.statuses, np.uint8))
+            elif PENDING in window.tobytes():  # not so where an earlier move of the store has brought them elsewhere
+                window[window == PENDING] = _OK
         return tuple(frees)
 
     def _void(self, frees: list[Free], tier: TierName, slots: Slots) -> None:

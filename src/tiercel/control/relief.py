@@ -110,7 +110,7 @@ class Relief:
         assert reservation.num_blocks, "a demotion of nothing would be planned again and again"
         builder = PlanBuilder(self._index, self._tiers, ticket, first_block=reservation.first_block, now_s=now_s)
         builder.free_voided(TierName.DISK, reservation)
-        operation = copy_to_disk(builder, match, pack_slots(match.slots()), reservation, deadline_s)
+        operation = copy_to_disk(builder, match, match.packed_slots(), reservation, deadline_s)
         self._demoting[ticket] = operation.plan.num_blocks
         self._admission.spend(operation.plan.num_blocks)
         return operation

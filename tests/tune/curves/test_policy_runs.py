@@ -8,6 +8,7 @@ from tests.helpers.trace_requests import random_trace, sequences_of
 from tiercel.index import EVICTION_POLICIES, Index
 from tiercel.tune.curves import BeladyBound, Miniature, SampleUnit, Weighting, lru_curve, run_policies
 from tiercel.tune.curves.policies import look_up_and_store
+from tiercel.tune.curves.survey import MINIATURE_ERRORS, miniature_notes
 
 CAPACITIES = [60, 250, 1000, 2500]
 
@@ -88,3 +89,11 @@ def test_unknown_policies_and_capacities_out_of_range_are_refused() -> None:
         run_policies(trace, ["lru"], [0])
     with pytest.raises(ValueError, match="rate = 0"):
         Miniature(rate=0)
+
+
+def test_what_a_miniature_may_be_off_is_told_policy_by_policy_and_of_no_full_run() -> None:
+    notes = miniature_notes(("2q", "lfu"), 0.1)
+    assert [note.split()[0] for note in notes] == ["2q", "lfu"]
+    assert "1.3 points off in the mean and 2.9 at most" in notes[0]
+    assert miniature_notes(("2q", "lfu"), 1.0) == ()
+    assert set(MINIATURE_ERRORS) == set(EVICTION_POLICIES) - {"lru"}

@@ -84,7 +84,7 @@ def prove_it(tmp_path: Path, tolerance: float, trace: Trace, progress: StageProg
     chosen = settings(tmp_path, host=200, load_policy="always")
     facts = EngineFacts(prefill=PrefillSource(curve=CURVE, told="made up"))
     given = ReplaySetup(model=MODEL, config=chosen, engine=setup(chosen, prefill=CURVE).engine)
-    return prove(trace, given, machine(tmp_path), facts, tolerance=tolerance, progress=progress)
+    return prove(trace, given, machine(tmp_path), facts, tolerance=tolerance, bytes_min=0, progress=progress)
 
 
 def test_a_proof_compares_hits_bytes_and_times(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_shares_of_a_machine_are_proved_with_what_the_prediction_took_them_for(t
     chosen = dataclasses.replace(settings(tmp_path, load_policy="always"), num_cpu_blocks="0.000001%")
     facts = EngineFacts(prefill=PrefillSource(curve=CURVE, told="made up"))
     given = ReplaySetup(model=MODEL, config=chosen, engine=setup(chosen, prefill=CURVE).engine)
-    proof = prove(random_trace(3), given, machine(tmp_path), facts, tolerance=1e9)
+    proof = prove(random_trace(3), given, machine(tmp_path), facts, tolerance=1e9, bytes_min=0)
     assert proof.failures == ()
     assert proof.reports[0].result.tiers[TierName.HOST].evicted > 0
 
@@ -117,10 +117,12 @@ def test_a_replay_that_ran_late_is_said_to_measure_itself(tmp_path: Path) -> Non
             time.sleep(0.6)
 
     trace = random_trace(3, num_requests=300, span_s=1.0)
-    slow, quick = (prove_it(tmp_path, 0.1, trace, progress=progress) for progress in (hold_up, None))
+    slow = prove_it(tmp_path, 0.1, trace, progress=hold_up)
     assert slow.notes[0].startswith("the replay's own thread")
-    assert slow.reports[1].late_s > 0.4 > quick.reports[1].late_s
+    assert slow.reports[1].late_s > 0.4
     assert "give a lower --speedup" in slow.notes[0]
+    # However busy the machine is, it is later than nothing, and no later than without end.
+    assert not any("own thread" in note for note in prove_it(tmp_path, 1e9, trace).notes)
 
 
 def test_a_proof_fails_beyond_its_tolerance_and_says_why(tmp_path: Path) -> None:

@@ -2,21 +2,15 @@
 
 import dataclasses
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.helpers.replay_samples import machine, random_trace, settings, setup
+from tests.helpers.replay_samples import random_trace, settings, setup, write_inputs
 from tiercel import cli
-from tiercel.tune.machine import write_machine
-from tiercel.tune.replay import FOLDER, Pace, ReplayReport, replay
+from tiercel.tune.replay import Pace, ReplayReport, replay
 from tiercel.tune.replay.memory import EngineBuffers
 from tiercel.tune.simulate import SimulationResult, SimulationSetup, simulate
 from tiercel.tune.traces import Trace
@@ -26,31 +20,7 @@ Capture = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def words(tmp_path: Path) -> list[str]:
-    """A trace, settings, a model and a prefill curve in files, as the commands take them."""
-    rows = [
-        {"timestamp": 20 * number, "input_length": 40, "output_length": 5, "hash_ids": [number % 7, 100 + number]}
-        for number in range(40)
-    ]
-    (tmp_path / "trace.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "tiercel.yaml").write_text(
-        f"tokens_per_block: 16\nnum_cpu_blocks: 64\nenable_ssd: true\nnum_ssd_blocks: 128\n"
-        f"ssd_cache_dir: {tmp_path / 'ssd'}\nload_policy: always\n"
-    )
-    facts = {
-        "model_type": "llama",
-        "architectures": ["LlamaForCausalLM"],
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "torch_dtype": "bfloat16",
-    }
-    (tmp_path / "config.json").write_text(json.dumps(facts))
-    (tmp_path / "prefill.json").write_text('{"fixed_s": 0.001, "token_s": 0.0001}')
-    write_machine(machine(tmp_path / "ssd"), tmp_path / "machine.json")
-    given = {"config": "tiercel.yaml", "model": "config.json", "prefill": "prefill.json"}
-    options = [word for name, file in given.items() for word in (f"--{name}", str(tmp_path / file))]
-    return [str(tmp_path / "trace.jsonl"), "--tokens-per-block", "32", *options]
+    return write_inputs(tmp_path)
 
 
 def test_replay_prints_hits_bytes_and_what_was_compared(words: list[str], capsys: Capture) -> None:
@@ -81,6 +51,7 @@ def test_prove_ends_with_1_beyond_its_tolerance_and_with_0_within(
     words: list[str], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = ["prove", *words, "--machine", str(tmp_path / "machine.json"), "--requests", "20", "--speedup", "5"]
+    chosen += ["--bytes-min", "0B"]
     assert cli.main([*chosen, "--tolerance", "1e9"]) == 0
     shown = capsys.readouterr().out
     assert "in lockstep: hits of all 20 requests are equal, block for block" in shown
@@ -98,7 +69,8 @@ def test_prove_ends_with_1_beyond_its_tolerance_and_with_0_within(
 
 
 @pytest.mark.parametrize(
-    "wrong", [["--speedup", "0"], ["--requests", "0"], ["--tolerance", "-1"], ["--gpu-rate", "1e12"]]
+    "wrong",
+    [["--speedup", "0"], ["--requests", "0"], ["--tolerance", "-1"], ["--bytes-min", "x"], ["--gpu-rate", "1e12"]],
 )
 def test_a_wrong_option_is_refused(words: list[str], tmp_path: Path, wrong: list[str], capsys: Capture) -> None:
     machine_file = str(tmp_path / "machine.json")
@@ -107,19 +79,19 @@ def test_a_wrong_option_is_refused(words: list[str], tmp_path: Path, wrong: list
     assert not (tmp_path / "ssd").exists()
 
 
-def test_ctrl_c_ends_a_replay_and_leaves_nothing(words: list[str], tmp_path: Path) -> None:
-    code = "import sys; from tiercel.cli import main; sys.exit(main())"
-    command = [sys.executable, "-c", code, "replay", *words, "--speedup", "0.01"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    stop_at = time.monotonic() + 60
-    while not list((tmp_path / "ssd" / FOLDER).glob("*/data-*")):
-        assert process.poll() is None
-        assert time.monotonic() < stop_at
-        time.sleep(0.05)
-    time.sleep(0.5)
-    os.kill(process.pid, signal.SIGINT)
-    assert process.wait(timeout=60) == 130
-    assert not (tmp_path / "ssd" / FOLDER).exists()
+def test_a_proof_of_a_small_cache_or_trace_is_refused_before_anything_is_made(
+    words: list[str], tmp_path: Path, capsys: Capture
+) -> None:
+    chosen = ["prove", *words, "--machine", str(tmp_path / "machine.json")]
+    assert cli.main(chosen) == 2
+    told = capsys.readouterr().err
+    assert "num_cpu_blocks = 64: the host tier holds" in told
+    assert "raise num_cpu_blocks" in told
+    assert cli.main([*chosen, "--bytes-min", "100KiB", "--requests", "5"]) == 2
+    told = capsys.readouterr().err
+    assert "trace = 'trace.jsonl': its 5 requests would move" in told
+    assert "take more requests" in told
+    assert not (tmp_path / "ssd").exists()
 
 
 def test_an_engine_with_little_memory_waits_for_transfers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,19 @@ from tiercel.tune.traces import Trace
 
 NUM_CAPACITIES = 12
 
+MINIATURE_ERRORS = {
+    "2q": (1.3, 2.9),
+    "slru": (0.3, 1.0),
+    "lfu": (0.2, 0.6),
+    "fifo": (1.4, 2.6),
+    "mru": (1.2, 5.5),
+    "filo": (0.6, 2.0),
+    "arc": (0.3, 1.2),
+    "cost": (0.4, 1.2),
+}
+"""Mean and largest error of a miniature, in points of hit rate, where full runs were made beside it: the worse of two traces
+and two rates in docs/curves.md. They are told beside figures and change none."""
+
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True):
     """Hit rates by what is counted. error: one standard error of `blocks`; None where it is exact or not known."""
@@ -42,7 +55,7 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
         sample_rate: share of the blocks that was followed; 1 for all. Small capacities of policies other than LRU are run at
             a higher rate.
         ideal: of a cache without end, exactly.
-        notes: what the trace did not say and was assumed.
+        notes: what the trace did not say and was assumed, and how far off miniatures may be.
     """
 
     trace: str
@@ -54,6 +67,19 @@ class Survey(msgspec.Struct, frozen=True, kw_only=True):
     ideal: Rates
     rows: tuple[SurveyRow, ...]
     notes: tuple[str, ...] = ()
+
+
+def miniature_notes(policies: Sequence[str], sample_rate: float) -> tuple[str, ...]:
+    """Say how far off each policy's figures may be that come from a miniature; a sentence each, none for full runs."""
+    if sample_rate >= 1:
+        return ()
+    return tuple(
+        f"{policy} was run in miniature, which was {mean} points off in the mean and {largest} at most where full runs were made "
+        f"(docs/curves.md); without --sample it is exact"
+        for policy in policies
+        for mean, largest in [MINIATURE_ERRORS.get(policy, (None, None))]
+        if mean is not None
+    )
 
 
 def survey_trace(
@@ -109,7 +135,7 @@ def survey_trace(
             )
             for row in range(len(tokens))
         ),
-        notes=trace.notes,
+        notes=(*trace.notes, *miniature_notes(others, sample_rate)),
     )
 
 

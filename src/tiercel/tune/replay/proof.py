@@ -13,6 +13,7 @@ import numpy as np
 from tiercel import CacheConfig
 from tiercel.tiers.base import TierName
 from tiercel.tune.machine import Machine
+from tiercel.tune.replay.floors import little_read, require_capacities, require_traffic
 from tiercel.tune.replay.lockstep import simulate_in_lockstep
 from tiercel.tune.replay.run import ReplayReport, replay
 from tiercel.tune.replay.setup import Pace, ReplaySetup
@@ -23,6 +24,10 @@ TOLERANCE = 0.1
 
 TIME_FLOOR_S = 1e-3
 """Times that differ by less are taken for equal: so exactly, and no better, an engine's waits end on a shared machine."""
+
+BYTES_MIN = 64 << 20
+"""Fewest bytes of a proof: what a tier holds, and what the trace moves. Fewer are moved within `TIME_FLOOR_S` of each other, so
+that any prediction of them would hold."""
 
 _PERCENTILES = (50, 90, 99)
 
@@ -128,6 +133,7 @@ def prove(
     facts: EngineFacts,
     *,
     tolerance: float = TOLERANCE,
+    bytes_min: int = BYTES_MIN,
     progress: StageProgress | None = None,
 ) -> Proof:
     """Simulate a trace on a measured machine, replay it on this one, and compare.
@@ -137,20 +143,26 @@ def prove(
         machine: what this machine was measured to be capable of.
         facts: the engine, as the simulation is told of it; `setup.engine` says the same.
         tolerance: largest share by which a prediction may be off.
+        bytes_min: fewest bytes that each tier must hold, and that the trace must move; 0 for a proof of anything.
         progress: told how far each run is.
 
     Raises:
-        As `replay` and `make_setup`. ValueError for a tolerance below 0.
+        ConfigError: the cache or the trace is too small for a proof; nothing was allocated. Or as `replay` and `make_setup`.
+        ValueError: a tolerance or bytes_min below 0.
     """
     if not tolerance >= 0:
         raise ValueError(f"tolerance = {tolerance}: must be 0 or more, as a share")
+    if bytes_min < 0:
+        raise ValueError(f"bytes_min = {bytes_min}: must be 0 or more")
     tell = progress or (lambda _stage, _done, _total: None)
     predicted = make_setup(setup.config, setup.model, machine, facts, speedup=setup.speedup)
+    require_capacities(predicted, bytes_min)
     setup = replace(setup, config=_with_capacities(setup.config, predicted))
     stepped = simulate_in_lockstep(
         trace, predicted, root=setup.root_key, progress=partial(tell, "simulate in lockstep")
     )
     timed = simulate(trace, predicted, progress=partial(tell, "simulate"))
+    require_traffic(timed, bytes_min)
     lockstep, realtime = (
         replay(trace, replace(setup, pace=pace), progress=partial(tell, f"replay, {pace.value}"))
         for pace in (Pace.LOCKSTEP, Pace.REALTIME)
@@ -162,7 +174,11 @@ def prove(
         figures=tuple(compare_figures(timed, realtime.result)),
         tolerance=tolerance,
         reports=(lockstep, realtime),
-        notes=(*_lateness(realtime, tolerance), *dict.fromkeys((*timed.notes, *lockstep.notes, *realtime.notes))),
+        notes=(
+            *little_read(timed, bytes_min),
+            *_lateness(realtime, tolerance),
+            *dict.fromkeys((*timed.notes, *lockstep.notes, *realtime.notes)),
+        ),
     )
 
 

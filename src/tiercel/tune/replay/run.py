@@ -15,6 +15,7 @@ from tiercel.telemetry.snapshot import StatusSnapshot
 from tiercel.tiers.base import BlockStatus
 from tiercel.tune.replay.caches import RealCache
 from tiercel.tune.replay.clocks import RealClock, StepClock, settle
+from tiercel.tune.replay.leaving import undisturbed
 from tiercel.tune.replay.lockstep import in_lockstep
 from tiercel.tune.replay.memory import EngineBuffers
 from tiercel.tune.replay.setup import Pace, ReplaySetup, own_folders
@@ -80,7 +81,8 @@ def replay(
     _require_memory(model, config, num_blocks)
     with ExitStack() as opened:
         opened.enter_context(own_folders(config))
-        cache = opened.enter_context(open_cache(model, config))
+        cache = open_cache(model, config)
+        opened.callback(_close, cache)
         if lockstep:
             cache.relieve_when_idle()
             trace = in_lockstep(trace, setup.engine)
@@ -109,6 +111,12 @@ def replay(
         late_s=0.0 if isinstance(clock, StepClock) else clock.late_s,
         notes=(*setup.notes, *status.notes),
     )
+
+
+def _close(cache: Cache) -> None:
+    """Close it whole: were the wait for it interrupted, it would go on writing where folders are removed meanwhile."""
+    with undisturbed():
+        cache.close()
 
 
 def _engine_blocks(trace: Trace, setup: ReplaySetup) -> int:

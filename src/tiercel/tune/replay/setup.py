@@ -4,12 +4,14 @@ import enum
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from shutil import rmtree
 
 from tiercel import BlockGeometry, CacheConfig, ConfigError, ModelConfig
 from tiercel.config.resources import SET_FOLDER_GLOB
 from tiercel.hashing import fingerprint, root_key
 from tiercel.tiers.disk_directory import DirectoryLock
+from tiercel.tune.replay.leaving import undisturbed
 from tiercel.tune.simulate import EngineModel
 from tiercel.tune.traces import Trace
 
@@ -108,7 +110,8 @@ def first_requests(trace: Trace, count: int) -> Trace:
 def own_folders(config: CacheConfig) -> Iterator[None]:
     """Hold the directories of a replay's cache for this process alone, empty at first, and remove them at the end.
 
-    What a killed replay left goes, whatever its geometry was: its files would take the room of the new ones.
+    What a killed replay left goes, whatever its geometry was: its files would take the room of the new ones. Signals that end
+    the process wait while folders are made or removed.
 
     Raises:
         DirectoryLockedError: another replay uses one of them; nothing of it is touched.
@@ -116,17 +119,27 @@ def own_folders(config: CacheConfig) -> Iterator[None]:
         OSError: one of them cannot be removed.
     """
     with ExitStack() as held:
-        for folder in config.ssd_cache_dirs if config.enable_ssd else ():
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                lock = DirectoryLock(folder)
-                held.callback(lock.release)
-                held.callback(rmtree, folder)
-                for left in folder.glob(SET_FOLDER_GLOB.format("*")):
-                    rmtree(left)
-            except OSError as error:
-                raise ConfigError(
-                    f"ssd_cache_dir = {str(folder.parent)!r}: replays keep their blocks in {folder}, and {error.strerror} "
-                    f"({error.filename}); give its user access, or name another directory"
-                ) from error
-        yield
+        with undisturbed():
+            for folder in config.ssd_cache_dirs if config.enable_ssd else ():
+                _hold(folder, held)
+        try:
+            yield
+        finally:
+            with undisturbed():
+                held.close()
+
+
+def _hold(folder: Path, held: ExitStack) -> None:
+    """Make a folder or empty the one that is there; `held` removes it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = DirectoryLock(folder)
+        held.callback(lock.release)
+        held.callback(rmtree, folder)
+        for left in folder.glob(SET_FOLDER_GLOB.format("*")):
+            rmtree(left)
+    except OSError as error:
+        raise ConfigError(
+            f"ssd_cache_dir = {str(folder.parent)!r}: replays keep their blocks in {folder}, and {error.strerror} "
+            f"({error.filename}); give its user access, or name another directory"
+        ) from error
