@@ -109,7 +109,7 @@ def print_node(node: "Status", snapshot: "StatusSnapshot", endpoint: str) -> Non
     from tiercel.cli.stats import print_snapshot
 
     print_line(
-        f"node at {endpoint}  pid {node.process}  up {seconds_text(node.started_s)}  {len(node.clients)} clients"
+        f"node at {endpoint}  pid {node.process}  up {seconds_text(node.started_s)}  clients: {len(node.clients)}"
     )
     columns = ("client", "name", "pid", "here for", "tickets", "lookups", "sequences", "copies", "unread", "namespaces")
     rows = [
