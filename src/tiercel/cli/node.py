@@ -100,7 +100,11 @@ def _state_of_local(where: "LocalEndpoint") -> "tuple[Status, StatusSnapshot]":
 def _state_of_remote(where: "TcpEndpoint", keys: Path | None) -> "tuple[Status, StatusSnapshot]":
     from tiercel.node.remote import RemoteNode, read_client_keys
 
-    with RemoteNode(str(where), None if keys is None else read_client_keys(keys)) as node:
+    if keys is None:
+        raise ConfigError(
+            f"{where}: give --keys FILE, the NAME.client.json that `tiercel node keygen --name NAME` made on the node's machine"
+        )
+    with RemoteNode(str(where), read_client_keys(keys)) as node:
         return node.status(), node.stats()
 
 
@@ -124,7 +128,8 @@ def print_node(node: "Status", snapshot: "StatusSnapshot", endpoint: str) -> Non
         )
         for client in node.clients
     ]
-    print_table("", columns, rows)
+    if rows:
+        print_table("", columns, rows)
     print_line(f"moves under way: {counts_text(node.lanes)}")
     if node.refused or node.malformed:
         print_line(f"turned away: {node.refused} connections; malformed messages: {node.malformed}")

@@ -24,7 +24,7 @@ from tiercel.node.endpoint import Endpoint, Listener, LocalEndpoint
 from tiercel.node.namespaces import Namespaces, read_secret
 from tiercel.node.protocol import SEQUENCE_BLOCKS_MAX
 from tiercel.node.server.admission import Door
-from tiercel.node.server.remote import open_remote_door
+from tiercel.node.server.remote import open_remote_door, remote_keys
 from tiercel.node.server.service import Service
 
 _log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class NodeServer:
         self.endpoint = endpoint
         self._lifetime = config.node_lifetime
         self._stopping = threading.Event()
-        secret = _secret(config)
+        secret, keys = _secret(config), remote_keys(config)
         with ExitStack() as opened:
             listener = Listener(endpoint)
             opened.callback(listener.close)
@@ -84,8 +84,8 @@ class NodeServer:
                     self.cache.assign_root(namespaces.root_of(namespace), namespace)
             self._service = Service(self.cache, front, door, board, namespaces)
             opened.callback(self._service.close, "the node ends", _CLOSE_S)
-            if config.node_remote_endpoint is not None:
-                opened.callback(open_remote_door(config, self._service.answer).close)
+            if config.node_remote_endpoint is not None and keys is not None:
+                opened.callback(open_remote_door(config.node_remote_endpoint, keys, self._service.answer).close)
             opened.callback(listener.withdraw)
             self._opened = opened.pop_all()
         _log.info("a node serves %s at %s", model.model_id, endpoint)
