@@ -84,7 +84,11 @@ def test_a_node_that_ends_while_it_is_asked_is_named() -> None:
         listener.bind(str(local(endpoint).directory / SOCKET_NAME))
         listener.listen(1)
         listener.settimeout(BOUND_S)
-        thread = Thread(target=lambda: listener.accept()[0].close())
+
+        def hang_up() -> None:
+            listener.accept()[0].close()
+
+        thread = Thread(target=hang_up)
         thread.start()
         with pytest.raises(StatusError, match=f"{endpoint} ended while it was asked"):
             ask_node(local(endpoint), AskStatus())

@@ -68,12 +68,8 @@ class OpenCache:
             started = ensure_node(blocks.model, config, endpoint, timeout_s=wait_s)
             wait_s = _CONNECT_S
         else:
-            _logger.info(
-                "waiting up to %g s for the node at %s, whose settings have to begin with %s",
-                wait_s,
-                endpoint,
-                _node_file(blocks),
-            )
+            told = "waiting up to %g s for the node at %s, whose settings have to begin with %s"
+            _logger.info(told, wait_s, endpoint, _node_file(blocks))
         client = connect(str(endpoint), name=settings.client_name, wait_s=wait_s)
         try:
             _require_same(client.geometry, blocks, str(endpoint))

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def remote_keys(config: CacheConfig) -> "ServerKeys | None":
-    """Read the keys for `node_remote_endpoint`, None if the settings name no such address. Looks at them all, before a node takes the
-    minutes that its memory and its disk may cost.
+    """Read the keys for `node_remote_endpoint`, None if the settings name no such address. To be called before a node takes
+    the minutes that its memory and its disk may cost.
 
     Raises:
         ConfigError: the address is none, keys or the secret are missing, or pyzmq is; or there are keys and no address.
