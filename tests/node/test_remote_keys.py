@@ -168,3 +168,10 @@ def test_keygen_without_a_name_takes_nothing_that_is_of_a_client(tmp_path: Path)
     with pytest.raises(ValueError, match="--name"):
         keygen(directory=tmp_path / "keys", namespace=("a",))
     assert not (tmp_path / "keys").exists()
+
+
+@pytest.mark.parametrize("place", ["file", "file/keys"])
+def test_a_file_where_keys_are_to_lie_is_named(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=f"{tmp_path / place}: a file is in the way"):
+        make_server_keys(tmp_path / place)

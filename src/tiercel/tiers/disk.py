@@ -33,6 +33,8 @@ from tiercel.tiers.memory import ContiguousMemory, SharedMemory, page_aligned_by
 
 _log = logging.getLogger("tiercel.tiers.disk")
 
+_PAGE_CACHE = "ssd_direct_io is false: the page cache is in use, and takes memory of its own"
+
 
 class DiskTier:
     """Blocks in files. Made by `open`."""
@@ -144,7 +146,7 @@ class DiskTier:
         files = self._files
         reasons = {
             "io_engine": files.engine_reason,
-            "direct_io": files.direct_reason,
+            "direct_io": files.direct_reason if self._options.direct else _PAGE_CACHE,
             "allocation": files.allocation_reason,
         }
         return {kind: reason for kind, reason in reasons.items() if reason}
