@@ -12,6 +12,7 @@ import fastjsonschema
 import pytest
 import yaml
 
+import tiercel
 from tests.helpers import node_examples
 from tests.helpers.node_examples import EXAMPLES, compose, kubernetes, pods, read_unit, schema_check
 from tiercel.cli.app import app
@@ -77,6 +78,20 @@ def test_the_nodes_settings_are_valid_and_the_same_everywhere(tmp_path: Path) ->
     for document in (yaml.safe_load(text), yaml.safe_load((EXAMPLES / "node.yaml").read_text())):
         assert document["server_recv_port"] == ENDPOINT
         assert document["cache_config"]["ssd_cache_dir"] == "/var/lib/tiercel"
+
+
+def test_the_model_is_named_as_an_engine_names_it() -> None:
+    """By the last part of what is served, and a digest; the page says who knows the digest."""
+    loaded = load_config(EXAMPLES / "node.yaml")
+    assert loaded.model is not None
+    served = {words[2] for _, words in node_examples.commands() if words[:2] == ["vllm", "serve"]}
+    assert {re.sub("@[0-9a-f]{16}$", "", loaded.model.model_id)} == {Path(model).name for model in served}
+    assert re.search("@[0-9a-f]{16}$", loaded.model.model_id)
+    text = (EXAMPLES / "README.md").read_text()
+    opening = Path(tiercel.__file__).parent / "connectors" / "vllm" / "opening.py"
+    for words in ("waiting up to", "whose settings have to begin with"):
+        assert words in text
+        assert words in opening.read_text()
 
 
 # ── systemd ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -188,3 +188,10 @@ def test_a_secret_made_before_is_kept_with_the_keys(tmp_path: Path) -> None:
     before = make_secret(tmp_path / "keys").read_bytes()
     make_server_keys(tmp_path / "keys")
     assert (tmp_path / "keys" / "node_secret").read_bytes() == before
+
+
+@pytest.mark.parametrize("place", ["file", "file/keys"])
+def test_a_file_where_keys_are_to_lie_is_named(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=f"{tmp_path / place}: a file is in the way"):
+        make_server_keys(tmp_path / place)

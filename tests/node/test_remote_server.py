@@ -81,3 +81,27 @@ def test_a_tcp_endpoint_without_keys_or_secret_is_refused_with_the_remedy(
     settings = config(**settings_of(keys, **{missing: None}))
     with pytest.raises(ConfigError, match=f"{missing}.*tiercel node keygen --directory DIR"):
         NodeServer(MODEL, settings, LocalEndpoint(tmp_path / "node"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"node_keys_dir": None}, "node_remote_endpoint = .*node_keys_dir is missing"),
+        ({"node_keys_dir": "/nowhere"}, "/nowhere/server.json"),
+        ({"node_remote_endpoint": "ipc:///run/t"}, "node_remote_endpoint: .*tcp://HOST:PORT"),
+        ({"node_remote_endpoint": None}, "node_keys_dir = .*node_remote_endpoint is missing"),
+    ],
+)
+def test_a_mistake_in_the_settings_of_tcp_is_told_before_the_cache_is_opened(
+    tmp_path: Path, keys: Path, changed: dict[str, Any], message: str
+) -> None:
+    settings = config(tmp_path / "cache", disk=64, **{**settings_of(keys), **changed})
+    with pytest.raises(ConfigError, match=message):
+        NodeServer(MODEL, settings, LocalEndpoint(tmp_path / "node"))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_an_address_where_nobody_can_listen_is_told_with_its_setting(tmp_path: Path, keys: Path) -> None:
+    settings = config(**settings_of(keys, node_remote_endpoint="tcp://192.0.2.1:47318"))
+    with pytest.raises(OSError, match=r"node_remote_endpoint: cannot listen at tcp://192.0.2.1:47318"):
+        NodeServer(MODEL, settings, LocalEndpoint(tmp_path / "node"))

@@ -85,3 +85,8 @@ def test_the_status_tells_for_how_long_the_cache_is_open() -> None:
     with Cache.open(MODEL, config(host=8)) as cache:
         time.sleep(0.01)
         assert 0.01 <= cache.stats().uptime_s <= time.time() - before
+
+
+def test_a_page_cache_that_was_asked_for_is_noted_with_its_setting(tmp_path: Path) -> None:
+    with Cache.open(MODEL, config(tmp_path, disk=8, ssd_direct_io=False)) as cache:
+        assert any("ssd_direct_io is false" in note for note in cache.stats().notes)

@@ -100,7 +100,11 @@ def _state_of_local(where: "LocalEndpoint") -> "tuple[Status, StatusSnapshot]":
 def _state_of_remote(where: "TcpEndpoint", keys: Path | None) -> "tuple[Status, StatusSnapshot]":
     from tiercel.node.remote import RemoteNode, read_client_keys
 
-    with RemoteNode(str(where), None if keys is None else read_client_keys(keys)) as node:
+    if keys is None:
+        raise ConfigError(
+            f"{where}: give --keys FILE, the NAME.client.json that `tiercel node keygen --name NAME` made on the node's machine"
+        )
+    with RemoteNode(str(where), read_client_keys(keys)) as node:
         return node.status(), node.stats()
 
 
@@ -109,7 +113,7 @@ def print_node(node: "Status", snapshot: "StatusSnapshot", endpoint: str) -> Non
     from tiercel.cli.stats import print_snapshot
 
     print_line(
-        f"node at {endpoint}  pid {node.process}  up {seconds_text(node.started_s)}  {len(node.clients)} clients"
+        f"node at {endpoint}  pid {node.process}  up {seconds_text(node.started_s)}  clients: {len(node.clients)}"
     )
     columns = ("client", "name", "pid", "here for", "tickets", "lookups", "sequences", "copies", "unread", "namespaces")
     rows = [
@@ -124,7 +128,8 @@ def print_node(node: "Status", snapshot: "StatusSnapshot", endpoint: str) -> Non
         )
         for client in node.clients
     ]
-    print_table("", columns, rows)
+    if rows:
+        print_table("", columns, rows)
     print_line(f"moves under way: {counts_text(node.lanes)}")
     if node.remote:
         print_line(f"from other machines: {counts_text(node.remote)}")

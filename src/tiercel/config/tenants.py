@@ -95,6 +95,11 @@ def read_tenants(key: str, value: object, origin: str = "") -> tuple[TenantConfi
     return tenants
 
 
+def written_tenants(tenants: Sequence[TenantConfig]) -> dict[str, dict[str, object]]:
+    """Return tenants as a file gives them: what `read_tenants` reads."""
+    return {tenant.name: {key: getattr(tenant, key) for key in _KEYS} for tenant in tenants}
+
+
 def resolve_tenants(
     tenants: Sequence[TenantConfig], capacities: Mapping[str, int], slot_bytes: int
 ) -> tuple[ResolvedTenant, ...]:

@@ -50,6 +50,10 @@ class LocalEndpoint:
         """
         return sockets.connect(self.directory, timeout_s, give_up, SOCKET_NAME)
 
+    def is_crowded(self) -> bool:
+        """Whether a process listens there and takes no connections: as many wait as may."""
+        return sockets.is_crowded(self.directory, SOCKET_NAME)
+
 
 @dataclass(frozen=True, slots=True)
 class TcpEndpoint:

@@ -43,7 +43,8 @@ class Namespaces:
             allowed = self._bindings.get(client, self._bindings.get(ANY, ()))
             if namespace not in allowed and ANY not in allowed:
                 raise ConfigError(
-                    f"client {client!r} may not use namespace {namespace!r}: node_namespaces does not list it"
+                    f"client {client!r} may not use namespace {namespace!r}: node_namespaces does not list it for this client; "
+                    "add it there"
                 )
         return self.root_of(namespace)
 

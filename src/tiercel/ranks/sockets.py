@@ -84,6 +84,19 @@ def connect(
     return None
 
 
+def is_crowded(directory: Path, name: str = SOCKET_NAME) -> bool:
+    """Whether as many connections wait for who listens in a directory as may, since it takes none: it was stopped, say."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(_socket_path(directory, name))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+
 def accept(listener: socket.socket) -> tuple[socket.socket, int] | None:
     """Take one connection and its process's id, 0 if that is not visible from here; None if nobody waits any more.
 

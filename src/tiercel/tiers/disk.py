@@ -141,10 +141,10 @@ class DiskTier:
     @property
     def fallbacks(self) -> dict[str, str]:
         """What is slower than it could be, by kind, and why, in words."""
-        files = self._files
+        files, page_cache = self._files, "ssd_direct_io is false: the page cache is in use"
         reasons = {
             "io_engine": files.engine_reason,
-            "direct_io": files.direct_reason,
+            "direct_io": files.direct_reason if self._options.direct else page_cache,
             "allocation": files.allocation_reason,
         }
         return {kind: reason for kind, reason in reasons.items() if reason}

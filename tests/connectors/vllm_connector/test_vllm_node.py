@@ -24,6 +24,7 @@ from tests.helpers.running_node import (
 )
 from tests.helpers.small_engine import MODEL
 from tiercel import BlockGeometry, ConfigError, DeadlineError
+from tiercel.config import load_config
 from tiercel.connectors.vllm.keys import Adapters, make_sequence
 from tiercel.connectors.vllm.model import ModelBlocks
 from tiercel.connectors.vllm.opening import OpenCache
@@ -82,6 +83,20 @@ def test_what_names_no_node_is_refused(extra: dict[str, Any], message: str) -> N
 def test_an_engine_waits_for_its_node_no_longer_than_it_is_told(endpoint: str) -> None:
     with pytest.raises(DeadlineError, match=f"no node listened at {endpoint} in 0.2 s"):
         OpenCache(_blocks(), VLLM_CONFIG, _settings(endpoint, node_wait_s=0.2))
+
+
+def test_an_engine_that_waits_for_its_node_says_what_that_nodes_file_begins_with(
+    endpoint: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "tiercel")
+    with pytest.raises(DeadlineError):
+        OpenCache(_blocks(), VLLM_CONFIG, _settings(endpoint, node_wait_s=0.1))
+    (line,) = [text for text in caplog.messages if text.startswith("waiting up to")]
+    file = tmp_path / "node.yaml"
+    file.write_text(line.partition("begin with ")[2])
+    loaded = load_config(file)
+    assert loaded.model == MODEL
+    assert (loaded.config.tokens_per_block, loaded.config.node_block_order) == (BLOCK, "token_head")
 
 
 def test_an_engine_with_other_blocks_is_told_what_its_node_would_have_to_be(endpoint: str) -> None:

@@ -68,7 +68,8 @@ class OpenCache:
             started = ensure_node(blocks.model, config, endpoint, timeout_s=wait_s)
             wait_s = _CONNECT_S
         else:
-            _logger.info("waiting up to %g s for the node at %s", wait_s, endpoint)
+            told = "waiting up to %g s for the node at %s, whose settings have to begin with %s"
+            _logger.info(told, wait_s, endpoint, _node_file(blocks))
         client = connect(str(endpoint), name=settings.client_name, wait_s=wait_s)
         try:
             _require_same(client.geometry, blocks, str(endpoint))
@@ -99,14 +100,22 @@ def _require_same(theirs: BlockGeometry, blocks: ModelBlocks, endpoint: str) -> 
     differing = ", ".join(
         f"{name} = {told.get(name)!r}, not {wanted[name]!r}" for name in wanted if told.get(name) != wanted[name]
     )
-    document = {
-        "model_config": {key: value for key, value in asdict(blocks.model).items() if value not in ("", ())},
-        "cache_config": {"tokens_per_block": ours.tokens_per_block, "node_block_order": ours.order},
-    }
     raise ConfigError(
         f"the node at {endpoint} keeps other blocks than this engine has: {differing}. Give this engine a node of its own, whose "
-        f"settings begin with {json.dumps(document)}, or let it start one with start_node"
+        f"settings begin with {_node_file(blocks)}, or let it start one with start_node"
     )
+
+
+def _node_file(blocks: ModelBlocks) -> str:
+    """What the settings file of a node for these blocks begins with."""
+    document = {
+        "model_config": {key: value for key, value in asdict(blocks.model).items() if value not in ("", ())},
+        "cache_config": {
+            "tokens_per_block": blocks.geometry.tokens_per_block,
+            "node_block_order": blocks.geometry.order,
+        },
+    }
+    return json.dumps(document)
 
 
 def _for_rank(config: CacheConfig, vllm_config: Any) -> CacheConfig:

@@ -64,6 +64,11 @@ def join(
     if connection is None:
         if give_up():
             return None
+        if endpoint.is_crowded():
+            raise DeadlineError(
+                f"the node at {endpoint} took no connection in {timeout_s:.3g} s; if it was stopped (SIGSTOP, a debugger), let "
+                "it go on, else look at its log and end it"
+            )
         raise DeadlineError(
             f"no node listened at {endpoint} in {timeout_s:.3g} s; start one with `tiercel node --config FILE`"
         )

@@ -7,5 +7,15 @@ calls those that need no memory. Needs the package pyzmq (the extra `node`); not
 from tiercel.node.remote.client import RemoteNode
 from tiercel.node.remote.door import DoorLimits, RemoteDoor
 from tiercel.node.remote.keys import ClientKeys, ServerKeys, read_client_keys, read_server_keys
+from tiercel.node.remote.sockets import check_endpoint
 
-__all__ = ["ClientKeys", "DoorLimits", "RemoteDoor", "RemoteNode", "ServerKeys", "read_client_keys", "read_server_keys"]
+__all__ = [
+    "ClientKeys",
+    "DoorLimits",
+    "RemoteDoor",
+    "RemoteNode",
+    "ServerKeys",
+    "check_endpoint",
+    "read_client_keys",
+    "read_server_keys",
+]

@@ -178,7 +178,10 @@ def _new_pair() -> tuple[str, str]:
 
 
 def _make_private(directory: Path) -> None:
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ConfigError(f"{directory}: a file is in the way, and keys need a directory: name another") from error
     found = directory.stat()
     if found.st_uid != os.geteuid() or found.st_mode & 0o077:
         raise ConfigError(

@@ -74,11 +74,8 @@ class Door:
         told = welcome(self._cache, self._model, self._order, client=session.number, token=session.token)
         fds = [*(memory.fd for memory in self._cache.shared_memory), self._board.fd]
         try:
-            sent = self._front.send(session.connection, encode(told), fds)
+            self._front.send(session.connection, encode(told), fds)
         except OSError as error:  # no descriptor is left for the copies of these
             _log.warning("client %d, %s, cannot be given the memory: %s", session.number, session.name, error)
             self._front.send(session.connection, encode(Refused(f"the node cannot hand out its memory: {error}")))
             self._front.cut(session.connection)
-            return
-        if sent:
-            _log.info("client %d, %s, process %d, has come", session.number, session.name, session.process)

@@ -4,11 +4,12 @@ from dataclasses import asdict
 
 from tiercel.cache import ServedCache
 from tiercel.config import SETTINGS, CacheConfig, ModelConfig
+from tiercel.config.tenants import written_tenants
 from tiercel.layout import SlotOrder
 from tiercel.node.joining import CacheFacts, Region, Welcome
 
-_KEPT_BACK = ("record_path", "status_socket", "metrics_port", "server_recv_port")
-"""Settings that concern the node's process alone, beside those that begin with `node_`."""
+_KEPT_BACK = ("record_path", "status_socket", "metrics_port", "server_recv_port", "tenants")
+"""Settings that concern the node alone, beside those that begin with `node_`. Tenants name the namespaces of others."""
 
 
 def welcome(cache: ServedCache, model: ModelConfig, order: SlotOrder, *, client: int, token: bytes) -> Welcome:
@@ -34,7 +35,10 @@ def _model(model: ModelConfig) -> dict[str, object]:
 
 def _changed(config: CacheConfig) -> dict[str, object]:
     values = {key: getattr(config, key) for key in SETTINGS}
-    return {key: value for key, value in values.items() if value != SETTINGS[key].default}
+    changed = {key: value for key, value in values.items() if value != SETTINGS[key].default}
+    if config.tenant_list:
+        changed["tenants"] = written_tenants(config.tenant_list)
+    return changed
 
 
 def _shared(config: CacheConfig) -> dict[str, object]:

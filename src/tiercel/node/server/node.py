@@ -25,7 +25,7 @@ from tiercel.node.endpoint import Endpoint, Listener, LocalEndpoint
 from tiercel.node.namespaces import KEYGEN_SECRET, Namespaces, read_secret
 from tiercel.node.protocol import SEQUENCE_BLOCKS_MAX
 from tiercel.node.server.admission import Door
-from tiercel.node.server.remote import open_remote_door
+from tiercel.node.server.remote import open_remote_door, remote_keys
 from tiercel.node.server.service import Service
 
 _log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class NodeServer:
         self.endpoint = endpoint
         self._lifetime = config.node_lifetime
         self._stopping = threading.Event()
-        secret = _secret(config)
+        secret, keys = _secret(config), remote_keys(config)
         with ExitStack() as opened:
             listener = Listener(endpoint)
             opened.callback(listener.close)
@@ -85,8 +85,8 @@ class NodeServer:
                     self.cache.assign_root(namespaces.root_of(namespace), namespace)
             self._service = Service(self.cache, front, door, board, namespaces)
             opened.callback(self._service.close, "the node ends", _CLOSE_S)
-            if config.node_remote_endpoint is not None:
-                remote = open_remote_door(config, self._service.answer)
+            if config.node_remote_endpoint is not None and keys is not None:
+                remote = open_remote_door(config.node_remote_endpoint, keys, self._service.answer)
                 opened.callback(remote.close)
                 self._service.count_remote(lambda: asdict(remote.counts))
             self.cache.tell_node(self._service.counts)

@@ -63,6 +63,8 @@ class Roll:
 
     def ready(self, session: Session) -> None:
         """A client has mapped the memory."""
+        if not session.ready:
+            _log.info("client %d, %s, process %d, has come", session.number, session.name, session.process)
         session.ready = True
         with self._lock:
             self._emptied_at = None
@@ -154,7 +156,10 @@ class Roll:
         self._gone(session, "its process has ended")
 
     def _leave(self, session: Session, reason: str) -> None:
-        level = logging.INFO if session.said_bye else logging.WARNING
+        is_asker = (
+            session.said_bye and not session.ready
+        )  # `tiercel node status`, every few seconds where it is a probe
+        level = logging.DEBUG if is_asker else logging.INFO if session.said_bye else logging.WARNING
         _log.log(level, "client %d, %s, has left: %s", session.number, session.name, reason)
         tickets = session.leave()
         session.copies.fail_all("it has left")
