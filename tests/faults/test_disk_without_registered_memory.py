@@ -54,8 +54,8 @@ def move_blocks(directory: Path, limit_at_opening: int, limit_later: int) -> Non
     slots, source = slots_of(*range(NUM_SLOTS)), random_bytes(random, NUM_SLOTS, BLOCK_BYTES)
     target = np.zeros_like(source)
     tier.reserve(slots)
-    tier.write(slots, ScatteredMemory(list(source)), random_labels(random, NUM_SLOTS))
-    tier.read(slots, ScatteredMemory(list(target)))
+    tier.write(slots, ScatteredMemory(source), random_labels(random, NUM_SLOTS))
+    tier.read(slots, ScatteredMemory(target))
     sys.stdout.write(f"used {tier.fallbacks}\nsame {bool((source == target).all())}\n")
     tier.close()
 
