@@ -1,7 +1,7 @@
 """fio as the yardstick of disk benchmarks: io_uring, direct, on data that was written before.
 
-It has two ways: as it comes, it pins the pages of its memory for each request; with registered buffers once. Neither is always the
-faster, and only the faster one tells what the device can do.
+It has two ways: as it comes it pins the pages of its memory for each request, with registered buffers once. Neither is always
+the faster, and only the faster one tells what the device can do.
 """
 
 from pathlib import Path

@@ -16,7 +16,7 @@ namespace {
 
 constexpr std::uint64_t kMiB = 1 << 20;
 
-// Memory of three pieces, of which few pages are ever touched but by registering.
+// Memory of eight pieces of 64 MiB and one of 2 MiB, of which few pages are ever touched but by registering.
 class Mapping {
  public:
   Mapping() {
@@ -29,7 +29,7 @@ class Mapping {
   IoMemory memory() const { return {reinterpret_cast<std::uintptr_t>(data_), kBytes, kMiB}; }
   iovec segment(std::uint64_t start, std::uint64_t bytes) const { return {data_ + start, bytes}; }
 
-  static constexpr std::uint64_t kBytes = 130 * kMiB;
+  static constexpr std::uint64_t kBytes = 514 * kMiB;
 
  private:
   std::byte* data_;
@@ -47,11 +47,11 @@ TEST(a_segment_is_found_in_the_piece_that_holds_it_whole) {
   const auto ring = make_ring();
   if (!ring) return;
   CHECK(buffers.find(*ring, mapping.segment(0, kMiB)) == 0);
-  CHECK(buffers.find(*ring, mapping.segment(128 * kMiB, 2 * kMiB)) == 2);  // the last, shorter piece
+  CHECK(buffers.find(*ring, mapping.segment(512 * kMiB, 2 * kMiB)) == 8);  // the last, shorter piece
   CHECK(buffers.registered_bytes() == 66 * kMiB);
   CHECK(!buffers.find(*ring, mapping.segment(63 * kMiB, 2 * kMiB)));   // crosses from one piece to the next
-  CHECK(!buffers.find(*ring, mapping.segment(129 * kMiB, 2 * kMiB)));  // crosses the end
-  CHECK(!buffers.find(*ring, mapping.segment(130 * kMiB, kMiB)));      // lies behind it
+  CHECK(!buffers.find(*ring, mapping.segment(513 * kMiB, 2 * kMiB)));  // crosses the end
+  CHECK(!buffers.find(*ring, mapping.segment(514 * kMiB, kMiB)));      // lies behind it
   CHECK(buffers.registered_bytes() == 66 * kMiB);
   CHECK(buffers.reason().empty());
 }
@@ -64,13 +64,13 @@ TEST(rings_share_what_is_registered_or_register_for_themselves) {
     std::vector<std::unique_ptr<Ring>> rings;
     for (int i = 0; i < 2; ++i) rings.push_back(make_ring());
     if (!rings[0]) return;
-    const iovec last = mapping.segment(128 * kMiB, kMiB);
-    for (const auto& ring : rings) CHECK(buffers.find(*ring, last) == 2 && ring->holds_buffer(2));
+    const iovec last = mapping.segment(512 * kMiB, kMiB);
+    for (const auto& ring : rings) CHECK(buffers.find(*ring, last) == 8 && ring->holds_buffer(8));
     const std::uint64_t bytes = buffers.registered_bytes();
     CHECK(shares ? bytes == 2 * kMiB || bytes == 4 * kMiB : bytes == 4 * kMiB);  // a kernel before 6.13 shares nothing
     buffers.remove(mapping.memory().address, rings);
     CHECK(buffers.registered_bytes() == 0);
-    for (const auto& ring : rings) CHECK(!ring->holds_buffer(2) && !buffers.find(*ring, last));
+    for (const auto& ring : rings) CHECK(!ring->holds_buffer(8) && !buffers.find(*ring, last));
   }
 }
 
@@ -82,13 +82,13 @@ TEST(numbers_of_forgotten_memory_are_taken_again) {
   rings.push_back(make_ring());
   if (!rings[0]) return;
   const auto last_of = [&](const Mapping& mapping) {
-    return buffers.find(*rings[0], mapping.segment(128 * kMiB, 2 * kMiB));
+    return buffers.find(*rings[0], mapping.segment(512 * kMiB, 2 * kMiB));
   };
-  CHECK(last_of(first) == 2 && last_of(second) == 5 && last_of(third) == 8);
+  CHECK(last_of(first) == 8 && last_of(second) == 17 && last_of(third) == 26);
   buffers.remove(second.memory().address, rings);
   CHECK(!last_of(second));
   buffers.add(second.memory());
-  CHECK(last_of(first) == 2 && last_of(second) == 5 && last_of(third) == 8);
+  CHECK(last_of(first) == 8 && last_of(second) == 17 && last_of(third) == 26);
 }
 
 TEST(memory_that_cannot_be_pinned_is_refused_by_name_and_once) {

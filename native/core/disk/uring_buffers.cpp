@@ -12,7 +12,9 @@
 namespace tiercel::disk {
 namespace {
 
-// Registering one takes a few milliseconds, and few transfers cross from one to the next.
+// Registering one takes one to four milliseconds, and few transfers cross from one to the next. Memory of which little
+// may be in use has small ones, since what is registered becomes resident.
+constexpr std::uint64_t kPieceBytesMin = 16 << 20;
 constexpr std::uint64_t kPieceBytes = 64 << 20;
 constexpr std::uint64_t kPieceBytesMax = 1 << 30;  // the kernel's own bound
 // Of the numbers, for one region: large ones get larger pieces.
@@ -49,7 +51,8 @@ std::string refusal(int error) {
 }
 
 std::uint64_t piece_bytes_of(const IoMemory& memory) {
-  const std::uint64_t wanted = std::max(kPieceBytes, memory.bytes / kPiecesMax + 1);
+  const std::uint64_t least = std::clamp(memory.bytes / 8, kPieceBytesMin, kPieceBytes);
+  const std::uint64_t wanted = std::max(least, memory.bytes / kPiecesMax + 1);
   const std::uint64_t unit = std::max<std::uint64_t>(memory.unit_bytes, 4096);
   return std::min(kPieceBytesMax, (wanted + unit - 1) / unit * unit) / unit * unit;
 }
