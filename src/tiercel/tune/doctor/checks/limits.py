@@ -58,8 +58,8 @@ def cpu_quota(facts: Facts) -> Iterator[Seen]:
 
 @check(
     Group.LIMITS,
-    why="Memory that is registered with io_uring counts as locked: beyond the limit, disk I/O takes half as much CPU again. Before "
-    "Linux 5.12 rings count as well, and one that does not fit is refused.",
+    why="Memory that is registered with io_uring counts as locked: beyond the limit, disk I/O takes half as much CPU again. "
+    "Before Linux 5.12 rings count as well, and one that does not fit is refused.",
     remedy="ulimit -l unlimited, LimitMEMLOCK=infinity in the unit, or docker run --ulimit memlock=-1",
 )
 def locked_memory(facts: Facts) -> Iterator[Seen]:
