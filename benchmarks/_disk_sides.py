@@ -18,7 +18,7 @@ from tiercel.tiers.base import BlockStatus, Tier, TierName
 from tiercel.tiers.disk import DiskTier
 from tiercel.tiers.disk_options import DiskOptions
 from tiercel.tiers.host import HostTier
-from tiercel.tiers.memory import ContiguousMemory, allocate_memory, bytes_view
+from tiercel.tiers.memory import ContiguousMemory, allocate_memory, bytes_view, region_of
 from tiercel.transfer.engine import TransferEngine
 from tiercel.transfer.lanes import TransferSettings
 
@@ -44,6 +44,9 @@ class Files:
             write_bytes_beside_reads=DiskOptions.write_bytes_beside_reads if reads_first else 1 << 62,
         )
         self._memory = _filled_memory(len(self._slots), block_bytes)
+        self._files.use_memory(
+            int(self._memory.addresses[0]), num_bytes, block_bytes
+        )  # as a cache does with its tiers'
         self._checksums = np.zeros(len(self._slots), np.uint64)
         self._write(self._slots)
 
@@ -117,6 +120,7 @@ class EndToEnd:
                 queue_depth=queue_depth,
             )
         )
+        self._disk.use_memory(region_of(self._host.shared_memory))
         self.path = self._disk.folder / "data-0.bin"
         self._slots = np.arange(self._num_blocks, dtype=np.uint32)
         _fill(self._host.memory(self._slots), block_bytes)

@@ -1,19 +1,36 @@
-"""fio as the yardstick of disk benchmarks: io_uring, direct, on data that was written before."""
+"""fio as the yardstick of disk benchmarks: io_uring, direct, on data that was written before.
+
+It has two ways: as it comes it pins the pages of its memory for each request, with registered buffers once. Neither is always
+the faster, and only the faster one tells what the device can do.
+"""
 
 from pathlib import Path
 
-from tiercel.tune.probe.fio import FioRun, fio_jobs, run_of
+from tiercel.tune.probe.fio import FioError, FioRun, fio_jobs, run_of
 
+WAYS = {"fio": (), "fio with registered buffers": ("--fixedbufs",)}
 _MODES = {"read": ["--rw=read"], "write": ["--rw=write"], "mixed": ["--rw=rw", "--rwmixread=70"]}
 
 
-def run_fio(path: Path, workload: str, *, block_bytes: int, num_bytes: int, queue_depth: int) -> FioRun:
-    """Go over a file once. workload: "read", "write" or "mixed" (70 % reads)."""
-    job = fio_jobs(
-        f"--name=tiercel --filename={path} --bs={block_bytes} --size={num_bytes} --iodepth={queue_depth}".split()
-        + _MODES[workload]
-    )[0]
-    return run_of(job)
+def run_fio(
+    path: Path, workload: str, way: str = "fio", *, block_bytes: int, num_bytes: int, queue_depth: int
+) -> FioRun:
+    """Go over a file once. workload: "read", "write" or "mixed" (70 % reads); way: of `WAYS`."""
+    common = f"--name=tiercel --filename={path} --bs={block_bytes} --size={num_bytes} --iodepth={queue_depth}".split()
+    return run_of(fio_jobs([*common, *_MODES[workload], *WAYS[way]])[0])
+
+
+def usable_ways(path: Path, **run: int) -> list[str]:
+    """The ways that work here: the kernel limits by RLIMIT_MEMLOCK what may be registered. What does not is printed."""
+    usable = []
+    for way in WAYS:
+        try:
+            run_fio(path, "read", way, **run)
+        except FioError as error:
+            print(f"{way} cannot be compared with: {error}")
+        else:
+            usable.append(way)
+    return usable
 
 
 def read_latencies_beside_writes(

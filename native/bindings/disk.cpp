@@ -211,6 +211,17 @@ void bind_block_files(nb::module_& module) {
       .def_prop_ro("direct", [](const PyBlockFiles& self) { return self.get()->direct(); })
       .def_prop_ro("direct_reason", [](const PyBlockFiles& self) { return self.get()->direct_reason(); })
       .def_prop_ro("allocation_reason", [](const PyBlockFiles& self) { return self.get()->allocation_reason(); })
+      .def_prop_ro("memory_reason", [](const PyBlockFiles& self) { return self.get()->memory_reason(); })
+      .def_prop_ro("registered_bytes", [](const PyBlockFiles& self) { return self.get()->registered_bytes(); })
+      .def(
+          "use_memory",
+          [](const PyBlockFiles& self, std::uint64_t address, std::uint64_t num_bytes, std::uint64_t unit_bytes) {
+            self.get()->use_memory({address, num_bytes, unit_bytes});
+          },
+          "address"_a, "num_bytes"_a, "unit_bytes"_a, nb::call_guard<nb::gil_scoped_release>())
+      .def(
+          "forget_memory", [](const PyBlockFiles& self, std::uint64_t address) { self.get()->forget_memory(address); },
+          "address"_a, nb::call_guard<nb::gil_scoped_release>())
       .def("write", &write_blocks, "slots"_a, "addresses"_a, "seeds"_a, "seconds"_a.noconvert() = nb::none())
       .def("read", &read_blocks, "slots"_a, "addresses"_a, "seeds"_a, "checksums"_a,
            "seconds"_a.noconvert() = nb::none())

@@ -31,6 +31,7 @@ class Blocks {
   ~Blocks() { ::munmap(data_, bytes()); }
   Blocks(const Blocks&) = delete;
   Blocks& operator=(const Blocks&) = delete;
+  IoMemory memory() const { return {reinterpret_cast<std::uintptr_t>(data_), bytes(), kSlotBytes}; }
   std::byte* at(std::size_t block) const { return data_ + block * kSlotBytes; }
   std::vector<std::uint64_t> addresses(std::size_t count) const {
     std::vector<std::uint64_t> all;
@@ -65,12 +66,17 @@ struct Written {
   std::uint64_t content, seed, checksum;
 };
 
-// Writes and reads random sets of the slots [first, first + count), and holds them against a map.
-void work(BlockFiles& files, std::uint32_t first, std::uint32_t count, std::uint64_t seed, int rounds) {
+// Writes and reads random sets of the slots [first, first + count), and holds them against a map. Every few rounds the
+// memory is registered, or no longer, if that is asked for.
+void work(BlockFiles& files, std::uint32_t first, std::uint32_t count, std::uint64_t seed, int rounds,
+          bool registers = false) {
   Random random(seed);
   Blocks blocks(count);
+  const IoMemory memory = blocks.memory();
   std::map<std::uint32_t, Written> model;
   for (int round = 0; round < rounds; ++round) {
+    if (registers && round % 8 == 0) files.use_memory(memory);
+    if (registers && round % 8 == 6) files.forget_memory(memory.address);
     std::vector<std::uint32_t> slots(count);
     std::iota(slots.begin(), slots.end(), first);
     for (std::size_t i = count - 1; i > 0; --i) std::swap(slots[i], slots[random.below(i + 1)]);
@@ -102,6 +108,7 @@ void work(BlockFiles& files, std::uint32_t first, std::uint32_t count, std::uint
     }
     CHECK(errors == std::vector<std::int32_t>(slots.size(), 0));
   }
+  files.forget_memory(memory.address);
 }
 
 TEST(blocks_read_back_as_written_by_every_engine) {
@@ -122,6 +129,18 @@ TEST(calls_from_many_threads_do_not_meet) {
       threads.emplace_back([&files, number] { work(files, number * 16, 16, testing::seed() + number, 30); });
     }
   }
+}
+
+TEST(memory_is_registered_and_forgotten_while_others_transfer) {
+  const testing::TemporaryFolder folder;
+  BlockFiles files(options_in(folder, 4 * 16, EngineChoice::kAuto));
+  std::vector<std::jthread> threads;
+  for (std::uint32_t number = 0; number < 4; ++number) {
+    threads.emplace_back([&files, number] { work(files, number * 16, 16, testing::seed() + number, 40, true); });
+  }
+  threads.clear();
+  CHECK(files.registered_bytes() == 0);
+  CHECK(files.memory_reason().empty());
 }
 
 TEST(what_does_not_fit_is_refused_before_anything_moves) {

@@ -692,6 +692,17 @@ class BlockFiles:
     @property
     def allocation_reason(self) -> str:
         """Why space was not allocated ahead, or ""."""
+    @property
+    def memory_reason(self) -> str:
+        """Why memory in use is not registered with io_uring, or "". It may come later than the memory."""
+    @property
+    def registered_bytes(self) -> int:
+        """Pinned now, by what was registered."""
+    def use_memory(self, address: int, num_bytes: int, unit_bytes: int) -> None:
+        """Register memory with io_uring, piece by piece as blocks are moved from and to it: whole pages, with units of equal size one
+        behind another. It stays mapped until it is forgotten, or until this is closed. Waits for calls under way."""
+    def forget_memory(self, address: int) -> None:
+        """Let go of memory that begins at the address, if it was in use. Waits for calls under way."""
     def write(
         self,
         slots: NDArray[np.uint32],

@@ -228,6 +228,15 @@ void BlockFiles::check(std::span<const std::uint32_t> slots, std::span<const std
   }
 }
 
+void BlockFiles::use_memory(const IoMemory& memory) {
+  if (memory.address == 0 || memory.address % kPageBytes != 0 || memory.bytes == 0) {
+    throw std::invalid_argument("memory: must begin at a page and have bytes");
+  }
+  engine_->use_memory(memory);
+}
+
+void BlockFiles::forget_memory(std::uint64_t address) { engine_->forget_memory(address); }
+
 void BlockFiles::sync() const {
   for (const File& file : files_) file.sync();
 }

@@ -57,6 +57,12 @@ class BlockFiles {
             std::span<const std::uint64_t> seeds, std::span<const std::uint64_t> checksums,
             std::span<std::int32_t> errors, std::span<double> seconds = {});
 
+  // Memory that many blocks will be read into and written from: registered with io_uring piece by piece as it is used,
+  // which saves the kernel from pinning its pages for every request. It must stay mapped until it is forgotten or this
+  // object is gone. Both wait for the calls under way. Any other memory serves as well, with more CPU.
+  void use_memory(const IoMemory& memory);
+  void forget_memory(std::uint64_t address);
+
   // Makes every block written so far survive the machine's failure. Throws FileError.
   void sync() const;
 
@@ -66,6 +72,10 @@ class BlockFiles {
   const std::string& engine_reason() const noexcept { return engine_reason_; }
   const std::string& direct_reason() const noexcept { return direct_reason_; }
   const std::string& allocation_reason() const noexcept { return allocation_reason_; }
+  // Why memory in use is not registered although the engine could; it may come later than the memory.
+  std::string memory_reason() const { return engine_->memory_reason(); }
+  // Pinned for this object now.
+  std::uint64_t registered_bytes() const { return engine_->registered_bytes(); }
 
  private:
   class Batch;

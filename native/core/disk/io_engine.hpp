@@ -26,6 +26,14 @@ struct IoRequest {
   std::span<const iovec> segments;
 };
 
+// Memory that many requests will point into.
+struct IoMemory {
+  std::uint64_t address = 0;  // page-aligned
+  std::uint64_t bytes = 0;    // whole pages
+  std::uint64_t unit_bytes =
+      0;  // of what lies in it one behind another, such as slots: few requests cross a unit's end
+};
+
 // What the caller does around each request. Both are called on the thread that called `run`, so that checksums are
 // computed while other requests are in flight; neither may throw.
 class IoObserver {
@@ -43,6 +51,15 @@ class IoEngine {
   // Runs all requests; `before` and `after` are called once for each. EINTR and EAGAIN are retried, a bounded number
   // of times.
   virtual void run(IoDirection direction, std::span<const IoRequest> requests, IoObserver& observer) = 0;
+
+  // Lets the engine prepare memory, once, that requests will point into. It must stay mapped until `forget_memory` has
+  // returned or the engine is gone. Both wait for the calls under way. An engine that gains nothing by it does nothing.
+  virtual void use_memory(const IoMemory&) {}
+  virtual void forget_memory(std::uint64_t /*address*/) {}
+  // Why memory is not prepared although the engine would gain by it; empty if there is no such.
+  virtual std::string memory_reason() const { return {}; }
+  // Pinned by that, now.
+  virtual std::uint64_t registered_bytes() const { return 0; }
 };
 
 // A transfer that the kernel interrupted or deferred is tried again this many times before its error counts.

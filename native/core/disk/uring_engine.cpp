@@ -1,5 +1,5 @@
-// The engine over io_uring: a small pool of rings, one borrowed by each call, each with the files registered. Buffers
-// are not registered: fixed buffers take no vector of segments, so adjacent slots could not be merged into one request.
+// The engine over io_uring: a small pool of rings, one borrowed by each call, each with the files registered. Requests
+// whose memory lies in one registered buffer name it; those of several segments cannot, and go as vectors.
 #include <algorithm>
 #include <cerrno>
 #include <condition_variable>
@@ -12,6 +12,9 @@
 
 #ifdef TIERCEL_HAVE_LIBURING
 #include <liburing.h>
+
+#include "uring_buffers.hpp"
+#include "uring_ring.hpp"
 #endif
 
 namespace tiercel::disk {
@@ -31,41 +34,18 @@ constexpr std::size_t kRingsMax = 8;
 // Requests are handed to the kernel when this much is prepared, so that the device works while checksums are computed.
 constexpr std::uint64_t kSubmitBytes = 1 << 20;
 
-class Ring {
- public:
-  // Returns nullptr with the kernel's errno in `error`.
-  static std::unique_ptr<Ring> create(const std::vector<int>& descriptors, std::uint32_t entries, int& error) {
-    auto ring = std::unique_ptr<Ring>(new Ring);
-    int status = io_uring_queue_init(entries, &ring->ring_, IORING_SETUP_COOP_TASKRUN);
-    if (status == -EINVAL) status = io_uring_queue_init(entries, &ring->ring_, 0);  // kernels before 5.19
-    if (status == 0) {
-      ring->open_ = true;
-      status = io_uring_register_files(&ring->ring_, descriptors.data(), static_cast<unsigned>(descriptors.size()));
-    }
-    error = -status;
-    return status == 0 ? std::move(ring) : nullptr;
-  }
-  ~Ring() {
-    if (!open_) return;
-    io_uring_unregister_files(&ring_);  // or the kernel lets go of them only some time after the ring is gone
-    io_uring_queue_exit(&ring_);
-  }
-  Ring(const Ring&) = delete;
-  Ring& operator=(const Ring&) = delete;
-  io_uring* get() noexcept { return &ring_; }
-
- private:
-  Ring() = default;
-  io_uring ring_{};
-  bool open_ = false;
-};
-
 // One call's requests on their way through one ring.
 class Flight {
  public:
-  Flight(io_uring* ring, const Turns::Call& call, IoDirection direction, std::span<const IoRequest> requests,
-         IoObserver& observer)
-      : ring_(ring), call_(call), direction_(direction), requests_(requests), observer_(observer) {
+  Flight(Ring& ring, UringBuffers& buffers, const Turns::Call& call, IoDirection direction,
+         std::span<const IoRequest> requests, IoObserver& observer)
+      : owner_(ring),
+        ring_(ring.get()),
+        buffers_(buffers),
+        call_(call),
+        direction_(direction),
+        requests_(requests),
+        observer_(observer) {
     attempts_.resize(requests.size());
   }
 
@@ -115,17 +95,30 @@ class Flight {
   void prepare(std::size_t number) {
     const IoRequest& request = requests_[number];
     io_uring_sqe* entry = io_uring_get_sqe(ring_);  // never null: the ring has as many entries as may start
-    const auto file = static_cast<int>(request.file);
-    const auto count = static_cast<unsigned>(request.segments.size());
-    if (direction_ == IoDirection::kRead) {
-      io_uring_prep_readv(entry, file, request.segments.data(), count, request.offset);
-    } else {
-      io_uring_prep_writev(entry, file, request.segments.data(), count, request.offset);
-    }
+    describe(entry, request);
     entry->flags |= IOSQE_FIXED_FILE;
     io_uring_sqe_set_data64(entry, number);
     prepared_.push_back(number);
     bytes_in_flight_ += request.bytes;
+  }
+
+  void describe(io_uring_sqe* entry, const IoRequest& request) {
+    const auto file = static_cast<int>(request.file);
+    const iovec& first = request.segments.front();
+    const auto buffer = request.segments.size() == 1 ? buffers_.find(owner_, first) : std::nullopt;
+    const auto number = static_cast<int>(buffer.value_or(0));
+    const auto bytes = static_cast<unsigned>(first.iov_len);
+    const auto count = static_cast<unsigned>(request.segments.size());
+    const bool reads = direction_ == IoDirection::kRead;
+    if (buffer && reads) {
+      io_uring_prep_read_fixed(entry, file, first.iov_base, bytes, request.offset, number);
+    } else if (buffer) {
+      io_uring_prep_write_fixed(entry, file, first.iov_base, bytes, request.offset, number);
+    } else if (reads) {
+      io_uring_prep_readv(entry, file, request.segments.data(), count, request.offset);
+    } else {
+      io_uring_prep_writev(entry, file, request.segments.data(), count, request.offset);
+    }
   }
 
   void submit() {
@@ -178,7 +171,9 @@ class Flight {
     }
   }
 
+  Ring& owner_;
   io_uring* ring_;
+  UringBuffers& buffers_;
   const Turns::Call& call_;
   const IoDirection direction_;
   const std::span<const IoRequest> requests_;
@@ -206,7 +201,7 @@ class UringEngine final : public IoEngine {
     int error = borrow(ring);
     if (ring) {
       const Turns::Call call(turns_, direction);
-      error = Flight(ring->get(), call, direction, requests, observer).run();
+      error = Flight(*ring, buffers_, call, direction, requests, observer).run();
       give_back(error == 0 ? std::move(ring) : nullptr);
       return;
     }
@@ -216,11 +211,44 @@ class UringEngine final : public IoEngine {
     }
   }
 
+  void use_memory(const IoMemory& memory) override {
+    const Standstill still(*this);
+    buffers_.add(memory);
+  }
+
+  void forget_memory(std::uint64_t address) override {
+    const Standstill still(*this);
+    buffers_.remove(address, idle_);
+  }
+
+  std::string memory_reason() const override { return buffers_.reason(); }
+  std::uint64_t registered_bytes() const override { return buffers_.registered_bytes(); }
+
  private:
+  // While one exists no call has a ring, and none gets one. Calls that come later wait behind it.
+  class Standstill {
+   public:
+    explicit Standstill(UringEngine& engine) : engine_(engine), lock_(engine.mutex_) {
+      ++engine.num_standstills_;
+      engine.returned_.wait(lock_, [&] { return engine.idle_.size() == engine.num_rings_; });
+    }
+    ~Standstill() {
+      --engine_.num_standstills_;
+      engine_.returned_.notify_all();
+    }
+    Standstill(const Standstill&) = delete;
+    Standstill& operator=(const Standstill&) = delete;
+
+   private:
+    UringEngine& engine_;
+    std::unique_lock<std::mutex> lock_;
+  };
+
   // An idle ring, or a new one while there are fewer than kRingsMax; waits for a call to end when neither is to be had.
   int borrow(std::unique_ptr<Ring>& ring) {
     std::unique_lock lock(mutex_);
     for (;;) {
+      returned_.wait(lock, [&] { return num_standstills_ == 0; });
       if (!idle_.empty()) {
         ring = std::move(idle_.back());
         idle_.pop_back();
@@ -246,16 +274,18 @@ class UringEngine final : public IoEngine {
         --num_rings_;
       }
     }
-    returned_.notify_one();
+    returned_.notify_all();  // a call that waits for a ring, or who waits for all of them
   }
 
   const std::vector<int> descriptors_;
   const std::uint32_t queue_depth_;
   Turns turns_;
+  UringBuffers buffers_;
   std::mutex mutex_;
   std::condition_variable returned_;
   std::vector<std::unique_ptr<Ring> > idle_;
   std::size_t num_rings_ = 0;
+  std::size_t num_standstills_ = 0;  // under way or waited for
 };
 
 }  // namespace

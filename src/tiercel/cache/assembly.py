@@ -111,6 +111,8 @@ class Assembly:
         self.devices.close()
         if self.host is not None and self.host.outlives_process:
             self.host.keep_order(self.control.export_blocks(TierName.HOST)[2])
+        if self.host is not None and self.disk is not None:
+            self.disk.forget_memory(region_of(self.host.shared_memory))
         for name, tier in self.tiers.items():
             if name is not TierName.DISK:
                 tier.close()
@@ -166,7 +168,7 @@ def assemble(
             tiers[TierName.DISK] = disk
         host: HostTier | None = None
         if config.enable_cpu:
-            host = open_host(resolved, fingerprint, notes, progress)
+            host = open_host(resolved, fingerprint, notes, progress, disk)
             opened.callback(host.close)
             tiers[TierName.HOST] = host
         settings = control_settings(resolved, {name: tier.num_slots for name, tier in tiers.items()})

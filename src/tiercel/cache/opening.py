@@ -13,6 +13,7 @@ from tiercel.tiers.arena_directory import ArenaOptions, KeptArena
 from tiercel.tiers.disk import DiskTier
 from tiercel.tiers.disk_options import DiskOptions
 from tiercel.tiers.host import HostTier
+from tiercel.tiers.memory import region_of
 
 Progress = Callable[[str, int, int], None]
 """Told (stage, done, total) while a cache is opened."""
@@ -36,13 +37,22 @@ def open_disk(resolved: ResolvedConfig, fingerprint: bytes, notes: Notes) -> Dis
             checkpoint_bytes=resolved.journal_checkpoint_bytes,
         )
     )
-    for kind, reason in disk.fallbacks.items():
-        notes.add(reason, kind=kind)
+    note_fallbacks(disk, notes)
     return disk
 
 
-def open_host(resolved: ResolvedConfig, fingerprint: bytes, notes: Notes, progress: Progress | None) -> HostTier:
-    """Open the host tier, all of its memory resident. Raises as `assemble`."""
+def note_fallbacks(disk: DiskTier, notes: Notes) -> None:
+    """Note what is slower than it could be and was not noted before; some of that shows only when memory is first used."""
+    noted = notes.texts()
+    for kind, reason in disk.fallbacks.items():
+        if reason not in noted:
+            notes.add(reason, kind=kind)
+
+
+def open_host(
+    resolved: ResolvedConfig, fingerprint: bytes, notes: Notes, progress: Progress | None, disk: DiskTier | None
+) -> HostTier:
+    """Open the host tier, all of its memory resident, and let the disk tier prepare for it. Raises as `assemble`."""
     config = resolved.config
     kept = _open_arena(resolved, fingerprint)
     host = HostTier(
@@ -68,6 +78,9 @@ def open_host(resolved: ResolvedConfig, fingerprint: bytes, notes: Notes, progre
     except BaseException:
         host.close()
         raise
+    if disk is not None:
+        disk.use_memory(region_of(host.shared_memory))
+        note_fallbacks(disk, notes)
     return host
 
 

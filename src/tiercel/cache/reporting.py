@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from tiercel import __version__
 from tiercel.cache.assembly import Assembly
 from tiercel.cache.observing import TIER_NAMES
+from tiercel.cache.opening import note_fallbacks
 from tiercel.config.messages import problem
 from tiercel.config.paths import expanded
 from tiercel.control.ghost import TIER_FACTORS
@@ -103,6 +104,8 @@ class Reporter:
         """The cache as of now."""
         assembly = self._assembly
         node = None if self._node is None else self._node()
+        if assembly.disk is not None:
+            note_fallbacks(assembly.disk, assembly.notes)
         return StatusSnapshot(
             pid=os.getpid(),
             version=__version__,

@@ -17,11 +17,10 @@ from typing import Self
 
 import numpy as np
 
-from tiercel import _native
-from tiercel.config.paths import utf8_path
 from tiercel.errors import TierFailedError
 from tiercel.tiers._bookkeeping import CallGate, Counters, SlotStates, runs_of
 from tiercel.tiers.base import BlockLabels, BlockMemory, BlockStatus, Slots, Statuses, TierName, TierStats
+from tiercel.tiers.block_files import fallbacks_of, open_block_files
 from tiercel.tiers.bounce import BouncePool, Chunk
 from tiercel.tiers.disk_directory import StripeFolders
 from tiercel.tiers.disk_health import Service, statuses_of
@@ -29,7 +28,7 @@ from tiercel.tiers.disk_options import DiskOptions
 from tiercel.tiers.disk_records import BlockRecords, Checksums, seeds_of
 from tiercel.tiers.disk_sync import DiskSync
 from tiercel.tiers.labels import RecoveredBlocks, check_labels
-from tiercel.tiers.memory import ContiguousMemory, SharedMemory, page_aligned_bytes
+from tiercel.tiers.memory import ContiguousMemory, MemoryRegion, SharedMemory, page_aligned_bytes, region_of
 
 _log = logging.getLogger("tiercel.tiers.disk")
 
@@ -46,17 +45,9 @@ class DiskTier:
         self._counters = Counters(options.num_slots, options.block_bytes)
         self._states = SlotStates(options.num_slots)
         self._records = BlockRecords(folders.folders[0], options.num_slots)
-        self._files = _native.BlockFiles(
-            [utf8_path(path) for path in folders.data_paths()],
-            num_slots=options.num_slots,
-            slot_bytes=page_aligned_bytes(options.block_bytes),
-            block_bytes=options.block_bytes,
-            queue_depth=options.queue_depth,
-            write_bytes_beside_reads=options.write_bytes_beside_reads,
-            engine=options.engine,
-            direct=options.direct,
-        )
+        self._files = open_block_files(folders.data_paths(), options)
         self._bounce = BouncePool(block_bytes=options.block_bytes, total_bytes=options.bounce_bytes)
+        self.use_memory(region_of(self._bounce.shared_memory))
         self._reads = Service(
             "reads", failures_max=options.failures_max, probe_interval_s=options.probe_interval_s, clock=clock
         )
@@ -133,6 +124,15 @@ class DiskTier:
         """Its buffers, for other processes to map."""
         return self._bounce.shared_memory
 
+    def use_memory(self, region: MemoryRegion) -> None:
+        """Take memory that blocks are read into and written from in place: it is registered with io_uring as it is used, which
+        saves pinning its pages for every transfer. It must stay mapped until it is forgotten or the tier is closed."""
+        self._files.use_memory(region.address, region.num_bytes, region.unit_bytes)
+
+    def forget_memory(self, region: MemoryRegion) -> None:
+        """Let go of memory before it is unmapped. Waits for transfers under way."""
+        self._files.forget_memory(region.address)
+
     @property
     def folder(self) -> Path:
         """Where manifest, lock and journal lie."""
@@ -140,14 +140,9 @@ class DiskTier:
 
     @property
     def fallbacks(self) -> dict[str, str]:
-        """What is slower than it could be, by kind, and why, in words."""
-        files, page_cache = self._files, "ssd_direct_io is false: the page cache is in use"
-        reasons = {
-            "io_engine": files.engine_reason,
-            "direct_io": files.direct_reason if self._options.direct else page_cache,
-            "allocation": files.allocation_reason,
-        }
-        return {kind: reason for kind, reason in reasons.items() if reason}
+        """What is slower than it could be, by kind, and why, in words. That of `io_buffers` may come after opening."""
+        asked = {} if self._options.direct else {"direct_io": "ssd_direct_io is false: the page cache is in use"}
+        return fallbacks_of(self._files) | asked
 
     @property
     def journal_bytes(self) -> int:
@@ -237,8 +232,8 @@ class DiskTier:
             self._sync.sync_blocks()
             self._records.close()
         finally:
+            self._files.close()  # first: it may have the buffers registered
             self._bounce.close()
-            self._files.close()
             self._folders.close()
 
     def _admit_write(self, slots: Slots) -> None:

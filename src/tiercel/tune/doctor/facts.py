@@ -25,6 +25,7 @@ class SystemFacts(msgspec.Struct, frozen=True, kw_only=True):
         shared_memory_huge_pages: the kernel's choice in transparent_hugepage/shmem_enabled, "" if there is none.
         huge_pages_free: reserved pages that nobody uses, of `huge_page_bytes` each.
         memlock_bytes, open_files, address_space_bytes: soft limits, None for none.
+        memlock_applies: whether the process is kept to that limit: CAP_IPC_LOCK lifts it.
         memfd_error: why shared memory cannot be made, "" if it can.
         shm_bytes: size of /dev/shm, None if there is none.
         num_gpus: GPUs of NVIDIA that the kernel shows; `cuda_driver` is "" or why its library does not load.
@@ -45,6 +46,7 @@ class SystemFacts(msgspec.Struct, frozen=True, kw_only=True):
     huge_pages_free: int = 0
     huge_page_bytes: int = 2 << 20
     memlock_bytes: int | None = None
+    memlock_applies: bool = True
     open_files: int | None = None
     address_space_bytes: int | None = None
     memfd_error: str = ""

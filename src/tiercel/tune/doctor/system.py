@@ -18,6 +18,8 @@ _IO_URING_SETUP = 425  # the same number on every architecture
 _IO_URING_PARAMS_BYTES = 120
 _T = TypeVar("_T")
 
+_CAP_IPC_LOCK = 14
+
 
 def collect_system(root: Path = Path("/")) -> SystemFacts:
     """Look at the machine. Makes nothing that outlives the call.
@@ -43,6 +45,7 @@ def collect_system(root: Path = Path("/")) -> SystemFacts:
         shared_memory_huge_pages=chosen(_text(root / "sys/kernel/mm/transparent_hugepage/shmem_enabled")),
         huge_pages_free=_number(huge_pages / "free_hugepages") or 0,
         memlock_bytes=_soft_limit(resource.RLIMIT_MEMLOCK),
+        memlock_applies=not int(_field(root / "proc/self/status", "CapEff") or "0", 16) >> _CAP_IPC_LOCK & 1,
         open_files=_soft_limit(resource.RLIMIT_NOFILE),
         address_space_bytes=_soft_limit(resource.RLIMIT_AS),
         memfd_error=_memfd_error(),
