@@ -50,26 +50,32 @@ class Index::VictimPrefetch {
   VictimPrefetch(const Index& index, std::size_t tier, const EvictionPolicy& policy)
       : index_(index), tier_(tier), policy_(policy) {}
 
-  // The eviction has come one victim further, with at most num_left more.
-  void advance(std::size_t num_left) {
-    if (num_passed_ == num_known_) {
-      if (num_left < kFewVictims) return;
-      num_known_ = policy_.peek(std::span<RunId>(victims_).first(std::min(num_left, kNumVictims)));
-      num_started_ = num_ended_ = num_chained_ = num_passed_ = 0;
-    }
+  // The eviction has come one victim further, which gave num_blocks of num_wanted that are still to come.
+  void advance(std::size_t num_wanted, std::size_t num_blocks) {
+    if (num_passed_ == num_known_ && !look_ahead(num_wanted / num_blocks)) return;  // if the next ones are as long
     if (num_passed_++ % kStride == 0) fetch();
   }
 
  private:
+  bool look_ahead(std::size_t num_left) {
+    if (num_left < kFewVictims) return false;
+    num_known_ = policy_.peek(std::span<RunId>(victims_).first(std::min(num_left, kNumVictims)));
+    num_started_ = num_ended_ = num_chained_ = num_passed_ = 0;
+    return true;
+  }
   void fetch() {
+    const RunTree& tree = index_.tree_;
+    const SlotTable& slots = index_.tiers_[tier_].slots;
     const std::size_t ahead = std::min(num_known_, num_passed_ + kRunsAhead);
-    while (num_started_ < ahead) index_.tree_.prefetch_run(tier_, victims_[num_started_++]);
+    while (num_started_ < ahead) tree.prefetch_run(tier_, victims_[num_started_++]);
     const std::size_t ends_ahead = std::min(num_known_, num_passed_ + kEndsAhead);
     for (; num_ended_ < ends_ahead; ++num_ended_) {
-      index_.tiers_[tier_].slots.prefetch(index_.tree_.prefetch_end(tier_, victims_[num_ended_]));
+      buckets_[num_ended_] = tree.prefetch_end(tier_, victims_[num_ended_], slots);
     }
     const std::size_t chains_ahead = std::min(num_known_, num_passed_ + kChainsAhead);
-    while (num_chained_ < chains_ahead) index_.tree_.prefetch_chain(victims_[num_chained_++]);
+    for (; num_chained_ < chains_ahead; ++num_chained_) {
+      tree.prefetch_chain(victims_[num_chained_], buckets_[num_chained_]);
+    }
   }
 
   static constexpr std::size_t kNumVictims = 256;
@@ -83,6 +89,7 @@ class Index::VictimPrefetch {
   std::size_t tier_;
   const EvictionPolicy& policy_;
   std::array<RunId, kNumVictims> victims_;
+  std::array<const RunLink*, kNumVictims> buckets_;
   std::size_t num_known_ = 0;
   std::size_t num_started_ = 0;
   std::size_t num_ended_ = 0;
@@ -91,9 +98,26 @@ class Index::VictimPrefetch {
 };
 
 // Leading blocks of the run that the guard protects.
-std::uint32_t Index::num_guarded(const Guard& guard, RunId run) const noexcept {
+inline std::uint32_t Index::num_guarded(const Guard& guard, RunId run) const noexcept {
   const std::uint32_t num_kept = run == guard.run ? guard.num_kept : 0;
   return guard.spared_in ? std::max(num_kept, tree_.tier_run(*guard.spared_in, run).num_present) : num_kept;
+}
+
+// Evict the one block that the tier has of the run, or pass the run over. What `evict_tail` does, without its loop.
+inline std::size_t Index::evict_only(std::size_t tier, EvictionPolicy& policy, RunId victim, const Guard& guard,
+                                     std::vector<Slot>& voided) {
+  Tier& left = tiers_[tier];
+  const Slot entry = tree_.tier_run(tier, victim).slots[0];
+  if (is_writing(entry) || left.slots.is_pinned(entry) || num_guarded(guard, victim) != 0) {
+    policy.pass_over(victim);
+    return 0;
+  }
+  left.slots.disown(entry);
+  voided.push_back(entry);
+  ++left.num_evicted;
+  changes_.add(Change::kGone, tier, tree_.run(victim).keys[0]);
+  tree_.trim(tier, victim, 0, 0, Leave::kEvicted);
+  return 1;
 }
 
 // Evict up to num_wanted blocks off the policy's next victim. Returns how many, or none if the eviction must end here.
@@ -106,6 +130,7 @@ inline std::optional<std::size_t> Index::evict_victim(std::size_t tier, Eviction
     return 0;
   }
   if (guard.kept_in && may_leave(tier, victim) && !is_kept(tier, victim, *guard.kept_in)) return std::nullopt;
+  if (tree_.tier_run(tier, victim).num_present == 1) return evict_only(tier, policy, victim, guard, voided);
   const std::size_t num_asked = std::min(num_wanted, policy.num_offered());
   const std::size_t num_blocks = evict_tail(tier, victim, num_guarded(guard, victim), num_asked, voided);
   if (num_blocks < num_asked && tree_.tier_run(tier, victim).num_present != 0) policy.pass_over(victim);
@@ -123,7 +148,7 @@ void Index::evict_own(std::size_t tier, Tenant tenant, std::size_t num_wanted, c
     const std::optional<std::size_t> num_blocks = evict_victim(tier, policy, victim, num_wanted, guard, voided);
     if (!num_blocks) break;
     num_wanted -= *num_blocks;
-    if (*num_blocks != 0) prefetch.advance(num_wanted / *num_blocks);  // if the next ones are as long
+    if (*num_blocks != 0) prefetch.advance(num_wanted, *num_blocks);
   }
   policy.offer_again();
 }
@@ -143,7 +168,7 @@ void Index::evict_in_turns(std::size_t tier, std::size_t num_wanted, const Guard
     const std::optional<std::size_t> num_blocks = evict_victim(tier, policy, turn.victim, num_asked, guard, voided);
     if (!num_blocks) break;
     num_wanted -= *num_blocks;
-    if (*num_blocks != 0) prefetches[turn.tenant].advance(num_wanted / *num_blocks / turns.size());
+    if (*num_blocks != 0) prefetches[turn.tenant].advance(num_wanted / turns.size(), *num_blocks);
     turns.renew(turn, static_cast<std::uint32_t>(*num_blocks), policy.victim());
   }
   for (std::size_t tenant = 0; tenant < tree_.num_tenants(); ++tenant) {

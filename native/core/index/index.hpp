@@ -196,6 +196,8 @@ class Index : public std::enable_shared_from_this<Index> {
   std::size_t evict_tail(std::size_t tier, RunId run, std::uint32_t num_kept, std::size_t num_wanted,
                          std::vector<Slot>& voided);
   std::uint32_t num_guarded(const Guard& guard, RunId run) const noexcept;
+  std::size_t evict_only(std::size_t tier, EvictionPolicy& policy, RunId victim, const Guard& guard,
+                         std::vector<Slot>& voided);
   std::optional<std::size_t> evict_victim(std::size_t tier, EvictionPolicy& policy, RunId victim,
                                           std::size_t num_wanted, const Guard& guard, std::vector<Slot>& voided);
   void evict_own(std::size_t tier, Tenant tenant, std::size_t num_wanted, const Guard& guard,

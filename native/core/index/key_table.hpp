@@ -29,11 +29,15 @@ class KeyTable {
     return link - 1;
   }
 
-  // Fetch what erasing the run, whose record is at hand, will look at first; and, when that has come, second.
-  void prefetch_bucket(RunId run) const noexcept { tiercel::prefetch(&buckets_[bucket_of(runs_[run].first_key)]); }
-  void prefetch_chain(RunId run) const noexcept {
-    const RunLink first = buckets_[bucket_of(runs_[run].first_key)];
-    if (first != kNoLink && first != run + 1) tiercel::prefetch(&runs_[first - 1]);
+  // Fetch what erasing the run, whose record is at hand, will look at first, which is returned; and, when that has
+  // come, second. In between nothing may be inserted.
+  const RunLink* prefetch_bucket(RunId run) const noexcept {
+    const RunLink* bucket = &buckets_[bucket_of(runs_[run].first_key)];
+    tiercel::prefetch(bucket);
+    return bucket;
+  }
+  void prefetch_chain(RunId run, const RunLink* bucket) const noexcept {
+    if (*bucket != kNoLink && *bucket != run + 1) tiercel::prefetch(&runs_[*bucket - 1]);
   }
 
   void insert(RunId run);                      // by its first key

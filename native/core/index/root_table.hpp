@@ -32,9 +32,7 @@ class RootTable {
   void add_use(std::uint32_t number) noexcept { ++roots_[number].num_uses; }
   // One use less; the last one forgets the root.
   void release(std::uint32_t number) {
-    if (--roots_[number].num_uses != 0) return;
-    numbers_.erase(roots_[number].key);
-    unused_.push_back(number);
+    if (--roots_[number].num_uses == 0) forget(number);
   }
   const Key& key(std::uint32_t number) const noexcept { return roots_[number].key; }
 
@@ -60,6 +58,12 @@ class RootTable {
   }
 
  private:
+  // Out of line: every run that leaves comes past here, and hardly any is its root's last.
+  [[gnu::noinline]] void forget(std::uint32_t number) {
+    numbers_.erase(roots_[number].key);
+    unused_.push_back(number);
+  }
+
   static constexpr std::size_t kNodeBytes = 56;  // a node of std::unordered_map and its bucket
   struct Root {
     Key key;

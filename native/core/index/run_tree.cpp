@@ -55,7 +55,6 @@ void RunTree::link_child(RunId parent, RunId id) noexcept {
 
 void RunTree::unlink_child(RunId id) noexcept {
   const Run& child = runs_[id];
-  if (child.parent == kNoRun) return;
   (child.previous_sibling == kNoRun ? runs_[child.parent].first_child : runs_[child.previous_sibling].next_sibling) =
       child.next_sibling;
   if (child.next_sibling != kNoRun) runs_[child.next_sibling].previous_sibling = child.previous_sibling;
@@ -193,6 +192,26 @@ void RunTree::set_ready(std::size_t tier, RunId id, std::uint32_t first, std::ui
   held.num_writing -= stop - first;
 }
 
+inline void RunTree::leave(std::size_t tier, RunId id, EvictionPolicy& policy) {
+  TierRun& held = tiers_[tier].runs[id];
+  const RunId parent = runs_[id].parent;
+  free_slots(held.slots, runs_[id].capacity);
+  policy.removed(id);
+  held = {};
+  if (parent != kNoRun && --tiers_[tier].runs[parent].num_children == 0) policy.became_leaf(parent);
+}
+
+inline void RunTree::remove(RunId id) {
+  Run& run = runs_[id];
+  table_.erase(id);
+  if (run.parent != kNoRun) unlink_child(id);
+  roots_.release(run.root);
+  if (run.capacity != 1) free_arrays(id);
+  run.num_blocks = 0;
+  unused_[num_unused_++] = id;
+  --num_runs_;
+}
+
 void RunTree::trim(std::size_t tier, RunId id, std::uint32_t num_present, std::uint32_t num_writing, Leave leave_by) {
   Tier& left = tiers_[tier];
   TierRun& held = left.runs[id];
@@ -217,26 +236,6 @@ void RunTree::trim(std::size_t tier, RunId id, std::uint32_t num_present, std::u
   } else {
     run.num_blocks = length;
   }
-}
-
-void RunTree::leave(std::size_t tier, RunId id, EvictionPolicy& policy) {
-  TierRun& held = tiers_[tier].runs[id];
-  const RunId parent = runs_[id].parent;
-  free_slots(held.slots, runs_[id].capacity);
-  policy.removed(id);
-  held = {};
-  if (parent != kNoRun && --tiers_[tier].runs[parent].num_children == 0) policy.became_leaf(parent);
-}
-
-void RunTree::remove(RunId id) {
-  Run& run = runs_[id];
-  table_.erase(id);
-  unlink_child(id);
-  roots_.release(run.root);
-  if (run.capacity != 1) free_arrays(id);
-  run.num_blocks = 0;
-  unused_[num_unused_++] = id;
-  --num_runs_;
 }
 
 void RunTree::free_arrays(RunId id) noexcept {

@@ -26,6 +26,7 @@
 #include "index/root_table.hpp"
 #include "index/run.hpp"
 #include "index/slab_pool.hpp"
+#include "index/slot_table.hpp"
 #include "index/tenants.hpp"
 #include "index/types.hpp"
 #include "key.hpp"
@@ -104,21 +105,23 @@ class RunTree {
   void raise(RunId id, std::uint8_t priority);
 
   // Fetch into the processor's cache what evicting the run will need, in three steps, each some time after the one
-  // before: each miss would otherwise be waited for. The second returns a slot that will be needed.
+  // before: each miss would otherwise be waited for. The third needs what the second returned.
   void prefetch_run(std::size_t tier, RunId id) const noexcept {
     tiercel::prefetch(&runs_[id]);
     tiercel::prefetch(&tiers_[tier].runs[id]);
   }
-  Slot prefetch_end(std::size_t tier, RunId id) const noexcept {
+  const RunLink* prefetch_end(std::size_t tier, RunId id, const SlotTable& slots) const noexcept {
     const Run& run = runs_[id];
     const TierRun& held = tiers_[tier].runs[id];
-    table_.prefetch_bucket(id);
     if (run.parent != kNoRun) tiercel::prefetch(&tiers_[tier].runs[run.parent]);
-    if (run.capacity == 1) return held.only_slot & kSlotMask;
-    tiercel::prefetch(held.slots + held.num_present - 1);
-    return 0;
+    if (run.capacity == 1) {
+      slots.prefetch(held.only_slot & kSlotMask);
+    } else {
+      tiercel::prefetch(held.slots + held.num_present - 1);
+    }
+    return table_.prefetch_bucket(id);
   }
-  void prefetch_chain(RunId id) const noexcept { table_.prefetch_chain(id); }
+  void prefetch_chain(RunId id, const RunLink* bucket) const noexcept { table_.prefetch_chain(id, bucket); }
 
   // Forget all runs.
   void clear();

@@ -55,8 +55,16 @@ class Crew:
         for thread in self._threads:
             thread.start()
 
-    def staff(self, lane: Lane) -> None:
-        """Give a lane another thread if one more chunk may start and all its threads are with others. Called under the lock."""
+    def wake(self, lane: Lane) -> None:
+        """Have a thread look at a lane if there is something for it there. What may start only when another chunk has ended wakes
+        nobody: the thread that ends that one takes it. Called under the lock."""
+        now_s = time.monotonic()
+        if lane.next(now_s) is not None or lane.waiting.wait_s(now_s) is not None:
+            lane.has_work.notify()
+            self._staff(lane)
+
+    def _staff(self, lane: Lane) -> None:
+        """Give a lane another thread if one more chunk may start and all its threads are with others."""
         if self._ended or not lane.wants_thread(time.monotonic()):
             return
         thread = threading.Thread(target=self._help, args=(lane,), name=f"tiercel-{lane.name}-spare", daemon=True)
@@ -96,16 +104,13 @@ class Crew:
                     lane.num_threads -= 1
                     return
                 lane.begin(chunk, self._bytes_of(chunk), time.monotonic())
-                self.staff(lane)
+                self.wake(lane)
             try:
                 self._run(lane, chunk)
             finally:
                 with self._lock:
                     lane.end(chunk)
-                    now_s = time.monotonic()
-                    if lane.next(now_s) is not None:
-                        lane.has_work.notify()
-                    if lane.is_idle(now_s):
+                    if lane.is_idle(time.monotonic()):
                         lane.idled.notify_all()
 
     def _await_chunk(self, lane: Lane, patience_s: float) -> Chunk | None:

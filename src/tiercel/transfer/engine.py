@@ -152,8 +152,7 @@ class TransferEngine:
         for chunk in chunks:
             lane = self._lanes[lane_of(chunk.job.plan.moves[chunk.move])]
             lane.waiting.add(chunk)
-            lane.has_work.notify()
-            self._crew.staff(lane)
+            self._crew.wake(lane)
 
     def _take_turn(self, lane: Lane, chunk: Chunk) -> None:
         adopt_request_id(chunk.job.request_id)

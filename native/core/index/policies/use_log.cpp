@@ -178,7 +178,19 @@ void UseLog::offer_again() {
 std::size_t UseLog::peek(std::span<RunId> runs) const {
   std::size_t num_runs = 0;
   for (Cursor next = behind(passed_); next.run != kNoRun && num_runs < runs.size(); next = behind(next)) {
+    const Place place = next.place;
+    // Entry by entry as long as each is one run's, which most are.
+    const Chunk& chunk = chunks_[place / kChunkEntries];
+    std::uint32_t at = place % kChunkEntries;
     runs[num_runs++] = next.run;
+    if (test(chunk.shared, at)) continue;
+    for (std::uint32_t behind_it = next_live(chunk, at + 1); behind_it != kChunkEntries;
+         behind_it = next_live(chunk, at + 1)) {
+      if (num_runs == runs.size() || test(chunk.shared, behind_it)) break;
+      at = behind_it;
+      runs[num_runs++] = chunk.runs[at];
+    }
+    next = {chunk.runs[at], place - place % kChunkEntries + at};
   }
   return num_runs;
 }
