@@ -100,10 +100,10 @@ void bind_memory(nb::module_& module) {
   nb::class_<Arena>(module, "Arena", nb::is_final())
       .def(
           "__init__",
-          [](Arena* arena, std::size_t num_bytes, bool hugepages) {
-            new (arena) Arena({.num_bytes = num_bytes, .hugepages = hugepages});
+          [](Arena* arena, std::size_t num_bytes, bool hugepages, bool shared) {
+            new (arena) Arena({.num_bytes = num_bytes, .hugepages = hugepages, .shared = shared});
           },
-          nb::arg("num_bytes"), nb::kw_only(), nb::arg("hugepages") = true)
+          nb::arg("num_bytes"), nb::kw_only(), nb::arg("hugepages") = true, nb::arg("shared") = true)
       .def_prop_ro("address", [](const Arena& arena) { return reinterpret_cast<std::uintptr_t>(arena.data()); })
       .def_prop_ro("num_bytes", &Arena::num_bytes)
       .def_prop_ro("fd", &Arena::fd)

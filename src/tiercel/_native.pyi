@@ -84,13 +84,15 @@ def return_freed_memory() -> None:
 
 @final
 class Arena:
-    """One shared memory mapping (memfd), zero-filled, its base address page-aligned. It lives until it is closed or
-    destroyed, and its memory until every process that maps it has let go.
+    """One memory mapping, zero-filled, its base address page-aligned. It lives until it is closed or destroyed. If it is
+    shared (memfd), its memory lives until every process that maps it has let go; else no other process has it, forked
+    children neither.
 
-    After close, `address`, `fd` and `prefault` raise ValueError."""
+    After close, `address`, `fd` and `prefault` raise ValueError; `fd` always if it is not shared."""
 
-    def __init__(self, num_bytes: int, *, hugepages: bool = True) -> None:
+    def __init__(self, num_bytes: int, *, hugepages: bool = True, shared: bool = True) -> None:
         """hugepages: use reserved huge pages if enough are free, else ask for transparent ones; `huge` says what was got.
+        Most kernels give transparent ones to memory that is not shared, and to shared memory only if told to.
         OSError (ENOMEM), with nothing left behind, if num_bytes exceed what the machine and its memory limits leave.
         ValueError for 0 bytes. No page is resident yet, except that reserved huge pages are taken."""
     @property
@@ -101,7 +103,7 @@ class Arena:
     def fd(self) -> int: ...
     @property
     def huge(self) -> bool:
-        """Whether reserved huge pages back it, or the kernel gives transparent ones to shared memory that asks."""
+        """Whether reserved huge pages back it, or the kernel gives transparent ones to memory of its kind that asks."""
     def prefault(self, start: int, stop: int) -> None:
         """Make the pages of [start, stop) resident, keeping their bytes. Callers split the range over threads.
         OSError (ENOMEM) if there is no memory left; ValueError for a range outside the arena."""

@@ -164,7 +164,7 @@ class Ranks:
 
 def open_cache(directory: Path, *, model: ModelConfig = MODEL, **settings: Any) -> Cache:
     """A cache in a directory; settings as of `small_engine.config`."""
-    return Cache.open(model, config(directory, **settings))
+    return Cache.open(model, config(directory, **settings), shares_memory=True)
 
 
 class RankProcess:

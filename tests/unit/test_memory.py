@@ -1,6 +1,8 @@
 """Checksums, shared memory and copies: known values, what is refused, and that nothing but the target changes."""
 
+import ctypes
 import errno
+import itertools
 import mmap
 import os
 import sys
@@ -93,6 +95,46 @@ def test_an_arena_is_zero_filled_page_aligned_and_shared_through_its_fd() -> Non
     arena.close()
 
 
+def test_an_arena_of_one_process_is_zero_filled_and_no_other_process_has_it() -> None:
+    num_fds = num_open_fds()
+    for num_bytes, hugepages in ((5 * MIB + 5, True), (5 * MIB + 5, False), (7, True)):
+        arena = Arena(num_bytes, hugepages=hugepages, shared=False)
+        assert arena.address % (2 * MIB if arena.huge else mmap.PAGESIZE) == 0
+        arena.prefault(0, num_bytes)
+        held = np.ctypeslib.as_array((ctypes.c_uint8 * num_bytes).from_address(arena.address))
+        assert not held.any()
+        held[-1] = 9
+        arena.prefault(0, num_bytes)
+        assert held[-1] == 9
+        with pytest.raises(ValueError, match="of this process alone"):
+            _ = arena.fd
+        assert num_open_fds() == num_fds
+        assert f"{arena.address:x}-" in Path("/proc/self/maps").read_text()
+        address = arena.address
+        arena.close()
+        assert f"{address:x}-" not in Path("/proc/self/maps").read_text()
+
+
+def test_a_forked_child_neither_has_an_arena_of_one_process_nor_unmaps_what_lies_there() -> None:
+    arena = Arena(4 * MIB, shared=False)
+    arena.prefault(0, 4 * MIB)
+    child = os.fork()
+    if child == 0:
+        try:
+            maps = Path("/proc/self/maps").read_text()
+            had_it = f"{arena.address:x}-" in maps
+            libc = ctypes.CDLL(None, use_errno=True)
+            libc.mmap.restype = ctypes.c_void_p
+            there = libc.mmap(ctypes.c_void_p(arena.address), ctypes.c_size_t(4 * MIB), 3, 0x32, -1, ctypes.c_long(0))
+            arena.close()
+            kept = f"{there:x}-" in Path("/proc/self/maps").read_text()
+            os._exit(2 * had_it + 4 * (not kept))
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    arena.close()
+
+
 def test_prefault_makes_pages_resident_and_keeps_their_bytes() -> None:
     arena = Arena(32 * MIB, hugepages=False)
     payload = np.full(5000, 7, np.uint8)
@@ -119,9 +161,9 @@ def test_whoever_has_an_arenas_file_cannot_change_its_length() -> None:
 def test_an_arena_larger_than_memory_is_refused_with_enomem_and_leaves_nothing() -> None:
     num_fds = num_open_fds()
     for num_bytes in (os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 2, 1 << 60, (1 << 64) - 1):
-        for hugepages in (True, False):
+        for hugepages, shared in itertools.product((True, False), repeat=2):
             with pytest.raises(OSError, match="arena of") as caught:
-                Arena(num_bytes, hugepages=hugepages)
+                Arena(num_bytes, hugepages=hugepages, shared=shared)
             assert caught.value.errno == errno.ENOMEM
     assert num_open_fds() == num_fds
 

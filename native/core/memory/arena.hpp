@@ -1,4 +1,5 @@
-// Memory that several processes map: one memfd, one mapping, huge pages where the host gives them.
+// Memory of this process alone, or of a memfd that several processes map: one mapping, huge pages where the host gives
+// them, which it does to private memory more often than to shared memory.
 #pragma once
 
 #include <cstddef>
@@ -10,7 +11,8 @@ namespace tiercel {
 struct ArenaOptions {
   std::size_t num_bytes;
   bool hugepages =
-      true;  // reserved ones (hugetlb) if enough are free, else transparent ones if shared memory gets them
+      true;            // reserved ones (hugetlb) if enough are free, else transparent ones if memory of its kind does
+  bool shared = true;  // other processes may map it; else they cannot, nor do forked children have it
 };
 
 // Life: constructed (address space and zero pages only) -> prefaulted, by ranges -> closed.
@@ -26,7 +28,7 @@ class Arena {
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
-  // std::invalid_argument once the arena is closed.
+  // std::invalid_argument once the arena is closed, and for the descriptor if it is not shared.
   std::byte* data() const;
   int fd() const;
 
@@ -42,12 +44,15 @@ class Arena {
  private:
   bool map_reserved_huge_pages();
   void map_plain_pages(bool hugepages);
+  void map_private_pages(bool hugepages);
+  void check_room() const;
 
   std::size_t num_bytes_;
   std::size_t mapped_bytes_ = 0;
   std::size_t page_bytes_ = 0;
   std::byte* data_ = nullptr;
   int fd_ = -1;
+  int owner_ = 0;  // the process that has it, if it is not shared
   bool huge_ = false;
 };
 

@@ -141,11 +141,12 @@ def assemble(
     make_control: Callable[[ControlSettings], Control] = Control,
     lane_workers: int = TransferSettings().lane_workers,
     order: SlotOrder = "token_head",
+    shares_memory: bool = False,
 ) -> Assembly:
     """Make the parts of a cache.
 
     Args:
-        model, config, progress, order: as of `Cache.open`.
+        model, config, progress, order, shares_memory: as of `Cache.open`.
         make_control: makes the control half. lane_workers: chunks of each lane in flight.
 
     Raises:
@@ -161,22 +162,20 @@ def assemble(
     metrics = CacheMetrics()
     notes = Notes(logging.getLogger("tiercel"), lambda kind: metrics.count("fallbacks", kind))
     with ExitStack() as opened:
-        disk = open_disk(resolved, fingerprint, notes) if config.enable_ssd else None
+        disk = open_disk(resolved, fingerprint, notes, shared=shares_memory) if config.enable_ssd else None
         tiers: dict[TierName, Tier] = {}
         if disk is not None:
             opened.callback(disk.close)
             tiers[TierName.DISK] = disk
         host: HostTier | None = None
         if config.enable_cpu:
-            host = open_host(resolved, fingerprint, notes, progress, disk)
+            host = open_host(resolved, fingerprint, notes, progress, disk, shared=shares_memory)
             opened.callback(host.close)
             tiers[TierName.HOST] = host
         settings = control_settings(resolved, {name: tier.num_slots for name, tier in tiers.items()})
         _note_adjusted(settings, config, notes)
         control = make_control(settings)
-        for number, tenant in enumerate(config.tenant_list, 1):
-            for namespace in tenant.namespaces:
-                control.tenants.assign(hashing.root_key(fingerprint, namespace), number)
+        _assign_tenants(control, config, fingerprint)
         recovered = {tier.name: restore(control, tier) for tier in (disk, host) if tier is not None}
         return_freed_memory()  # what recovery needed for a moment: as much again as what it leaves
         opened.pop_all()
@@ -194,7 +193,7 @@ def assemble(
         recovered=recovered,
         record_bytes_max=resolved.record_bytes_max,
         devices=_devices(resolved, host, disk, notes),
-        shared_memory=tuple(tier.shared_memory for tier in (host, disk) if tier is not None),
+        shared_memory=_memories(host, disk) if shares_memory else (),
     )
 
 
@@ -204,9 +203,19 @@ def _check_types(model: object, config: object) -> None:
             raise TypeError(f"{label}: must be a {expected.__name__}, not a {type(given).__name__}")
 
 
+def _assign_tenants(control: Control, config: CacheConfig, fingerprint: bytes) -> None:
+    for number, tenant in enumerate(config.tenant_list, 1):
+        for namespace in tenant.namespaces:
+            control.tenants.assign(hashing.root_key(fingerprint, namespace), number)
+
+
+def _memories(host: HostTier | None, disk: DiskTier | None) -> tuple[SharedMemory, ...]:
+    return tuple(tier.shared_memory for tier in (host, disk) if tier is not None)
+
+
 def _devices(resolved: ResolvedConfig, host: HostTier | None, disk: DiskTier | None, notes: Notes) -> Devices:
     settings = GpuCopySettings.from_config(resolved.config)
-    regions = [region_of(tier.shared_memory) for tier in (host, disk) if tier is not None]
+    regions = [region_of(memory) for memory in _memories(host, disk)]
     return Devices(regions, settings, note=partial(notes.add, kind="gpu"))
 
 

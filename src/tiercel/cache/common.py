@@ -48,7 +48,8 @@ class CacheFacade(Closeable):
     Attributes:
         geometry: the format of its blocks.
         devices: GPUs that engines' memory lies on; `devices.attach` prepares one.
-        shared_memory: what ranks map (`RankGroup`): the host tier's slots, the disk tier's buffers.
+        shared_memory: what ranks map (`RankGroup`): the host tier's slots, the disk tier's buffers. Empty if a cache was opened
+            to share none.
     """
 
     geometry: BlockGeometry

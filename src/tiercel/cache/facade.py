@@ -43,6 +43,7 @@ class Cache(CacheCore, CacheFacade):
         *,
         progress: Progress | None = None,
         order: SlotOrder = "token_head",
+        shares_memory: bool = False,
     ) -> Self:
         """Check the machine, allocate the tiers and bring back what the disk tier holds from before.
 
@@ -52,6 +53,8 @@ class Cache(CacheCore, CacheFacade):
             progress: called as progress(stage, done, total) while memory and files are prepared.
             order: of the axes in a slot. With "head_token" the heads of one rank lie in long runs; blocks of one order are
                 never taken for the other's.
+            shares_memory: other processes will map the tiers' memory (`RankGroup`). If not, it is of huge pages on most machines;
+                to shared memory a kernel gives them only when it is told to.
 
         Raises:
             TypeError: something else than a ModelConfig and a CacheConfig was given.
@@ -60,7 +63,7 @@ class Cache(CacheCore, CacheFacade):
             TierError: a cache directory cannot be used.
             RuntimeError: the machine has no thread left; nothing stays allocated.
         """
-        return cls(assemble(model, config, progress, order=order))
+        return cls(assemble(model, config, progress, order=order, shares_memory=shares_memory))
 
     def sequence(
         self, tokens: NDArray[np.int32] | NDArray[np.int64] | list[int] | None = None, *, namespace: str = ""

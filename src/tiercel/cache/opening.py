@@ -18,11 +18,13 @@ from tiercel.tiers.memory import region_of
 Progress = Callable[[str, int, int], None]
 """Told (stage, done, total) while a cache is opened."""
 
+_RESERVE, _CHOICES = "reserve some (vm.nr_hugepages)", "/sys/kernel/mm/transparent_hugepage"
+
 _logger = logging.getLogger(__name__)
 
 
-def open_disk(resolved: ResolvedConfig, fingerprint: bytes, notes: Notes) -> DiskTier:
-    """Open the disk tier. Raises as `assemble`."""
+def open_disk(resolved: ResolvedConfig, fingerprint: bytes, notes: Notes, *, shared: bool) -> DiskTier:
+    """Open the disk tier; shared: other processes map its buffers. Raises as `assemble`."""
     config = resolved.config
     disk = DiskTier.open(
         DiskOptions(
@@ -35,6 +37,7 @@ def open_disk(resolved: ResolvedConfig, fingerprint: bytes, notes: Notes) -> Dis
             engine=config.ssd_io_engine,
             direct=config.ssd_direct_io,
             checkpoint_bytes=resolved.journal_checkpoint_bytes,
+            shares_buffers=shared,
         )
     )
     note_fallbacks(disk, notes)
@@ -50,9 +53,16 @@ def note_fallbacks(disk: DiskTier, notes: Notes) -> None:
 
 
 def open_host(
-    resolved: ResolvedConfig, fingerprint: bytes, notes: Notes, progress: Progress | None, disk: DiskTier | None
+    resolved: ResolvedConfig,
+    fingerprint: bytes,
+    notes: Notes,
+    progress: Progress | None,
+    disk: DiskTier | None,
+    *,
+    shared: bool,
 ) -> HostTier:
-    """Open the host tier, all of its memory resident, and let the disk tier prepare for it. Raises as `assemble`."""
+    """Open the host tier, all of its memory resident, and let the disk tier prepare for it; shared: other processes map it.
+    Raises as `assemble`."""
     config = resolved.config
     kept = _open_arena(resolved, fingerprint)
     host = HostTier(
@@ -60,15 +70,16 @@ def open_host(
         block_bytes=resolved.block_bytes,
         hugepages=config.cpu_hugepages,
         copy_threads=config.cpu_copy_threads,
+        shared=shared,
         kept=kept,
     )
     if config.cpu_hugepages and not host.arena.huge:
-        remedy = (
-            "reserve some (vm.nr_hugepages) or allow them for shared memory "
-            "(/sys/kernel/mm/transparent_hugepage/shmem_enabled = advise)"
-            if kept is None
-            else "mount the tmpfs of cpu_arena_dir with huge=advise"
-        )
+        if kept is not None:
+            remedy = "mount the tmpfs of cpu_arena_dir with huge=advise"
+        elif shared:
+            remedy = f"{_RESERVE} or allow them for shared memory ({_CHOICES}/shmem_enabled = advise)"
+        else:
+            remedy = f"{_RESERVE} or allow them ({_CHOICES}/enabled = madvise)"
         notes.add(f"the host tier got no huge pages: {remedy}", kind="hugepages")
     if host.cold_reason:
         notes.add(f"the host tier began cold: what it held is lost, because {host.cold_reason}", kind="host_cold")

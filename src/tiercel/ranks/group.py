@@ -70,7 +70,9 @@ class RankGroup:
         if not 1 <= num_ranks <= RANKS_MAX:
             raise ValueError(f"num_ranks = {num_ranks}: must lie in [1, {RANKS_MAX}]")
         if not shared:
-            raise ValueError("the cache shares no memory: it needs a host tier or a disk tier")
+            raise ValueError(
+                "the cache shares no memory: open it with shares_memory=True, and a host tier or a disk tier"
+            )
         self.geometry = geometry
         self.num_blocks = 0
         """Blocks that every rank has; 0 until all have joined."""

@@ -1,4 +1,4 @@
-"""The host tier: blocks in one shared-memory arena, which ends with the process or outlives it (`arena_directory`).
+"""The host tier: blocks in one arena, which ends with the process or outlives it (`arena_directory`).
 
 Slots are memory, so another tier reads and writes them in place through `memory`: what it wrote to reserved slots
 becomes readable here with `mark_written`, without a copy. Bytes carry no checksum here: they are as safe as the
@@ -42,6 +42,7 @@ class HostTier:
         block_bytes: int,
         hugepages: bool = True,
         copy_threads: int = 1,
+        shared: bool = False,
         kept: KeptArena | None = None,
     ) -> None:
         """Map the arena; its pages are not resident until `prefault` or first use.
@@ -49,8 +50,9 @@ class HostTier:
         Args:
             num_slots: capacity in blocks.
             block_bytes: size of a block.
-            hugepages: ask for transparent huge pages.
+            hugepages: ask for huge pages, which most kernels give only to memory that is not shared.
             copy_threads: threads that one `read` or `write` may use.
+            shared: other processes may map the arena.
             kept: an arena that outlives the process, of that capacity; the tier's from now on, and closed with it. By default
                 one that ends with the process.
 
@@ -62,7 +64,7 @@ class HostTier:
         self._copy_threads = copy_threads
         self._kept = kept
         self._arena: Arena = (
-            _native.Arena(num_slots * self._stride, hugepages=hugepages) if kept is None else kept.arena
+            _native.Arena(num_slots * self._stride, hugepages=hugepages, shared=shared) if kept is None else kept.arena
         )
         self._records: SlotRecords = NoRecords() if kept is None else kept.records
         self._states = SlotStates(num_slots)
@@ -90,7 +92,7 @@ class HostTier:
 
     @property
     def shared_memory(self) -> SharedMemory:
-        """The memory itself, for other processes to map and for devices to copy from and to."""
+        """The memory itself, for devices to copy from and to and, if it is shared, for other processes to map."""
         return SharedArena(self._arena, resident=True, unit_bytes=self._stride)
 
     @property

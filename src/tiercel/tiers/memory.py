@@ -19,7 +19,7 @@ def page_aligned_bytes(block_bytes: int) -> int:
 
 
 class Arena(Protocol):
-    """Memory that several processes map: `_native.Arena`, which ends with them, or `arena.MappedArena`, which stays."""
+    """A tier's memory: `_native.Arena`, of one process or of all that map it, or `arena.MappedArena`, which outlives them."""
 
     @property
     def address(self) -> int: ...
@@ -28,7 +28,9 @@ class Arena(Protocol):
     def num_bytes(self) -> int: ...
 
     @property
-    def fd(self) -> int: ...
+    def fd(self) -> int:
+        """The file to map. Raises ValueError if it is of this process alone."""
+        ...
 
     @property
     def huge(self) -> bool:

@@ -69,7 +69,7 @@ QUIET = {
         made.with_settings(ssd_io_engine="threads"), system=replace(made.SYSTEM, io_uring_error="EPERM")
     ),
     "small pages without a host tier": replace(
-        made.with_settings(enable_cpu=False), system=replace(made.SYSTEM, shared_memory_huge_pages="never")
+        made.with_settings(enable_cpu=False), system=replace(made.SYSTEM, private_huge_pages="never")
     ),
     "a disk that nobody can tell anything of": made.with_directory(
         rotational=None, scheduler="", read_ahead_kib=None, direct_io_error=None

@@ -101,7 +101,7 @@ class SharedEngine:
         """
         layers = distinct_layers(whole_group(kv_cache_config).layer_names, kv_caches)
         blocks = describe_model(vllm_config, kv_cache_config, layers, settings, version)
-        cache = self._open_cache(blocks, vllm_config, settings)
+        cache = self._open_cache(blocks, vllm_config, settings, has_ranks=False)
         try:
             memory = map_memory(cache.geometry, layers, kv_cache_config.num_blocks, settings.cache.cpu_copy_threads)
             if memory.device != "cpu":
@@ -118,7 +118,7 @@ class SharedEngine:
             ConfigError, TierError: as `Cache.open`; or a worker does not fit.
             DeviceError, DeadlineError, OSError: a worker could not join.
         """
-        cache = self._open_cache(blocks, vllm_config, settings)
+        cache = self._open_cache(blocks, vllm_config, settings, has_ranks=True)
         try:
             if self.reach is not None:
                 self.reach.close()
@@ -128,9 +128,11 @@ class SharedEngine:
             self.close()
             raise
 
-    def _open_cache(self, blocks: ModelBlocks, vllm_config: Any, settings: ConnectorSettings) -> CacheFacade:
+    def _open_cache(
+        self, blocks: ModelBlocks, vllm_config: Any, settings: ConnectorSettings, *, has_ranks: bool
+    ) -> CacheFacade:
         if self.cache is None:
-            self._opened = OpenCache(blocks, vllm_config, settings)
+            self._opened = OpenCache(blocks, vllm_config, settings, has_ranks=has_ranks)
             self.cache = self._opened.cache
             self.failures.cache = self.cache
         return self.cache

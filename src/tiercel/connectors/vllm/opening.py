@@ -32,8 +32,10 @@ class OpenCache:
         cache: the cache.
     """
 
-    def __init__(self, blocks: ModelBlocks, vllm_config: Any, settings: ConnectorSettings) -> None:
-        """Open it.
+    def __init__(
+        self, blocks: ModelBlocks, vllm_config: Any, settings: ConnectorSettings, *, has_ranks: bool = False
+    ) -> None:
+        """Open it; has_ranks: workers of other processes copy to and from its memory.
 
         Raises:
             ConfigError, TierError: as `Cache.open`; or the node keeps other blocks, or refuses this engine.
@@ -44,7 +46,7 @@ class OpenCache:
         self.cache: CacheFacade
         if settings.endpoint is None:
             config = _for_rank(settings.cache, vllm_config)
-            cache = Cache.open(blocks.model, config, order=blocks.geometry.order)
+            cache = Cache.open(blocks.model, config, order=blocks.geometry.order, shares_memory=has_ranks)
             self.cache = cache
             _logger.info("%s", start_line(cache, config))
             return

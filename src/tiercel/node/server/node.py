@@ -72,7 +72,7 @@ class NodeServer:
         with ExitStack() as opened:
             listener = Listener(endpoint)
             opened.callback(listener.close)
-            self.cache = ServedCache.open(model, config, progress=progress, order=order)
+            self.cache = ServedCache.open(model, config, progress=progress, order=order, shares_memory=True)
             opened.callback(self.cache.close)
             board = BoardWriter()
             opened.callback(board.close)

@@ -22,7 +22,8 @@ class SystemFacts(msgspec.Struct, frozen=True, kw_only=True):
         io_uring_built: whether this build has it; `io_uring_error` is how the kernel refuses, "" if it does not.
         io_uring_disabled: kernel.io_uring_disabled, None if there is no such setting.
         processor_features: those with a fast path here, and whether they are used.
-        shared_memory_huge_pages: the kernel's choice in transparent_hugepage/shmem_enabled, "" if there is none.
+        private_huge_pages, shared_huge_pages: the kernel's choices in transparent_hugepage/enabled and shmem_enabled, "" if there
+            is none.
         huge_pages_free: reserved pages that nobody uses, of `huge_page_bytes` each.
         memlock_bytes, open_files, address_space_bytes: soft limits, None for none.
         memlock_applies: whether the process is kept to that limit: CAP_IPC_LOCK lifts it.
@@ -42,7 +43,8 @@ class SystemFacts(msgspec.Struct, frozen=True, kw_only=True):
     io_uring_error: str = ""
     io_uring_disabled: int | None = None
     processor_features: dict[str, bool] = {}
-    shared_memory_huge_pages: str = ""
+    private_huge_pages: str = ""
+    shared_huge_pages: str = ""
     huge_pages_free: int = 0
     huge_page_bytes: int = 2 << 20
     memlock_bytes: int | None = None
@@ -55,9 +57,14 @@ class SystemFacts(msgspec.Struct, frozen=True, kw_only=True):
     cuda_driver_error: str = ""
 
     @property
-    def gets_huge_pages(self) -> bool:
-        """Whether shared memory that asks for transparent huge pages gets them."""
-        return self.shared_memory_huge_pages in ("always", "within_size", "advise", "force")
+    def gives_huge_pages(self) -> bool:
+        """Whether memory of one process that asks for transparent huge pages gets them."""
+        return self.private_huge_pages in ("always", "madvise")
+
+    @property
+    def shares_huge_pages(self) -> bool:
+        """Whether shared memory that asks for them does."""
+        return self.shared_huge_pages in ("always", "within_size", "advise", "force")
 
 
 class DirectoryFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,6 +30,7 @@ def collect_system(root: Path = Path("/")) -> SystemFacts:
     memory = probe_memory(root)
     allowed = expand_list(_field(root / "proc/self/status", "Mems_allowed_list")) & _with_memory(root)
     huge_pages = root / "sys/kernel/mm/hugepages/hugepages-2048kB"
+    huge_choices = root / "sys/kernel/mm/transparent_hugepage"
     return SystemFacts(
         kernel=platform.release(),
         num_cores=len(os.sched_getaffinity(0)),
@@ -42,7 +43,8 @@ def collect_system(root: Path = Path("/")) -> SystemFacts:
         io_uring_error=_io_uring_error(),
         io_uring_disabled=_number(root / "proc/sys/kernel/io_uring_disabled"),
         processor_features=processor_features(),
-        shared_memory_huge_pages=chosen(_text(root / "sys/kernel/mm/transparent_hugepage/shmem_enabled")),
+        private_huge_pages=chosen(_text(huge_choices / "enabled")),
+        shared_huge_pages=chosen(_text(huge_choices / "shmem_enabled")),
         huge_pages_free=_number(huge_pages / "free_hugepages") or 0,
         memlock_bytes=_soft_limit(resource.RLIMIT_MEMLOCK),
         memlock_applies=not int(_field(root / "proc/self/status", "CapEff") or "0", 16) >> _CAP_IPC_LOCK & 1,

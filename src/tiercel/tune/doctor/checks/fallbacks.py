@@ -54,28 +54,34 @@ def direct_io(facts: Facts) -> Iterator[Seen]:
 @check(
     Group.FALLBACKS,
     why="With 4 KiB pages a host tier takes longer to start and to pin, and copies miss the TLB more often.",
-    remedy="echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled",
+    remedy="echo madvise > /sys/kernel/mm/transparent_hugepage/enabled; for a node, and ranks, echo advise > "
+    "/sys/kernel/mm/transparent_hugepage/shmem_enabled",
 )
 def huge_pages(facts: Facts) -> Iterator[Seen]:
-    """Whether a host tier would get huge pages: enough reserved ones, or transparent ones for shared memory that asks. A
-    warning if the settings' host tier is 1 GiB or more."""
+    """Whether a host tier would get huge pages: enough reserved ones, or transparent ones for memory that asks. Advice if only
+    memory that is not shared with other processes would, a warning if none would and the settings' host tier is 1 GiB or more."""
     system = facts.system
     if system is None or facts.setting("cpu_hugepages") is False or facts.setting("enable_cpu") is False:
         return
     sizes = None if facts.settings is None else facts.settings.sizes
     wanted = 0 if sizes is None else sizes.host_bytes
     reserved = system.huge_pages_free * system.huge_page_bytes
-    if system.gets_huge_pages or (reserved and reserved >= wanted):
-        yield fine(MACHINE, f"shmem_enabled = {system.shared_memory_huge_pages}, {format_bytes(reserved)} reserved")
-        return
-    seen = (
-        f"shmem_enabled = {system.shared_memory_huge_pages or 'missing'}, {system.huge_pages_free} reserved huge pages"
+    choices = (
+        f"enabled = {system.private_huge_pages or 'missing'}, shmem_enabled = {system.shared_huge_pages or 'missing'}"
     )
+    if (system.gives_huge_pages and system.shares_huge_pages) or (reserved and reserved >= wanted):
+        yield fine(MACHINE, f"{choices}, {format_bytes(reserved)} reserved")
+        return
+    if system.gives_huge_pages:
+        remedy = "echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled"
+        yield advice(MACHINE, f"{choices}: a node, and an engine with ranks, would get small pages", remedy)
+        return
+    seen = f"{choices}, {system.huge_pages_free} reserved huge pages"
     if wanted < _HUGE_ARENA_MIN_BYTES:
         yield advice(MACHINE, seen)
         return
     pages = -(-wanted // system.huge_page_bytes)
-    remedy = f"sysctl vm.nr_hugepages={pages}, or echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled"
+    remedy = f"sysctl vm.nr_hugepages={pages}, or echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"
     yield warning(MACHINE, f"{seen}, for a host tier of {format_bytes(wanted)}", remedy)
 
 
