@@ -330,6 +330,20 @@ def test_everything_works_from_asyncio(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_an_async_block_whose_loop_a_signal_ended_closes_the_cache_all_the_same(tmp_path: Path) -> None:
+    cache = Cache.open(MODEL, config(tmp_path, host=64, disk=64))
+
+    async def main() -> None:
+        async with cache:
+            await asyncio.sleep(0)
+
+    coroutine = main()
+    coroutine.send(None)  # begun outside of any loop, as by a runner that is interrupted
+    coroutine.close()
+    with pytest.raises(CacheClosedError):
+        cache.reset()
+
+
 def test_load_policy_never_loads_nothing_and_auto_follows_the_measured_costs(tmp_path: Path) -> None:
     for policy, prefill_s, expected in (("never", 1.0, 0), ("auto", 10.0, 8), ("auto", 1e-9, 0)):
         with Cache.open(MODEL, config(host=16, load_policy=policy)) as cache:

@@ -15,7 +15,7 @@ from tiercel.tiers.base import BlockStatus, TierName
 from tiercel.tiers.host import HostTier
 from tiercel.tiers.memory import allocate_memory
 from tiercel.transfer.engine import TransferEngine
-from tiercel.transfer.lanes import TransferSettings
+from tiercel.transfer.lanes import LaneName, TransferSettings
 from tiercel.transfer.sides import EngineSide
 
 NUM_SLOTS = 8
@@ -106,3 +106,23 @@ def test_a_device_that_fails_while_it_is_waited_for_leaves_the_answer_to_the_cop
     rig.submit(0, OperationKind.STORE, fail)
     rig.submit(1, OperationKind.STORE, lambda timeout_s: True)
     assert {rig.completion().ticket, rig.completion().ticket} == {0, 1}
+
+
+@pytest.mark.parametrize("interrupted_before", [True, False])
+def test_a_store_whose_queueing_a_signal_interrupts_ends_when_the_engine_closes(interrupted_before: bool) -> None:
+    rig = Rig()
+    waiting = rig.engine._lanes[LaneName(TierName.HOST, False)].waiting
+    add = waiting.add
+
+    def interrupt(*arguments: object) -> None:
+        if not interrupted_before:
+            add(*arguments)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(waiting, "add", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            rig.submit(0, OperationKind.STORE, None)
+    assert rig.engine.close()
+    assert len(rig.completion().statuses) == 2
+    rig.host.close()

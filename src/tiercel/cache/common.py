@@ -39,7 +39,12 @@ class Closeable(ABC):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.to_thread(self.close)
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:  # a signal ended the loop, and the block's coroutine is being closed
+            self.close()
+        else:
+            await asyncio.to_thread(self.close)
 
 
 class CacheFacade(Closeable):

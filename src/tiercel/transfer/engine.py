@@ -242,10 +242,12 @@ class TransferEngine:
         """Remove what has not started of a job."""
         with self._lock:
             taken = [chunk for lane in self._lanes.values() for chunk in lane.waiting.take(job)]
-            if not job.queued:  # it waits for the engine, or a signal interrupted `submit`: nobody else will end it
-                job.queued = True
-                taken += job.first_chunks()
-        return taken
+            job.queued = True
+            job.begun.update(chunk.move for chunk in taken)
+            # It waits for the engine, or a signal interrupted `submit`: nobody else will end these.
+            left = [chunk for chunk in job.first_chunks() if chunk.move not in job.begun]
+            job.begun.update(chunk.move for chunk in left)
+        return taken + left
 
     def drain(self, timeout_s: float) -> bool:
         """Wait until no plan is open and every completion was taken. Returns False if that takes longer than `timeout_s`."""

@@ -45,8 +45,9 @@ class Job:
     Attributes:
         owner: in whose queues its chunks wait.
         cancelled: whether what has not started is to end as `CANCELLED`.
-        queued: whether its first chunks were queued or dropped; not so while it waits for the engine, or if the thread that
-            submitted it was interrupted.
+        queued: whether its first chunks were queued or dropped; not so while it waits for the engine. Some are not, too, if a
+            signal interrupted the thread that submitted it.
+        begun: moves of which a chunk was taken off its queue, to be run or dropped.
         num_unreported: moves whose completion has not been taken yet.
         request_id: what the job's lines are logged under, on whatever thread.
         holder: whose processes hold the engine's memory, None if this one does.
@@ -65,6 +66,7 @@ class Job:
         self.cancelled = False
         self.request_id = current_request_id()
         self.queued = False
+        self.begun: set[int] = set()
         self.num_unreported = len(plan.moves)
         self._launched_at = launched_at
         self._statuses: list[NDArray[np.uint8]] = [np.zeros(m.num_blocks, np.uint8) for m in plan.moves]

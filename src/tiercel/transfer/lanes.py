@@ -125,6 +125,7 @@ class Lane:
     def begin(self, chunk: Chunk, num_bytes: int, now_s: float) -> None:
         """Take a waiting chunk off its queue to run it. num_bytes: how many of it are moved now."""
         self.waiting.remove(chunk, num_bytes, now_s)
+        chunk.job.begun.add(chunk.move)
         self._began_at[chunk] = now_s
         self._num_running[chunk.holder] += 1
 
