@@ -76,7 +76,7 @@ def test_a_killed_node_that_comes_back_is_found_with_what_it_had_on_disk(tmp_pat
                 assert client.load(known, engine.blocks(0, 8)).wait(WAIT_S).num_blocks_ok == 8
                 engine.check(known, 8)
             store(client, engine, 2)
-            assert all(tier.num_pinned == 0 for tier in client.stats().tiers)
+            assert until(lambda: all(tier.num_pinned == 0 for tier in client.stats().tiers))
 
 
 def test_while_the_node_is_gone_blocks_on_a_gpu_miss_though_nothing_is_pinned_any_more(endpoint: str) -> None:
