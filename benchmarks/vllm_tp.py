@@ -4,9 +4,16 @@ The engine of `vllm_gpu.py` with tensor parallelism: the cache lies in the sched
 heads of every block. Nothing is compiled, so that an engine starts in half a minute, and nothing uses NVLink multicast. Runs,
 each with an engine in processes of its own:
 
+    none             no connector: cold, GPU hit
     off              vLLM's OffloadingConnector: cold, GPU hit, host hit
+    off 2            another engine of it: the same
+    tiercel host     TiercelConnector with a host tier: the same
     tiercel          TiercelConnector with a host tier and a disk: the same
     tiercel again    a new engine on the same disk, the one before having been killed: disk hit
+
+In eager mode a GPU hit's passes wait for the CPUs that launch them, and how long differs from one start of an engine to the next:
+`off 2 / off` tells how far, with nothing changed. A hit's token gap, the mean time from one token to the next, tells what
+every step costs from what a request costs once.
 
 Checked for each sample: tokens cached by the GPU and by the connector, and output tokens equal to those of a GPU hit in the same
 run; and over the runs, that all gave the same outputs. Samples that fail are left out and counted against a bound of 0.
@@ -34,8 +41,8 @@ from _harness import Row, describe_machine, make_parser, report
 from _vllm_arms import ARMS, Places
 from _vllm_scale import H100, SMOKE, Length, Scale
 
-OFF, TIERCEL, AGAIN = "off", "tiercel", "tiercel again"
-RUNS = {OFF: "off", TIERCEL: "tiercel_disk", AGAIN: "tiercel_disk"}
+NONE, OFF, OFF_2, HOST, TIERCEL, AGAIN = "none", "off", "off 2", "tiercel host", "tiercel", "tiercel again"
+RUNS = {NONE: "none", OFF: "off", OFF_2: "off", HOST: "tiercel", TIERCEL: "tiercel_disk", AGAIN: "tiercel_disk"}
 """Each run and whose connector it has."""
 
 _PROMPTS = 3
@@ -128,7 +135,8 @@ def work(name: str, arguments: argparse.Namespace) -> None:
             visit.hits("disk hit", length, prompts[length.name], before, rounds=1)
         else:
             visit.first(length, prompts[length.name])
-            visit.hits("host hit", length, prompts[length.name], run.outputs[length.name], rounds=_ROUNDS)
+            if name != NONE:
+                visit.hits("host hit", length, prompts[length.name], run.outputs[length.name], rounds=_ROUNDS)
         path.write_text(json.dumps(asdict(run)))
     visit.await_writes()
     run.finished = True
@@ -155,6 +163,9 @@ class Visit:
             warm = self._engine.one(prompt, _CHECK_TOKENS)
             self._add(f"GPU hit {length.name}", warm, (full, 0), None)
             outputs.append(warm.tokens)
+            for _ in range(_ROUNDS):  # with no pause before, and less of the cold prompt's stores under way
+                again = self._engine.one(prompt, _CHECK_TOKENS)
+                self._add(f"GPU hit again {length.name}", again, (full, 0), warm.tokens)
 
     def hits(
         self, kind: str, length: Length, prompts: list[list[int]], outputs: list[list[int]] | None, *, rounds: int
@@ -182,6 +193,9 @@ class Visit:
             self._run.invalid.append(f"{name}: tokens {sample.tokens}, not {tokens}")
         else:
             self._run.measures.setdefault(name, []).append(sample.ttft_s * 1e3)
+            if sample.gaps:
+                gap_s = statistics.mean(end - start for start, end in sample.gaps)
+                self._run.measures.setdefault(f"{name}, token gap", []).append(gap_s * 1e3)
 
 
 def rows_of(runs: Mapping[str, Run]) -> list[Row]:
@@ -203,10 +217,11 @@ def rows_of(runs: Mapping[str, Run]) -> list[Row]:
         rows.append(Row(name=f"{name}: samples that failed", value=len(run.invalid), unit="", bound=0, count=count))
         print(*run.invalid, sep="\n", end="\n" if run.invalid else "")
     off, tiercel = runs.get(OFF, Run()), runs.get(TIERCEL, Run())
-    for measure, values in tiercel.measures.items():
-        if measure in off.measures:
-            quotient = statistics.median(values) / statistics.median(off.measures[measure])
-            rows.append(Row(name=f"{measure}: tiercel / off", value=quotient, unit="", bound=1.0))
+    for name, bound in ((NONE, None), (OFF_2, None), (HOST, 1.0), (TIERCEL, 1.0)):
+        for measure, values in runs.get(name, Run()).measures.items():
+            if measure in off.measures:
+                quotient = statistics.median(values) / statistics.median(off.measures[measure])
+                rows.append(Row(name=f"{measure}: {name} / off", value=quotient, unit="", bound=bound))
     for name, other in ((TIERCEL, off), (AGAIN, tiercel)):
         if name in runs and other.outputs:
             differing = sum(runs[name].outputs.get(length) != outputs for length, outputs in other.outputs.items())
