@@ -40,7 +40,7 @@ def opened_with(num_threads: int, settings: CacheConfig, threads_left: list[int]
     """Open a cache with so many threads left, and close it. Returns why it could not be opened."""
     threads_left[0] = num_threads
     try:
-        cache = Cache.open(MODEL, settings)
+        cache = Cache.open(MODEL, settings, shares_memory=True)
     except RuntimeError as error:
         return str(error)
     finally:
@@ -62,7 +62,7 @@ def test_whichever_thread_cannot_start_nothing_stays_locked_mapped_or_running(
         assert arenas() == before, f"thread {number} could not start"
         assert not list(tmp_path.rglob("*.sock")), f"thread {number} could not start"
         number += 1
-    with Cache.open(MODEL, settings) as cache:
+    with Cache.open(MODEL, settings, shares_memory=True) as cache:
         engine = SmallEngine(cache.geometry)
         store_prompt(cache, engine, 1)
         assert load_prompt(cache, engine, 1) == PROMPT_BLOCKS

@@ -41,9 +41,14 @@ def node(config: CacheConfig, model: ModelConfig = MODEL) -> Iterator[tuple[Node
 
 
 def open_through_node(
-    model: ModelConfig, config: CacheConfig, *, progress: object = None, order: SlotOrder = "token_head"
+    model: ModelConfig,
+    config: CacheConfig,
+    *,
+    progress: object = None,
+    order: SlotOrder = "token_head",
+    shares_memory: bool = True,
 ) -> NodeClient:
-    """A client of a node of its own; closing it closes the node."""
+    """A client of a node of its own, whose memory is always shared; closing it closes the node."""
     directory = tempfile.mkdtemp(prefix="tn-")
     try:
         server = NodeServer(model, config, parse_endpoint(f"ipc://{directory}"), order=order)

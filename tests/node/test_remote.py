@@ -79,7 +79,7 @@ def test_the_command_line_shows_a_node_on_another_machine(
     assert "moves under way: load 2" in shown
     assert "pid 4242" in shown
     assert cli.main(words) == 2
-    assert "tiercel node keygen --directory DIR" in capsys.readouterr().err
+    assert "give --keys FILE, the NAME.client.json that `tiercel node keygen" in capsys.readouterr().err
 
 
 def test_other_namespaces_and_rights_are_refused_and_the_node_is_not_asked(
@@ -317,7 +317,7 @@ def test_a_door_that_nobody_uses_costs_nothing(keys: Path) -> None:
         before = time.process_time()
         time.sleep(1.0)
         assert time.process_time() - before < 0.1
-        assert psutil.Process().num_threads() == threads
+        assert psutil.Process().num_threads() <= threads  # one of an earlier test's may end meanwhile
 
 
 def test_without_pyzmq_the_rest_of_the_node_works_and_tcp_names_what_to_install() -> None:

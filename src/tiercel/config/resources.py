@@ -142,7 +142,8 @@ def probe_disk(directory: Path, fingerprint: bytes | None = None) -> DiskProbe:
         existing = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
         space = os.statvfs(existing)
         if existing.is_dir() and not os.access(existing, os.W_OK | os.X_OK):
-            raise _unusable(directory, f"{existing} may not be written to")
+            read_only = ", which is on a file system mounted read-only" if space.f_flag & os.ST_RDONLY else ""
+            raise _unusable(directory, f"{existing} may not be written to{read_only}")
         if not space.f_blocks:
             raise _unusable(directory, f"the file system at {existing} has no room for files")
         folders = SET_FOLDER_GLOB.format("*" if fingerprint is None else fingerprint.hex()[:16])
