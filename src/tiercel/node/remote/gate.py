@@ -46,6 +46,7 @@ class Gate:
         return {self._questions: self._answer, self._monitor: self._note}
 
     def _answer(self) -> None:
+        self._note()  # of the connection that asks, too, which was told before and may not have been counted yet
         version, request, _domain, _address, _identity, mechanism, *proof = self._questions.recv_multipart(zmq.NOBLOCK)
         is_curve = version == _VERSION and mechanism == b"CURVE" and len(proof) == 1
         client = self.listing.by_key(z85.encode(proof[0]).decode()) if is_curve else None
@@ -61,8 +62,9 @@ class Gate:
         self._questions.send_multipart([_VERSION, request, status, text, name, b""])
 
     def _note(self) -> None:
-        event = recv_monitor_message(self._monitor, zmq.NOBLOCK)
-        if event["event"] == zmq.EVENT_ACCEPTED:
-            self._open.add(event["value"])
-        elif event["event"] == zmq.EVENT_DISCONNECTED:
-            self._open.discard(event["value"])
+        while self._monitor.poll(0):
+            event = recv_monitor_message(self._monitor, zmq.NOBLOCK)
+            if event["event"] == zmq.EVENT_ACCEPTED:
+                self._open.add(event["value"])
+            elif event["event"] == zmq.EVENT_DISCONNECTED:
+                self._open.discard(event["value"])
