@@ -2,6 +2,7 @@
 
 import ctypes
 import mmap
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -158,9 +159,12 @@ class ContiguousMemory:
 
 
 def allocate_memory(num_blocks: int, block_bytes: int) -> ContiguousMemory:
-    """Allocate zero-filled private memory for blocks. It lives as long as what is returned and its slices."""
+    """Allocate zero-filled private memory for blocks, of huge pages where the kernel gives them, as a cache's own tiers have. It
+    lives as long as what is returned and its slices."""
     stride = page_aligned_bytes(block_bytes)
-    mapping = mmap.mmap(-1, max(1, num_blocks) * stride)
+    mapping = mmap.mmap(-1, max(1, num_blocks) * stride, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without them
+        mapping.madvise(mmap.MADV_HUGEPAGE)
     base = np.frombuffer(mapping, dtype=np.uint8).ctypes.data
     addresses = base + np.arange(num_blocks, dtype=np.uint64) * np.uint64(stride)
     return ContiguousMemory(addresses.astype(np.uint64), block_bytes, owner=mapping)
