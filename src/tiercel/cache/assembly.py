@@ -162,7 +162,7 @@ def assemble(
     metrics = CacheMetrics()
     notes = Notes(logging.getLogger("tiercel"), lambda kind: metrics.count("fallbacks", kind))
     with ExitStack() as opened:
-        disk = open_disk(resolved, fingerprint, notes, shared=shares_memory) if config.enable_ssd else None
+        disk = open_disk(resolved, fingerprint, notes) if config.enable_ssd else None
         tiers: dict[TierName, Tier] = {}
         if disk is not None:
             opened.callback(disk.close)

@@ -23,8 +23,8 @@ _RESERVE, _CHOICES = "reserve some (vm.nr_hugepages)", "/sys/kernel/mm/transpare
 _logger = logging.getLogger(__name__)
 
 
-def open_disk(resolved: ResolvedConfig, fingerprint: bytes, notes: Notes, *, shared: bool) -> DiskTier:
-    """Open the disk tier; shared: other processes map its buffers. Raises as `assemble`."""
+def open_disk(resolved: ResolvedConfig, fingerprint: bytes, notes: Notes) -> DiskTier:
+    """Open the disk tier. Raises as `assemble`."""
     config = resolved.config
     disk = DiskTier.open(
         DiskOptions(
@@ -37,7 +37,6 @@ def open_disk(resolved: ResolvedConfig, fingerprint: bytes, notes: Notes, *, sha
             engine=config.ssd_io_engine,
             direct=config.ssd_direct_io,
             checkpoint_bytes=resolved.journal_checkpoint_bytes,
-            shares_buffers=shared,
         )
     )
     note_fallbacks(disk, notes)

@@ -28,19 +28,18 @@ _Lane = tuple[ContiguousMemory, ContiguousMemory]
 class BouncePool:
     """A bounded number of lanes, each of two halves of equal size. Thread-safe."""
 
-    def __init__(self, *, block_bytes: int, total_bytes: int, num_lanes: int = 8, shared: bool = False) -> None:
+    def __init__(self, *, block_bytes: int, total_bytes: int, num_lanes: int = 8) -> None:
         """Allocate nothing yet; a lane's pages become resident when it is first used.
 
         Args:
             block_bytes: size of a block.
             total_bytes: size of all lanes together; each half holds at least one block whatever this says.
             num_lanes: calls that can use the pool at once, all but one of them stores; 2 at least.
-            shared: other processes may map the lanes; if not, they are of huge pages where the kernel gives them.
         """
         stride = page_aligned_bytes(block_bytes)
         self.half_blocks = max(1, total_bytes // (2 * num_lanes) // stride)
         self._stride = stride
-        self._arena = _native.Arena(2 * num_lanes * self.half_blocks * stride, hugepages=not shared, shared=shared)
+        self._arena = _native.Arena(2 * num_lanes * self.half_blocks * stride, hugepages=False)
         addresses = np.arange(2 * num_lanes * self.half_blocks, dtype=np.uint64) * np.uint64(stride)
         blocks = ContiguousMemory(addresses + np.uint64(self._arena.address), block_bytes, owner=self._arena)
         self._changed = threading.Condition()
@@ -55,7 +54,7 @@ class BouncePool:
 
     @property
     def shared_memory(self) -> SharedMemory:
-        """All lanes, for devices to copy from and to and, if they are shared, for other processes to map."""
+        """All lanes, for other processes to map and for devices to copy from and to."""
         return SharedArena(self._arena, resident=False, unit_bytes=self._stride)
 
     def store(

@@ -46,9 +46,7 @@ class DiskTier:
         self._states = SlotStates(options.num_slots)
         self._records = BlockRecords(folders.folders[0], options.num_slots)
         self._files = open_block_files(folders.data_paths(), options)
-        self._bounce = BouncePool(
-            block_bytes=options.block_bytes, total_bytes=options.bounce_bytes, shared=options.shares_buffers
-        )
+        self._bounce = BouncePool(block_bytes=options.block_bytes, total_bytes=options.bounce_bytes)
         self.use_memory(region_of(self._bounce.shared_memory))
         self._reads = Service(
             "reads", failures_max=options.failures_max, probe_interval_s=options.probe_interval_s, clock=clock

@@ -26,7 +26,6 @@ class DiskOptions:
             when the machine fails: a killed process loses nothing. What a lost journal tail costs is warm blocks, never
             a wrong byte, so syncing each write would buy nothing that is worth its milliseconds.
         bounce_bytes: memory for reads and writes whose blocks are not contiguous in host memory; resident as far as it is used.
-        shares_buffers: other processes may map that memory.
         failures_max: failed calls in a row after which the tier goes out of service, reads and writes each by themselves.
         probe_interval_s: how often it looks whether its directories are still there, and tries again while out of service.
     """
@@ -43,7 +42,6 @@ class DiskOptions:
     checkpoint_bytes: int = 64 << 20
     sync_interval_s: float = 5.0
     bounce_bytes: int = 128 << 20
-    shares_buffers: bool = False
     failures_max: int = 4
     probe_interval_s: float = 5.0
 

@@ -156,9 +156,8 @@ class Roll:
         self._gone(session, "its process has ended")
 
     def _leave(self, session: Session, reason: str) -> None:
-        is_asker = (
-            session.said_bye and not session.ready
-        )  # `tiercel node status`, every few seconds where it is a probe
+        # `tiercel node status` maps nothing, and comes every few seconds where it is a probe.
+        is_asker = session.said_bye and not session.ready
         level = logging.DEBUG if is_asker else logging.INFO if session.said_bye else logging.WARNING
         _log.log(level, "client %d, %s, has left: %s", session.number, session.name, reason)
         tickets = session.leave()
