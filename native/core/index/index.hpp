@@ -31,7 +31,7 @@ struct IndexOptions {
   std::vector<std::uint32_t> capacities;   // slots per tier, fastest first
   std::vector<PolicyOptions> policies;     // per tier; empty: lru each
   std::vector<std::uint32_t> evict_batch;  // per tier: fewest slots freed at once when it is full; empty: 1 each
-  std::vector<TenantOptions> tenants;      // those that share the tiers, from number 1 on; empty: nobody does
+  std::vector<TenantOptions> tenants{};    // those that share the tiers, from number 1 on; empty: nobody does
 };
 
 struct IndexStats {
@@ -77,8 +77,8 @@ struct ReserveOptions {
 struct EvictOptions {
   std::size_t num_blocks = 0;
   double now_s = 0.0;
-  std::optional<std::size_t> kept_in;    // a tier: end at the first run that could leave but is not ready there as well
-  std::optional<std::size_t> spared_in;  // a tier: leave alone what is there as well
+  std::optional<std::size_t> kept_in{};  // a tier: end at the first run that could leave but is not ready there as well
+  std::optional<std::size_t> spared_in{};  // a tier: leave alone what is there as well
 };
 
 class Index : public std::enable_shared_from_this<Index> {

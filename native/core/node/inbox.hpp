@@ -31,7 +31,7 @@ struct FrontEvent {
   std::uint32_t limit_blocks = 0;
   std::uint32_t matched_blocks = 0;
   std::uint32_t num_pending = 0;
-  std::vector<FoundSegment> segments;
+  std::vector<FoundSegment> segments{};
   double seconds = 0.0;
 };
 
