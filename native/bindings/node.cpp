@@ -45,6 +45,8 @@ nb::tuple to_tuple(const FrontEvent& event) {
       return nb::make_tuple("message", event.connection, nb::bytes(event.text.data(), event.text.size()));
     case FrontEvent::Kind::kLeft:
       return nb::make_tuple("left", event.connection, event.text);
+    case FrontEvent::Kind::kRead:
+      return nb::make_tuple("read", event.client, event.sequence, event.first_block, event.num_blocks, event.seconds);
     case FrontEvent::Kind::kLooked:
       break;
   }
@@ -103,21 +105,24 @@ void bind_front(nb::module_& module) {
           "__init__",
           [](FrontLimits* limits, std::size_t tokens_per_block, std::uint64_t origin, std::size_t clients,
              std::size_t connections, std::size_t lookups, std::size_t sequences, std::size_t keys, std::size_t roots,
-             std::size_t inbox_messages, std::size_t inbox_bytes, std::size_t outbox_bytes, std::size_t looked) {
+             std::size_t inbox_messages, std::size_t inbox_bytes, std::size_t outbox_bytes, std::size_t looked,
+             std::optional<std::uint32_t> read_tier) {
             new (limits) FrontLimits{{lookups, sequences, keys, roots, tokens_per_block, origin},
                                      clients,
                                      connections,
                                      inbox_messages,
                                      inbox_bytes,
                                      outbox_bytes,
-                                     looked};
+                                     looked,
+                                     read_tier.value_or(FrontLimits::kNoTier)};
           },
           nb::kw_only(), nb::arg("tokens_per_block") = 16, nb::arg("origin") = 0,
           nb::arg("clients") = FrontLimits{}.clients, nb::arg("connections") = FrontLimits{}.connections,
           nb::arg("lookups") = FrontLimits{}.client.lookups, nb::arg("sequences") = FrontLimits{}.client.sequences,
           nb::arg("keys") = FrontLimits{}.client.keys, nb::arg("roots") = FrontLimits{}.client.roots,
           nb::arg("inbox_messages") = FrontLimits{}.inbox_messages, nb::arg("inbox_bytes") = FrontLimits{}.inbox_bytes,
-          nb::arg("outbox_bytes") = FrontLimits{}.outbox_bytes, nb::arg("looked") = FrontLimits{}.looked);
+          nb::arg("outbox_bytes") = FrontLimits{}.outbox_bytes, nb::arg("looked") = FrontLimits{}.looked,
+          nb::arg("read_tier") = nb::none());
 
   nb::class_<FrontCounts>(module, "NodeFrontCounts", nb::is_final())
       .def_ro("connections", &FrontCounts::connections)
@@ -192,17 +197,27 @@ void bind_call(nb::module_& module) {
   nb::class_<NodeFound>(module, "NodeFound", nb::is_final())
       .def_prop_ro("state", [](const NodeFound& self) { return static_cast<std::uint32_t>(self.state); })
       .def_ro("lookup", &NodeFound::lookup)
-      .def_ro("generation", &NodeFound::generation)
       .def_ro("matched_blocks", &NodeFound::matched_blocks)
       .def_ro("num_pending", &NodeFound::num_pending)
       .def_ro("num_known", &NodeFound::num_known)
-      .def_prop_ro("segments", [](const NodeFound& self) { return to_list(self.segments); });
+      .def_prop_ro("segments", [](const NodeFound& self) { return to_list(self.segments); })
+      .def_prop_ro("packed_slots", [](const NodeFound& self) {
+        return nb::bytes(reinterpret_cast<const char*>(self.slots.data()), self.slots.size() * sizeof(std::uint32_t));
+      });
 
   constexpr double kSendTimeoutS = 1.0;
   nb::class_<NodeCall>(module, "NodeCall", nb::is_final())
       .def(nb::init<int>(), nb::arg("fd"))
       .def("lookup", &lookup, nb::arg("sequence"), nb::arg("remote"), nb::arg("num_known"),
            nb::arg("limit_blocks").none(), nb::arg("engine_blocks"), nb::arg("timeout_s"))
+      .def(
+          "end_read",
+          [](NodeCall& self, std::uint64_t lookup, std::uint32_t first_block, std::uint32_t num_blocks, double seconds,
+             double timeout_s) {
+            return self.end_read({lookup, first_block, num_blocks, seconds}, timeout_s);
+          },
+          nb::call_guard<nb::gil_scoped_release>(), nb::arg("lookup"), nb::arg("first_block"), nb::arg("num_blocks"),
+          nb::arg("seconds"), nb::arg("timeout_s"))
       .def("request", &request, nb::arg("data"), nb::arg("timeout_s"))
       .def(
           "send",

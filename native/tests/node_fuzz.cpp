@@ -6,6 +6,7 @@
 // index or leave a pin behind. Meant to be built with the sanitizers.
 #include <sys/resource.h>
 
+#include <bit>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
@@ -41,6 +42,7 @@ node::FrontLimits small_limits() {
   limits.inbox_bytes = 100'000;
   limits.outbox_bytes = 100'000;
   limits.looked = 10;
+  limits.read_tier = 0;
   return limits;
 }
 
@@ -71,8 +73,9 @@ class Talk {
   Sequence& stored() { return *stored_; }
 
   Datagram make() {
-    constexpr std::array kKinds{node::Kind::kMessage, node::Kind::kKeys,    node::Kind::kLookup, node::Kind::kLookup,
-                                node::Kind::kOpen,    node::Kind::kRelease, node::Kind::kForget, node::Kind::kFound};
+    constexpr std::array kKinds{node::Kind::kMessage, node::Kind::kKeys,  node::Kind::kLookup,
+                                node::Kind::kLookup,  node::Kind::kOpen,  node::Kind::kRelease,
+                                node::Kind::kForget,  node::Kind::kFound, node::Kind::kRead};
     const node::Kind kind = kKinds[random_.below(kKinds.size())];
     Datagram datagram;
     append(datagram, node::header_of(kind));
@@ -90,6 +93,11 @@ class Talk {
         append(datagram, sequence);
         append(datagram, random_.below(20) == 0 ? Key{} : testing::kNodeRoot);
         break;
+      case node::Kind::kRead: {
+        const double seconds = random_.below(4) == 0 ? std::bit_cast<double>(random_.next()) : 0.5;
+        append(datagram, node::ReadBody{edgy(random_), edgy(random_), edgy(random_), 0, random_.below(200), seconds});
+        break;
+      }
       case node::Kind::kRelease:
         for (std::uint64_t left = random_.below(50); left > 0; --left) append(datagram, random_.below(200));
         break;

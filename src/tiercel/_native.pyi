@@ -869,12 +869,13 @@ class NodeFrontLimits:
         inbox_bytes: int = ...,
         outbox_bytes: int = ...,
         looked: int = ...,
+        read_tier: int | None = None,
     ) -> None:
         """tokens_per_block, origin: of the sequences that it makes. connections: of all clients, admitted or not; further ones
         are closed at once. lookups: open ones of a client. sequences, keys: of a client; the least recently used sequences are
         dropped. roots: of a client. inbox_messages: of a connection, not taken by `next`; it is not read further then.
         inbox_bytes: the same for all connections. outbox_bytes: of a connection that does not read; it is cut then. looked:
-        events not taken; further ones are dropped and counted."""
+        events of lookups and reads not taken; further ones are dropped and counted. read_tier: whose slots clients are told."""
 
 @final
 class NodeFrontCounts:
@@ -901,15 +902,17 @@ class NodeFront:
         | tuple[Literal["message"], int, bytes]
         | tuple[Literal["left"], int, str]
         | tuple[Literal["looked"], int, Sequence, int, int, float, list[tuple[int, int, int]], int]
+        | tuple[Literal["read"], int, Sequence, int, int, float]
     ]:
-        """Wait for events and take up to 256, in order; none after timeout_s or when closed. Lookups alone are told 10 ms late,
-        together.
+        """Wait for events and take up to 256, in order; none after timeout_s or when closed. Lookups and reads alone are told 10 ms
+        late, together.
 
         ("connected", connection, process): of the same user; others were closed before
         ("message", connection, body): a MESSAGE, its header checked and cut off
         ("left", connection, reason): once for each connection, behind its messages; `cut` and `drop_client` lead here too
         ("looked", client, sequence, limit_blocks, matched_blocks, seconds, segments, num_pending): after it was answered;
             segments are (tier, first block, count)
+        ("read", client, sequence, first_block, num_blocks, seconds): blocks of the `read_tier` that a client read itself
         """
     def admit(self, connection: int, client: int, calls: bool) -> None:
         """The connection speaks for the client now; before, anything but a MESSAGE is malformed. Call it before the answer that
@@ -943,11 +946,11 @@ class NodeFound:
 
     state: int  # 0: ok; 1: the node has lost the sequence: open it and send all keys again; 2: too many open lookups
     lookup: int  # 0: nothing is pinned, since nothing was found that the engine lacks
-    generation: int
     matched_blocks: int
     num_pending: int
     num_known: int  # leading blocks whose keys the node has now
     segments: list[tuple[int, int, int]]  # tier, first block, count
+    packed_slots: bytes  # uint32 each, of the blocks found, if the client may read them itself; else empty
 
 @final
 class NodeCall:
@@ -969,6 +972,8 @@ class NodeCall:
     ) -> NodeFound:
         """Hash, send and look up the leading blocks of a sequence. remote: its number at the node. num_known: leading blocks
         whose keys the node was sent before; 0 opens the sequence first. engine_blocks: leading ones that the engine holds."""
+    def end_read(self, lookup: int, first_block: int, num_blocks: int, seconds: float, timeout_s: float) -> bool:
+        """End a lookup of which slots were read. False if they were not its own all the time: what was read is void."""
     def request(self, data: bytes, timeout_s: float) -> bytes:
         """Send a datagram, its header included, and return the one that answers it, likewise."""
     def send(self, data: bytes, timeout_s: float = 1.0) -> None: ...

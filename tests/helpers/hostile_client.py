@@ -37,7 +37,7 @@ class Line:
             raise EOFError from error
 
     def receive(self, timeout_s: float = ANSWER_S) -> ToClient | None:
-        """Wait for a message; FOUND is skipped. None if there was none in time."""
+        """Wait for a message; FOUND and HELD are skipped. None if there was none in time."""
         stop_at = time.monotonic() + timeout_s
         while select.select([self._socket], [], [], max(0.0, stop_at - time.monotonic()))[0]:
             try:
@@ -48,7 +48,7 @@ class Line:
                 os.close(fd)
             if not data:
                 raise EOFError
-            if data[HEADER_BYTES - 1] != Kind.FOUND:
+            if data[HEADER_BYTES - 1] not in (Kind.FOUND, Kind.HELD):
                 return decode_for_client(data)
         return None
 

@@ -18,7 +18,7 @@ from tiercel.node.protocol import HEADER, MAGIC, MESSAGE_BYTES_MAX, PROTOCOL_VER
 
 TO_NODE: Final[tuple[type[Message], ...]] = get_args(ToNode)
 TO_CLIENT: Final[tuple[type[Message], ...]] = get_args(ToClient)
-HOT_KINDS: Final = (Kind.KEYS, Kind.LOOKUP, Kind.RELEASE, Kind.OPEN, Kind.FORGET, Kind.FOUND)
+HOT_KINDS: Final = (Kind.KEYS, Kind.LOOKUP, Kind.RELEASE, Kind.OPEN, Kind.FORGET, Kind.READ, Kind.FOUND, Kind.HELD)
 
 _EDGES = (0, 1, -1, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**53, 2**63 - 1, 2**63, 2**64 - 1, -(2**63))
 _FLOATS = (0.0, -0.0, 1e-300, 86400.0, 86400.1, -1.0, 1e308, float("nan"), float("inf"), float("-inf"))
@@ -68,7 +68,7 @@ class HostileMessages:
         """Make a datagram of the hot path: integers and keys, most of them such as a client sends."""
         rng = self._rng
         kind = rng.choice(HOT_KINDS)
-        numbers = {Kind.KEYS: 2, Kind.LOOKUP: 5, Kind.OPEN: 1, Kind.FOUND: 8}.get(kind, rng.randrange(6))
+        numbers = {Kind.KEYS: 2, Kind.LOOKUP: 5, Kind.OPEN: 1, Kind.READ: 8, Kind.FOUND: 8}.get(kind, rng.randrange(6))
         width = "Q" if kind is Kind.RELEASE else "I"
         limit = 2 ** (64 if width == "Q" else 32)
         integers = [rng.choice((rng.randrange(4), rng.randrange(limit), limit - 1)) for _ in range(numbers)]

@@ -49,7 +49,7 @@ def test_a_lookup_finds_what_is_stored_and_pins_it_until_it_is_released(harness:
     sequence = sequence_of(1500)
     found = call.lookup(sequence, 3, 0, None, 0, TIMEOUT_S)
     assert (found.state, found.matched_blocks, found.segments) == (0, 1500, [(0, 0, 1500)])
-    assert (found.num_known, found.generation) == (1500, harness.index.generation)
+    assert found.num_known == 1500
     assert harness.num_pinned == 1500
     assert harness.front.client_stats(CLIENT) == (1, 1, 1500, 0)
     call.send(datagram(Kind.RELEASE, struct.pack("<2Q", found.lookup, 99)))

@@ -34,7 +34,7 @@ MALFORMED = {
     "empty": b"",
     "short": b"TN",
     "other protocol": b"GET / HTTP/1.1",
-    "other version": b"TN\x02\x01hello",
+    "other version": b"TN\x01\x01hello",
     "no body": HEADER,
     "unknown kind": datagram(0x77),
     "the node's own kind": datagram(Kind.FOUND, bytes(32)),
@@ -261,11 +261,13 @@ def test_limits_that_make_no_sense_are_refused(harness: FrontHarness, limits: di
         NodeFront(listener.fileno(), harness.index, NodeFrontLimits(**limits))
 
 
-FOUND = datagram(Kind.FOUND, struct.pack("<2I2Q2I", 1, 0, 1, 0, 4, 0))
+FOUND = datagram(Kind.FOUND, struct.pack("<2IQ4I", 1, 0, 1, 4, 0, 0, 0))
 NONSENSE = {
     "no protocol": b"nonsense",
     "part of a head": FOUND[:20],
     "part of a segment": FOUND + bytes(5),
+    "fewer segments than it counts": datagram(Kind.FOUND, struct.pack("<2IQ4I", 1, 0, 1, 4, 0, 2, 0) + bytes(12)),
+    "fewer slots than it counts": datagram(Kind.FOUND, struct.pack("<2IQ4I", 1, 0, 1, 4, 0, 0, 3) + bytes(8)),
     "another request's": datagram(Kind.FOUND, bytes(32)),
     "another kind": datagram(Kind.KEYS, bytes(32)),
     "a refusal": HEADER + b"\x92\xa7Refused\xd9\x04mood",

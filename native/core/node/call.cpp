@@ -138,12 +138,12 @@ NodeFound NodeCall::lookup(Sequence& sequence, const LookupAsked& asked) {
   const std::uint32_t request = ++last_request_;
   const LookupHead head{request, asked.sequence, to_u32(stop), to_u32(asked.engine_blocks), to_u32(start)};
   send_piece(sequence, with_header(Kind::kLookup, head), start, stop, deadline);
-  NodeFound found = parse_found(receive(deadline), request);
+  NodeFound found = parse_found(body_of(receive(deadline), Kind::kFound), request);
   if (found.state != FoundState::kUnknownSequence) found.num_known = to_u32(std::max(asked.num_known, stop));
   return found;
 }
 
-NodeFound NodeCall::parse_found(Bytes answer, std::uint32_t request) {
+Bytes NodeCall::body_of(Bytes answer, Kind expected) {
   Kind kind{};
   Bytes body = answer;
   if (const std::string_view malformed = take_header(body, kind); !malformed.empty()) {
@@ -153,15 +153,38 @@ NodeFound NodeCall::parse_found(Bytes answer, std::uint32_t request) {
     const std::string_view text(reinterpret_cast<const char*>(body.data()), body.size());
     fail(EPROTO, "the node refused a lookup: " + std::string(refusal_in(text)));
   }
+  if (kind != expected) fail(EPROTO, "the node answered with something else");
+  return body;
+}
+
+NodeFound NodeCall::parse_found(Bytes body, std::uint32_t request) {
   const std::optional<FoundHead> head = take<FoundHead>(body);
-  const std::optional<std::size_t> num_segments = count<FoundSegment>(body);
-  if (kind != Kind::kFound || !head || !num_segments || head->request != request) {
+  if (!head || head->request != request ||
+      body.size() != head->num_segments * sizeof(FoundSegment) + head->num_slots * sizeof(std::uint32_t)) {
     fail(EPROTO, "the node answered a lookup with something else");
   }
-  NodeFound found{head->state, head->lookup, head->generation, head->matched_blocks, head->num_pending, 0, {}};
-  found.segments.resize(*num_segments);
-  if (*num_segments != 0) std::memcpy(found.segments.data(), body.data(), body.size());
+  NodeFound found{head->state, head->lookup, head->matched_blocks, head->num_pending, 0, {}, {}};
+  found.segments.resize(head->num_segments);
+  found.slots.resize(head->num_slots);
+  const std::size_t segment_bytes = head->num_segments * sizeof(FoundSegment);
+  if (head->num_segments != 0) std::memcpy(found.segments.data(), body.data(), segment_bytes);
+  if (head->num_slots != 0) std::memcpy(found.slots.data(), body.data() + segment_bytes, body.size() - segment_bytes);
   return found;
+}
+
+bool NodeCall::end_read(const BlocksRead& read, double timeout_s) {
+  const std::lock_guard lock(mutex_);
+  check_usable();
+  const Deadline deadline = deadline_after(timeout_s);
+  const std::uint32_t request = ++last_request_;
+  const auto datagram =
+      with_header(Kind::kRead, ReadBody{request, read.first_block, read.num_blocks, 0, read.lookup, read.seconds});
+  const Bytes part = datagram;
+  send_all({&part, 1}, deadline);
+  Bytes body = body_of(receive(deadline), Kind::kHeld);
+  const std::optional<HeldBody> held = take<HeldBody>(body);
+  if (!held || !body.empty() || held->request != request) fail(EPROTO, "the node answered a read with something else");
+  return held->held != 0;
 }
 
 std::string NodeCall::request(Bytes datagram, double timeout_s) {

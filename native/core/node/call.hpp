@@ -27,11 +27,19 @@ struct LookupAsked {
 struct NodeFound {
   FoundState state = FoundState::kOk;
   std::uint64_t lookup = 0;  // 0: nothing is pinned
-  std::uint64_t generation = 0;
   std::uint32_t matched_blocks = 0;
   std::uint32_t num_pending = 0;
   std::uint32_t num_known = 0;  // leading blocks whose keys the node has now; 0 if it has lost the sequence
   std::vector<FoundSegment> segments;
+  std::vector<std::uint32_t> slots;  // of the blocks found, if they may be read without asking
+};
+
+// What was read of a lookup: `num_blocks` blocks from `first_block` of the sequence on.
+struct BlocksRead {
+  std::uint64_t lookup;
+  std::uint32_t first_block;
+  std::uint32_t num_blocks;
+  double seconds;
 };
 
 // Every method throws std::system_error: ETIMEDOUT at its deadline, ECONNRESET when the node has closed the connection,
@@ -48,6 +56,8 @@ class NodeCall {
   // Hashes what the node does not know, sends it, and waits for what it finds. Of more keys than a datagram takes, the
   // first go ahead while the rest is hashed.
   NodeFound lookup(Sequence& sequence, const LookupAsked& asked);
+  // Ends a lookup whose slots were read. False if they were not its own all the time: what was read is not to be used.
+  bool end_read(const BlocksRead& read, double timeout_s);
   // Sends a datagram and waits for the one that answers it.
   std::string request(Bytes datagram, double timeout_s);
   void send(Bytes datagram, double timeout_s);
@@ -68,7 +78,8 @@ class NodeCall {
   void send_all(std::span<const Bytes> parts, Deadline deadline);
   Bytes receive(Deadline deadline);  // valid until the next one
   void wait_for(short events, Deadline deadline);
-  NodeFound parse_found(Bytes answer, std::uint32_t request);
+  Bytes body_of(Bytes answer, Kind expected);
+  NodeFound parse_found(Bytes body, std::uint32_t request);
 
   const Descriptor socket_;
   std::mutex mutex_;

@@ -1,7 +1,7 @@
 // The node's hot path: one thread that owns the listener and all connections, keeps the clients' sequences, and answers
 // their lookups; everything else it hands on, in order, to whoever calls `next`.
 //
-//   accept ──► connected ──(admit: speaks for a client)──► KEYS, OPEN, FORGET, RELEASE, LOOKUP served here
+//   accept ──► connected ──(admit: speaks for a client)──► KEYS, OPEN, FORGET, RELEASE, READ, LOOKUP served here
 //     └ another user: closed          └ MESSAGE ──► next                      └ malformed: Refused is sent, cut
 //
 // Nobody is trusted: lengths, counts and numbers are checked before anything is done, and what a client may make the
@@ -43,6 +43,9 @@ struct FrontLimits {
   std::size_t inbox_bytes = std::size_t{64} << 20;  // of all connections; one message more for each
   std::size_t outbox_bytes = std::size_t{4} << 20;  // of a connection, behind what the socket holds
   std::size_t looked = 4096;                        // events not taken yet
+  std::uint32_t read_tier = kNoTier;  // whose slots clients are told, and may read while they hold a lookup
+
+  static constexpr std::uint32_t kNoTier = ~std::uint32_t{0};
 };
 
 struct FrontCounts {
@@ -142,11 +145,12 @@ class NodeFront {
   std::string_view handle_keys(ClientState& client, Bytes body);
   std::string_view handle_lookup(Connection& connection, Bytes body);
   std::string_view handle_release(ClientState& client, Bytes body);
+  std::string_view handle_read(Connection& connection, Bytes body);
   std::string_view handle_open(ClientState& client, Bytes body);
   std::string_view handle_forget(ClientState& client, Bytes body);
   std::optional<std::span<const Key>> read_keys(Bytes body);
   void find(const LookupHead& head, const std::shared_ptr<Sequence>& sequence, ClientState& client, FoundHead& found);
-  void answer(Connection& connection, const FoundHead& found);
+  void answer(Connection& connection, FoundHead& found);  // counts its segments and slots
 
   const FrontLimits limits_;
   const std::shared_ptr<Index> index_;
@@ -163,9 +167,10 @@ class NodeFront {
   std::uint64_t next_connection_ = 0;
   std::uint64_t next_lookup_ = 1;
   FrontCounts counts_;
-  std::vector<std::byte> buffer_;       // of the thread alone, as the two below
+  std::vector<std::byte> buffer_;       // of the thread alone, as the three below
   std::vector<Key> keys_;               // of the datagram at hand
   std::vector<FoundSegment> segments_;  // of the answer at hand
+  std::vector<Slot> slots_;             // likewise
   bool listener_paused_ = false;
   std::chrono::steady_clock::time_point awake_until_{};  // a lookup is on its way; of the thread alone
   bool is_closed_ = false;

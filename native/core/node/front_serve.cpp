@@ -26,6 +26,8 @@ Bytes bytes_of(const Value& value) noexcept {
 // again.
 constexpr std::chrono::microseconds kAwake{250};
 
+constexpr double kReadSecondsMax = 86'400.0;
+
 std::string_view why(ClientState::Appended appended) noexcept {
   return appended == ClientState::Appended::kTooLong ? "a sequence of more than 65536 blocks" : "";
 }
@@ -46,6 +48,8 @@ std::string_view NodeFront::handle(Connection& connection, Bytes datagram) try {
       return handle_lookup(connection, body);
     case Kind::kRelease:
       return handle_release(*connection.client, body);
+    case Kind::kRead:
+      return handle_read(connection, body);
     case Kind::kOpen:
       awake_until_ = std::chrono::steady_clock::now() + kAwake;
       return handle_open(*connection.client, body);
@@ -92,8 +96,9 @@ std::string_view NodeFront::handle_lookup(Connection& connection, Bytes body) {
   const auto keys = read_keys(body);
   if (!keys) return "LOOKUP with a part of a key, or too many";
   ClientState& client = *connection.client;
-  FoundHead found{head->request, FoundState::kOk, 0, 0, 0, 0};
+  FoundHead found{head->request, FoundState::kOk, 0, 0, 0, 0, 0};
   segments_.clear();
+  slots_.clear();
   const ClientState::Appended appended = client.append(head->sequence, head->first_block, *keys);
   if (appended == ClientState::Appended::kTooLong) return why(appended);
   if (appended != ClientState::Appended::kDone) {
@@ -114,12 +119,12 @@ std::string_view NodeFront::handle_lookup(Connection& connection, Bytes body) {
   ++counts_.lookups;
   const bool taken = inbox_.add_looked({.kind = FrontEvent::Kind::kLooked,
                                         .client = client_number,
+                                        .seconds = seconds_of(Clock::now() - started),
                                         .sequence = std::move(sequence),
                                         .limit_blocks = head->limit_blocks,
                                         .matched_blocks = found.matched_blocks,
                                         .num_pending = found.num_pending,
-                                        .segments = std::move(segments),
-                                        .seconds = seconds_of(Clock::now() - started)});
+                                        .segments = std::move(segments)});
   if (!taken) ++counts_.looked_dropped;
   return "";
 }
@@ -136,20 +141,25 @@ void NodeFront::find(const LookupHead& head, const std::shared_ptr<Sequence>& se
     found.num_pending = 0;
   }
   lock.unlock();
-  found.generation = match.generation();
   found.matched_blocks = static_cast<std::uint32_t>(match.slots().size());
   for (const Segment& segment : match.segments()) {
     segments_.push_back({segment.tier, segment.first_block, segment.num_blocks});
   }
   if (found.matched_blocks <= head.engine_blocks) return;  // nothing that the engine lacks
   found.lookup = next_lookup_++;
+  if (segments_.size() == 1 && segments_[0].tier == limits_.read_tier && match.slots().size() <= kSlotsMax) {
+    slots_ = match.slots();
+  }
   client.hold(found.lookup, {std::move(match), sequence});
 }
 
 // The connection may be gone afterwards.
-void NodeFront::answer(Connection& connection, const FoundHead& found) {
+void NodeFront::answer(Connection& connection, FoundHead& found) {
   const Header header = header_of(Kind::kFound);
-  const std::array<Bytes, 3> parts{bytes_of(header), bytes_of(found), std::as_bytes(std::span(segments_))};
+  found.num_segments = static_cast<std::uint32_t>(segments_.size());
+  found.num_slots = static_cast<std::uint32_t>(slots_.size());
+  const std::array<Bytes, 4> parts{bytes_of(header), bytes_of(found), std::as_bytes(std::span(segments_)),
+                                   std::as_bytes(std::span(slots_))};
   connection.was_answered = true;
   connection.unread_lookup = found.lookup;
   ClientState& client = *connection.client;
@@ -160,6 +170,36 @@ std::string_view NodeFront::handle_release(ClientState& client, Bytes body) {
   const std::optional<std::size_t> num_lookups = count<std::uint64_t>(body);
   if (!num_lookups) return "RELEASE with a part of a number";
   while (const std::optional<std::uint64_t> lookup = take<std::uint64_t>(body)) client.release(*lookup);
+  return "";
+}
+
+std::string_view NodeFront::handle_read(Connection& connection, Bytes body) {
+  if (!connection.calls) return "READ on a connection that is not for calls";
+  const std::optional<ReadBody> read = take<ReadBody>(body);
+  if (!read || !body.empty()) return "READ of another length";
+  if (!(read->seconds >= 0.0 && read->seconds <= kReadSecondsMax)) return "READ that took no time that there is";
+  const std::optional<OpenLookup> found = connection.client->take(read->lookup);
+  HeldBody held{read->request, 0};
+  if (found) {
+    if (std::uint64_t{read->first_block} + read->num_blocks > found->match.slots().size()) {
+      return "READ of blocks that the lookup did not find";
+    }
+    Index::Lock lock(index_->mutex());
+    held.held = found->match.generation() == index_->generation(lock);
+  }
+  const std::uint64_t client_number = connection.client_number;
+  const Header header = header_of(Kind::kHeld);
+  const std::array<Bytes, 2> parts{bytes_of(header), bytes_of(held)};
+  connection.unread_lookup = 0;
+  post(connection, parts, {});  // the connection may be gone afterwards
+  if (held.held == 0) return "";
+  const bool taken = inbox_.add_looked({.kind = FrontEvent::Kind::kRead,
+                                        .client = client_number,
+                                        .seconds = read->seconds,
+                                        .sequence = found->sequence,
+                                        .first_block = read->first_block,
+                                        .num_blocks = read->num_blocks});
+  if (!taken) ++counts_.looked_dropped;
   return "";
 }
 

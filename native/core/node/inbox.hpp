@@ -21,18 +21,20 @@
 namespace tiercel::node {
 
 struct FrontEvent {
-  enum class Kind : std::uint8_t { kConnected, kMessage, kLeft, kLooked };
+  enum class Kind : std::uint8_t { kConnected, kMessage, kLeft, kLooked, kRead };
   Kind kind = Kind::kConnected;
   std::uint64_t connection = 0;
   std::int64_t process = 0;  // kConnected
   std::string text{};        // kMessage: its body; kLeft: why
-  std::uint64_t client = 0;  // kLooked, with all below
+  std::uint64_t client = 0;  // kLooked and kRead, as what it took and the sequence
+  double seconds = 0.0;
   std::shared_ptr<Sequence> sequence{};
-  std::uint32_t limit_blocks = 0;
+  std::uint32_t first_block = 0;  // kRead, with its number
+  std::uint32_t num_blocks = 0;
+  std::uint32_t limit_blocks = 0;  // kLooked, with all below
   std::uint32_t matched_blocks = 0;
   std::uint32_t num_pending = 0;
   std::vector<FoundSegment> segments{};
-  double seconds = 0.0;
 };
 
 class Inbox {
@@ -50,7 +52,7 @@ class Inbox {
     should_wake_ = true;
   }
 
-  // False: dropped.
+  // What a client did that needs no answer: of kind kLooked or kRead. False: dropped.
   bool add_looked(FrontEvent&& event) {
     if (num_looked_ >= num_looked_max_) return false;
     should_wake_ |= events_.empty();
@@ -75,7 +77,7 @@ class Inbox {
     while (!events_.empty() && taken.size() < kTakenMax) {
       FrontEvent& event = events_.front();
       num_bytes_ -= event.text.size();
-      if (event.kind == FrontEvent::Kind::kLooked) --num_looked_;
+      if (event.kind == FrontEvent::Kind::kLooked || event.kind == FrontEvent::Kind::kRead) --num_looked_;
       taken.push_back(std::move(event));
       events_.pop_front();
     }

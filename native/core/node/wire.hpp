@@ -6,7 +6,12 @@
 //   RELEASE  lookups (u64)                                                         no answer
 //   OPEN     sequence, root                                                        no answer
 //   FORGET   sequences                                                             no answer
-//   FOUND    request, state, lookup (u64), generation (u64), matched_blocks, num_pending, segments
+//   FOUND    request, state, lookup (u64), matched_blocks, num_pending, num_segments, num_slots, segments, slots
+//   READ     request, first_block, num_blocks, unused, lookup (u64), seconds (f64)         answered by HELD
+//   HELD     request, whether the blocks were the lookup's all the time
+//
+// Slots are told where all that was found lies in the tier that clients read themselves. Who has read some of them says
+// READ: that ends the lookup, as RELEASE does, and only what was HELD was read.
 #pragma once
 
 #include <array>
@@ -34,7 +39,9 @@ enum class Kind : std::uint8_t {
   kRelease = 0x12,
   kOpen = 0x13,
   kForget = 0x14,
+  kRead = 0x15,
   kFound = 0x91,
+  kHeld = 0x92,
 };
 
 enum class FoundState : std::uint32_t {
@@ -43,10 +50,11 @@ enum class FoundState : std::uint32_t {
   kTooManyLookups = 2,
 };
 
-inline constexpr std::uint8_t kProtocolVersion = 1;
+inline constexpr std::uint8_t kProtocolVersion = 2;
 inline constexpr std::size_t kKeysMax = 4096;                            // of one datagram
 inline constexpr std::size_t kSequenceBlocksMax = std::size_t{1} << 16;  // of one sequence
 inline constexpr std::size_t kSegmentsMax = 1024;                        // of one FOUND
+inline constexpr std::size_t kSlotsMax = 1 << 14;                        // likewise
 inline constexpr std::size_t kDatagramBytesMax = std::size_t{128} << 10;
 
 using Header = std::array<std::uint8_t, 4>;
@@ -74,9 +82,10 @@ struct FoundHead {
   std::uint32_t request;
   FoundState state;
   std::uint64_t lookup;
-  std::uint64_t generation;
   std::uint32_t matched_blocks;
   std::uint32_t num_pending;
+  std::uint32_t num_segments;
+  std::uint32_t num_slots;
 };
 
 struct FoundSegment {
@@ -85,8 +94,23 @@ struct FoundSegment {
   std::uint32_t num_blocks;
 };
 
+struct ReadBody {
+  std::uint32_t request;
+  std::uint32_t first_block;
+  std::uint32_t num_blocks;
+  std::uint32_t unused;
+  std::uint64_t lookup;
+  double seconds;
+};
+
+struct HeldBody {
+  std::uint32_t request;
+  std::uint32_t held;
+};
+
 static_assert(sizeof(KeysHead) == 8 && sizeof(LookupHead) == 20 && sizeof(OpenBody) == 20);
 static_assert(sizeof(FoundHead) == 32 && sizeof(FoundSegment) == 12);
+static_assert(sizeof(ReadBody) == 32 && sizeof(HeldBody) == 8);
 
 // Take a `Value` off the front; none, and nothing taken, if there are too few bytes.
 template <typename Value>

@@ -99,6 +99,23 @@ class Dispatcher:
         resolve_all(ended)
         return tickets
 
+    def note_load(
+        self, sequence: TokenSequence, stop: int, num_bytes: int, seconds: float, timeout_s: float, client: int
+    ) -> None:
+        """Take note of a load from the host tier that somebody else made.
+
+        Args:
+            stop: behind the last block of the sequence that was loaded.
+            timeout_s: deadline of the promotion, if the hit leads to one.
+        """
+        ended: list[Resolution] = []
+        with self._table.lock:
+            self._control.transfer_costs[TierName.HOST].observe(num_bytes, seconds)
+            if self._control.promotes_hits and self._refusal is None and not self._resetting:
+                asked = time.monotonic(), self._owner(sequence, client)
+                self._promote(sequence, stop, timeout_s, asked, ended)
+        resolve_all(ended)
+
     def _owner(self, sequence: TokenSequence, client: int) -> Owner:
         return Owner(self._control.tenants.of(sequence), client)
 

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from tiercel.cache.assembly import Assembly
-from tiercel.cache.tickets import Outcome, Ticket
+from tiercel.cache.tickets import Outcome, Ticket, TransferResult
 from tiercel.config.messages import problem
 from tiercel.config.paths import expanded
 from tiercel.control import Lookup
@@ -125,6 +127,33 @@ class Observer:
         started_ns, parent = time.time_ns(), None if self._spans is None else self._spans.parent()
         ticket.add_done_callback(lambda: self._resolved(ticket, started_ns, parent))
         return ticket
+
+    def observe_read(self, num_blocks: int, num_bytes: int, seconds: float) -> None:
+        """Count a load whose blocks another process took out of the host tier itself."""
+        ticket = self.launched(Ticket(0, OperationKind.LOAD, num_blocks, lambda _: None))
+        statuses = bytes((_OK,)) * num_blocks
+        move = Move(
+            source=TierName.HOST,
+            target=TierName.GPU,
+            first_block=0,
+            num_blocks=num_blocks,
+            source_slots=b"",
+            target_slots=b"",
+        )
+        completion = Completion(ticket=0, move=0, statuses=statuses, num_bytes=num_bytes, busy_s=seconds, queued_s=0.0)
+        self.observe_move(ticket, move, completion)
+        blocks, sizes = {TierName.HOST: num_blocks}, {TierName.HOST: num_bytes}
+        arrived = np.frombuffer(statuses, np.uint8)
+        ticket.resolve(
+            TransferResult(
+                kind=OperationKind.LOAD,
+                outcome=Outcome.DONE,
+                statuses=arrived,
+                blocks_by_tier=blocks,
+                bytes_by_tier=sizes,
+                seconds=seconds,
+            )
+        )
 
     def _resolved(self, ticket: Ticket, started_ns: int, parent: Any) -> None:
         result = ticket.try_wait()

@@ -1,7 +1,7 @@
 """The cache as a node serves it: what was looked up outside of it, by native code that shares its index, is launched here.
 
 `ServedCache` is a `Cache` for whoever speaks for callers in other processes (`tiercel.node`): it lends the index out, takes what
-was found in it as a lookup, and tells what deciding costs.
+was found in it as a lookup, takes note of what they read of its memory themselves, and tells what deciding costs.
 """
 
 from collections.abc import Callable, Iterable
@@ -85,6 +85,27 @@ class ServedCache(Cache):
         self._assembly.control.note_lookup(sequence, limit_blocks, num_matched)
         looked = Looked(sequence, num_matched, list(by_tier.items()), num_pending)
         self._observer.observe_looked(looked, seconds, 0, None)
+
+    @property
+    def read_tier(self) -> int | None:
+        """The tier, as the index numbers it, that other processes may read themselves while they pin its blocks. None where there
+        is none, or where tenants share what the queues give each of them."""
+        tiers = self.tiers
+        return tiers.index(TierName.HOST) if TierName.HOST in tiers and not self.config.tenant_list else None
+
+    def note_read(self, sequence: Sequence, blocks: range, seconds: float, *, client: int) -> None:
+        """Count and learn from a load that another process made of the host tier's memory, as `launch` does of its own.
+
+        Args:
+            blocks: of the sequence.
+            client: as of `prefetch`.
+        """
+        host = self._assembly.host
+        assert host is not None, "nobody was told of slots in a tier that there is not"
+        num_bytes = len(blocks) * self.geometry.block_bytes
+        host.count_read(len(blocks), seconds)
+        self._dispatcher.note_load(sequence, blocks.stop, num_bytes, seconds, self._checks.timeout(None), client)
+        self._observer.observe_read(len(blocks), num_bytes, seconds)
 
     def decline(self, tiers: Iterable[TierName]) -> None:
         """Note that what was found in these tiers was not thought worth its cost."""

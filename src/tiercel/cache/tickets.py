@@ -26,6 +26,8 @@ from tiercel.transfer import LayerArrivals
 
 _logger = logging.getLogger(__name__)
 
+_OK_BYTE = bytes((BlockStatus.OK,))
+
 
 class Outcome(enum.Enum):
     """How a ticket ended as a whole; each block has a status of its own."""
@@ -62,8 +64,8 @@ class TransferResult:
     @property
     def num_blocks_ok(self) -> int:
         """Leading blocks that arrived (load, prefetch) or are stored (store): what may be relied on."""
-        failed = np.flatnonzero(self.statuses != BlockStatus.OK)
-        return int(failed[0]) if len(failed) else len(self.statuses)
+        statuses = self.statuses.tobytes()
+        return len(statuses) - len(statuses.lstrip(_OK_BYTE))
 
     @property
     def ok(self) -> bool:

@@ -31,7 +31,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: Final = 2
 BLOCKS_MAX: Final = 2048
 """Blocks of one `Copy`."""
 SEQUENCE_BLOCKS_MAX: Final = 1 << 16
@@ -55,7 +55,9 @@ class Kind(IntEnum):
     RELEASE = 0x12
     OPEN = 0x13
     FORGET = 0x14
+    READ = 0x15
     FOUND = 0x91
+    HELD = 0x92
 
 
 MAGIC: Final = b"TN"

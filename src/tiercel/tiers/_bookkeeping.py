@@ -18,6 +18,8 @@ VOID = 0
 RESERVED = 1
 WRITTEN = 2
 
+_OK = int(BlockStatus.OK)
+
 
 class SlotStates:
     """Void, reserved or written, for each slot. One byte a slot."""
@@ -161,6 +163,8 @@ def runs_of(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 
 def _outcomes(statuses: Statuses) -> tuple[int, int, int]:
+    if statuses.tobytes().count(_OK) == len(statuses):
+        return len(statuses), 0, 0
     counts = np.bincount(statuses, minlength=len(BlockStatus))
     failed = counts[BlockStatus.IO_ERROR] + counts[BlockStatus.NO_SPACE]
     return int(counts[BlockStatus.OK]), int(counts[BlockStatus.CORRUPT]), int(failed)

@@ -26,6 +26,7 @@ from tiercel.tiers.memory import Arena, ContiguousMemory, SharedArena, SharedMem
 Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
 
+_OK = int(BlockStatus.OK)
 _PREFAULT_BYTES = 64 << 20
 _SMALL_PAGE_THREADS = 4
 """Threads beyond these bring nothing where pages are small: they wait for the lock of the one file that they fill. On 16 cores
@@ -187,6 +188,10 @@ class HostTier:
             statuses = np.where(written, BlockStatus.OK, BlockStatus.MISSING).astype(np.uint8)
             self._counters.count_read(statuses, time.monotonic() - started)
             return statuses
+
+    def count_read(self, num_blocks: int, seconds: float) -> None:
+        """Count a read that another process made of slots in the shared memory."""
+        self._counters.count_read(np.full(num_blocks, _OK, dtype=np.uint8), seconds)
 
     def free(self, slots: Slots) -> None:
         with self._gate.call():

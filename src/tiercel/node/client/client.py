@@ -69,7 +69,7 @@ class NodeClient(CacheFacade):
         self._checks = ArgumentChecks(facts.geometry, facts.fingerprint, facts.config.transfer_timeout_s)
         self._epochs = Epochs()
         self._sequences = SequenceTable(root_key(facts.fingerprint, ""), self._forget)
-        self._launcher = Launcher(keeper.tickets, reports.missed)
+        self._launcher = Launcher(keeper.tickets, reports.missed, reports.throttled)
         self._root_key = lru_cache(maxsize=_NAMESPACES_KEPT)(root_key)
         self._refusal: str | None = None
         self._renewals: list[Callable[[], None]] = []
@@ -164,7 +164,7 @@ class NodeClient(CacheFacade):
             return Lookup(epochs, sequence, RemotePins(0, 0, generation, link), 0, range(0), ())
         if found.state == _TOO_MANY_LOOKUPS:
             self._reports.throttled("lookups")
-        pins = RemotePins(found.lookup, found.num_pending, generation, link)
+        pins = RemotePins(found.lookup, found.num_pending, generation, link, found.packed_slots)
         matched = found.matched_blocks
         segments = tuple([Segment(self._tiers[number], first, count) for number, first, count in found.segments])
         if not segments:

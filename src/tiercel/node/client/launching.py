@@ -1,4 +1,4 @@
-"""From a client's loads, prefetches and stores to the node's answers. Used by `client` only.
+"""From a client's loads, prefetches and stores to the node's answers, or to its own reads. Used by `client` only.
 
 When the node is gone a ticket resolves at once, without having touched anything: a load as missing, a store as without room.
 """
@@ -16,6 +16,7 @@ from tiercel.node.calls import Launch, Load, Prefetch, Store
 from tiercel.node.client.calls import NodeGoneError, checked
 from tiercel.node.client.link import CALL_S, Link
 from tiercel.node.client.pins import RemotePins
+from tiercel.node.client.reading import LANE
 from tiercel.node.client.sequences import KnownSequence
 from tiercel.node.client.tickets import OpenTicket, TicketTable
 from tiercel.node.codec import shortened
@@ -26,6 +27,8 @@ from tiercel.tiers.base import BlockStatus
 from tiercel.transfer import EngineSide
 
 _MEMORY_GONE = "the node's memory has been let go of"
+
+_SLOT_BYTES = 4
 
 _PATIENCE_S = 0.25
 """Least wait for the answer to a launch, however short its deadline is."""
@@ -43,20 +46,28 @@ class Stored(NamedTuple):
 class Launcher:
     """Launches for one client. Thread-safe."""
 
-    def __init__(self, tickets: TicketTable, on_gone: Callable[[str], None]) -> None:
-        """on_gone: told why a launch found no node."""
+    def __init__(
+        self, tickets: TicketTable, on_gone: Callable[[str], None], on_throttled: Callable[[str], None]
+    ) -> None:
+        """on_gone: told why a launch found no node. on_throttled: told which queue of this process was full."""
         self._tickets = tickets
         self._on_gone = on_gone
+        self._on_throttled = on_throttled
 
     def load(self, link: Link, loads: Sequence[tuple[Lookup, EngineSide | None]], timeout_s: float) -> list[Ticket]:
         """Launch loads that may be launched, all or none. Without a side the node's memory is gone."""
         if len(loads) > LOADS_MAX:
             raise ThrottledError(f"{len(loads)} loads at once: launch at most {LOADS_MAX} through a node")
+        try:
+            link.reads.check_room(sum(bool(_slots_of(lookup, link)) for lookup, _ in loads))
+        except ThrottledError:
+            self._on_throttled(LANE)
+            raise
         opened = [self._tickets.open(OperationKind.LOAD, each.num_blocks, side, timeout_s) for each, side in loads]
         asked = [
             Load(one.ticket.number, _held(lookup), lookup.first_block, lookup.num_blocks, one.on_gpu)
             for one, (lookup, _) in zip(opened, loads, strict=True)
-            if lookup.num_blocks
+            if lookup.num_blocks and not _slots_of(lookup, link)
         ]
         lookups = [lookup for lookup, _ in loads]
         if any(side is None for _, side in loads):
@@ -105,18 +116,23 @@ class Launcher:
         try:
             if message is not None:
                 link.call(message, _patience(timeout_s))
+            elif not link.alive:
+                raise NodeGoneError(link.reason)
         except NodeGoneError as error:
             return self._miss(link, opened, lookups, str(error))
         except BaseException:
             self._withdraw(opened)
             raise
         for one, lookup in zip(opened, lookups, strict=True):
-            pins = lookup.take_match()
-            if lookup.num_blocks:
-                assert isinstance(pins, RemotePins), "a lookup that may be launched here was made here"
-                pins.hand_over()
-            else:
+            slots = _slots_of(lookup, link) if one.ticket.kind is OperationKind.LOAD else b""
+            number, pins = _held(lookup), lookup.take_match()
+            if not lookup.num_blocks:
                 self._tickets.finish(one, BlockStatus.OK)
+                continue
+            assert isinstance(pins, RemotePins), "a lookup that may be launched here was made here"
+            pins.hand_over()
+            if slots:
+                link.reads.begin(one, number, lookup.first_block, slots)
         return [one.ticket for one in opened]
 
     def _miss(self, link: Link, opened: list[OpenTicket], lookups: list[Lookup], reason: str) -> list[Ticket]:
@@ -141,6 +157,15 @@ class Launcher:
 def _held(lookup: Lookup) -> int:
     pins = lookup.pins
     return pins.lookup if isinstance(pins, RemotePins) else 0
+
+
+def _slots_of(lookup: Lookup, link: Link) -> bytes:
+    """The slots of the blocks to load, if this process may read them itself in the memory of this connection."""
+    pins = lookup.pins
+    if not isinstance(pins, RemotePins) or pins.link is not link:
+        return b""
+    start, stop = lookup.first_block, lookup.first_block + lookup.num_blocks
+    return pins.packed_slots[_SLOT_BYTES * start : _SLOT_BYTES * stop]
 
 
 def _patience(timeout_s: float) -> float:

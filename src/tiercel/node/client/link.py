@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from tiercel._native import NodeCall
+from tiercel.config.sizes import size_in_bytes
 from tiercel.costs import PrefillCurve
 from tiercel.node.board import BoardFacts
 from tiercel.node.calls import OpenNamespace, Root
 from tiercel.node.client import joining
 from tiercel.node.client.calls import CallPool, NodeGoneError, ask, checked
 from tiercel.node.client.copying import Copyists
+from tiercel.node.client.reading import HostReads
 from tiercel.node.client.receiving import SEND_S, receive
 from tiercel.node.client.tickets import TicketTable
 from tiercel.node.codec import Answer, Event, decode_for_client, encode
@@ -51,6 +53,7 @@ class Link:
 
     Attributes:
         epoch: its number among this client's connections, from 1.
+        reads: loads from the node's host memory that need not be asked for.
         alive: whether nobody has noticed its end.
         left: says on a later connection that nothing is under way any more of this one.
         roots: root keys that the node gave, by namespace.
@@ -72,7 +75,17 @@ class Link:
         self._waking = threading.RLock()  # taken by destructors, on whatever thread they run
         self._tickets = tickets
         self._pool = CallPool(self._connect, joined.welcome.calls_max)
-        self._copyists = Copyists(tickets, self.regions, self.facts.geometry.block_bytes, self._answer, self.lose)
+        block_bytes, chunk_bytes = self.facts.geometry.block_bytes, self.facts.config.transfer_chunk_bytes
+        self._copyists = Copyists(tickets, self.regions, block_bytes, self._answer, self.lose)
+        self.reads = HostReads(
+            tickets,
+            self.regions[0],  # the host tier's, if there is one
+            self,
+            block_bytes=block_bytes,
+            chunk_bytes=size_in_bytes("transfer_chunk_bytes", chunk_bytes),
+            queue_depth_max=self.facts.config.transfer_queue_depth_max,
+            on_defect=self.lose,
+        )
         self._unwanted: dict[Kind, deque[int]] = {Kind.RELEASE: deque(), Kind.FORGET: deque()}
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
@@ -146,6 +159,11 @@ class Link:
         self._unwanted[Kind.RELEASE].append(lookup)
         self.flush()
 
+    def end_read(self, lookup: int, first_block: int, num_blocks: int, seconds: float) -> bool:
+        """End a lookup of which slots were read; whether it held all the time. Raises NodeGoneError, ThrottledError."""
+        with self.lent(SILENCE_S) as call:
+            return call.end_read(lookup, first_block, num_blocks, seconds, SILENCE_S)
+
     def discard(self, kind: Kind, number: int) -> None:
         """Have the node told that a lookup or a sequence is not wanted any more. Destructors call it."""
         self._unwanted[kind].append(number)
@@ -205,6 +223,7 @@ class Link:
         poll.register(self._wakeup, select.POLLIN)
         try:
             self._copyists.start()
+            self.reads.start()
             while self.alive:
                 poll.poll()
                 with suppress(BlockingIOError):
@@ -260,7 +279,7 @@ class Link:
             False if a copy does not end: the node's memory then stays mapped until the process ends.
         """
         self._pool.close()
-        drained = self._copyists.end(_END_S)
+        drained = all([self._copyists.end(_END_S), self.reads.end(_END_S)])
         if drained:
             if devices is not None:
                 devices.close()

@@ -31,20 +31,24 @@ class GivesBack(Protocol):
 class RemotePins:
     """The pins of one lookup; given back when released or destroyed."""
 
-    __slots__ = ("_link", "generation", "lookup", "num_pending")
+    __slots__ = ("generation", "link", "lookup", "num_pending", "packed_slots")
 
-    def __init__(self, lookup: int, num_pending: int, generation: int, link: GivesBack) -> None:
+    def __init__(
+        self, lookup: int, num_pending: int, generation: int, link: GivesBack, packed_slots: bytes = b""
+    ) -> None:
         """Take what a lookup found.
 
         Args:
             lookup: the node's number of it, 0 if it holds nothing.
             generation: of the epochs in which it was asked for.
             link: the connection that it was asked on.
+            packed_slots: of the blocks found, uint32 each, if this process may read them itself.
         """
         self.lookup = lookup
         self.num_pending = num_pending
         self.generation = generation
-        self._link = link
+        self.link = link
+        self.packed_slots = packed_slots
 
     def truncate(self, num_blocks: int, /) -> None:
         """Let go of the blocks from num_blocks on. What lies before keeps the others pinned until the launch tells the node."""
@@ -52,15 +56,15 @@ class RemotePins:
             self.release()
 
     def hand_over(self) -> None:
-        """The node has taken the pins for an operation."""
+        """Somebody else gives the pins back: the node's operation, or who reads the blocks here."""
         self.lookup = 0
 
     def release(self) -> None:
         """Give the pins back. Idempotent."""
         lookup, self.lookup = self.lookup, 0
         if lookup:
-            self._link.release_lookup(lookup)
+            self.link.release_lookup(lookup)
 
     def __del__(self) -> None:
         if self.lookup:
-            self._link.discard_lookup(self.lookup)
+            self.link.discard_lookup(self.lookup)

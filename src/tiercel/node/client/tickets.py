@@ -35,6 +35,7 @@ _CANCEL_S = 0.5
 _FENCE_S, _LOOK_AGAIN_S = 0.3, 1.0
 """How long a thread that serves all tickets waits at once for what touches one's memory, and how soon it looks again."""
 
+_OK = int(BlockStatus.OK)
 
 _PASS_LOOK_S = 0.05
 """How often a copy that waits for the engine's pass looks whether it is still wanted."""
@@ -132,7 +133,15 @@ class TicketTable:
 
     def finish(self, opened: OpenTicket, status: BlockStatus) -> None:
         """Resolve a ticket without the node, with this status for each of its blocks; later, if a copy of it does not end."""
-        self._stop(opened, Outcome.DONE, status, _FENCE_S)
+        outcome = Outcome.CANCELLED if status is BlockStatus.CANCELLED else Outcome.DONE
+        self._stop(opened, outcome, status, _FENCE_S)
+
+    def finish_read(self, opened: OpenTicket, seconds: float) -> None:
+        """Resolve a load whose blocks were all read here out of the node's host memory."""
+        opened.guard.revoke(_FENCE_S)
+        num_blocks = opened.ticket.num_blocks
+        statuses = np.full(num_blocks, _OK, np.uint8)
+        self._resolve(opened, Outcome.DONE, statuses, {TierName.HOST: num_blocks}, seconds)
 
     def lose(self) -> None:
         """Resolve every open ticket: the node is gone."""

@@ -145,6 +145,7 @@ def _limits(cache: ServedCache) -> NodeFrontLimits:
         lookups=config.node_lookups_max,
         sequences=config.node_sequences_max,
         keys=_KEYS_MAX,
+        read_tier=cache.read_tier,
     )
 
 

@@ -145,6 +145,8 @@ class Service:
                 self.roll.lost(connection, reason)
             case ("looked", _, sequence, limit_blocks, _, seconds, segments, num_pending):
                 self._cache.note_lookup(sequence, limit_blocks, segments, num_pending, seconds)  # type: ignore[arg-type]
+            case ("read", int(client), sequence, int(first), int(count), float(seconds)):
+                self._cache.note_read(sequence, range(first, first + count), seconds, client=client)  # type: ignore[arg-type]
             case _:
                 raise AssertionError(f"the front told {event!r}")
 

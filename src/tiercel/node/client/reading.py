@@ -1,0 +1,214 @@
+"""The threads that read blocks of the node's host memory for loads of this process. Used by `link` and `launching` only.
+
+Where all that a lookup found lies in that memory, its pins keep it there, and the lookup told where: nothing needs to be asked
+before the blocks are copied. The node is asked afterwards whether the lookup held all the time; what was read without is void.
+
+    begun ──chunk by chunk──► copied ──held──► resolved as done
+      └──fenced, or a chunk failed      └──void, or the node is gone──► resolved without a block
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
+from queue import SimpleQueue
+from typing import Protocol
+
+import numpy as np
+
+from tiercel.errors import ThrottledError, TiercelError
+from tiercel.node.client.calls import NodeGoneError
+from tiercel.node.client.tickets import OpenTicket, TicketTable
+from tiercel.ranks.regions import MappedRegion
+from tiercel.tiers.base import Addresses, BlockStatus, TierName, UnsettledError
+from tiercel.transfer import LaneName
+from tiercel.transfer.guard import RevokedError
+
+_log = logging.getLogger(__name__)
+
+LANE = str(LaneName(TierName.HOST, True))
+"""Whose place these threads take."""
+
+NUM_THREADS = 2
+"""Chunks copied at once, as by a lane of a cache in process."""
+
+_CANCELLED, _FAILED = BlockStatus.CANCELLED, BlockStatus.IO_ERROR
+
+
+class Lookups(Protocol):
+    """What tells the node of lookups whose blocks were read."""
+
+    def end_read(self, lookup: int, first_block: int, num_blocks: int, seconds: float) -> bool:
+        """End a lookup; whether it held all the time. Raises NodeGoneError, ThrottledError."""
+        ...
+
+    def release_lookup(self, lookup: int) -> None:
+        """End a lookup of which nothing was read."""
+        ...
+
+
+class _Read:
+    """One load; what is written here is guarded by its lock."""
+
+    def __init__(
+        self, opened: OpenTicket, lookup: int, first_block: int, addresses: Addresses, num_chunks: int
+    ) -> None:
+        self.opened = opened
+        self.lookup = lookup
+        self.first_block = first_block
+        self.addresses = addresses
+        self.started_at = time.monotonic()
+        self.lock = threading.Lock()
+        self.num_begun = 0
+        self.num_left = num_chunks
+        self.failure: BlockStatus | None = None
+
+
+class HostReads:
+    """Loads of one connection from the node's host memory. Thread-safe."""
+
+    def __init__(
+        self,
+        tickets: TicketTable,
+        region: MappedRegion,
+        lookups: Lookups,
+        *,
+        block_bytes: int,
+        chunk_bytes: int,
+        queue_depth_max: int,
+        on_defect: Callable[[str], None],
+    ) -> None:
+        """Make the threads, without starting them.
+
+        Args:
+            region: the host memory.
+            chunk_bytes: most bytes copied between two looks at whether they are still wanted.
+            queue_depth_max: loads at once that `check_room` has room for.
+            on_defect: ends the connection.
+        """
+        self._tickets = tickets
+        self._region = region
+        self._lookups = lookups
+        self._chunk_blocks = max(1, chunk_bytes // block_bytes)
+        self._queue_depth_max = queue_depth_max
+        self._on_defect = on_defect
+        self._num_open = 0
+        self._waiting: SimpleQueue[_Read | None] = SimpleQueue()
+        self._unsettled: set[Future[None]] = set()
+        self._lock = threading.Lock()
+        self._ended = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"tiercel-node-read-{i}", daemon=True) for i in range(NUM_THREADS)
+        ]
+
+    def start(self) -> None:
+        """Start the threads. Raises RuntimeError if the machine has none left; call `end` then, too."""
+        for thread in self._threads:
+            thread.start()
+
+    def check_room(self, num_loads: int) -> None:
+        """Raise ThrottledError if so many more are too many."""
+        if self._num_open + num_loads > self._queue_depth_max:
+            raise ThrottledError(
+                f"the {LANE} queue has no room for {num_loads} more moves; retry later, recompute, "
+                f"or raise transfer_queue_depth_max"
+            )
+
+    def begin(self, opened: OpenTicket, lookup: int, first_block: int, packed_slots: bytes) -> None:
+        """Copy blocks into a ticket's memory soon, and resolve it. Takes the lookup over.
+
+        Args:
+            first_block: of the lookup's sequence, the ticket's first.
+            packed_slots: of the ticket's blocks, uint32 each.
+        """
+        slots = np.frombuffer(packed_slots, np.uint32)
+        addresses = slots.astype(np.uint64) * np.uint64(self._region.unit_bytes) + np.uint64(self._region.address)
+        read = _Read(opened, lookup, first_block, addresses, -(-len(slots) // self._chunk_blocks))
+        with self._lock:
+            ended = self._ended
+            if not ended:
+                self._num_open += 1
+                self._waiting.put(read)
+        if ended:
+            self._tickets.finish(opened, _FAILED)
+
+    def end(self, timeout_s: float) -> bool:
+        """Begin nothing more and wait for the rest, a device's copies too. Returns False if one goes on after that time.
+        Idempotent."""
+        with self._lock:
+            if not self._ended:
+                self._ended = True
+                for _ in self._threads:
+                    self._waiting.put(None)
+        for thread in self._threads:
+            if thread.ident is not None and thread is not threading.current_thread():
+                thread.join(timeout_s)
+        settled = not wait_for(list(self._unsettled), timeout_s).not_done
+        return settled and not any(thread.is_alive() for thread in self._threads)
+
+    def _work(self) -> None:
+        while (read := self._waiting.get()) is not None:
+            try:
+                self._copy_chunk(read)
+            except BaseException:
+                self._on_defect("a read of the node's memory met a defect")
+                raise
+
+    def _copy_chunk(self, read: _Read) -> None:
+        """Copy a load's next chunk, behind which it waits for its turn again."""
+        with read.lock:
+            start = read.num_begun * self._chunk_blocks
+            read.num_begun += 1
+            stop = min(start + self._chunk_blocks, len(read.addresses))
+            wanted = read.failure is None
+        if stop < len(read.addresses):
+            self._waiting.put(read)
+        failure: BlockStatus | None = None
+        try:
+            if wanted:
+                memory = read.opened.memory
+                assert memory is not None, "a load that goes nowhere was begun"
+                memory.slice(start, stop).scatter(read.addresses[start:stop])
+        except RevokedError:
+            failure = _CANCELLED
+        except UnsettledError as error:
+            _log.warning("a read of the node's memory failed: %s", error)
+            self._unsettled.add(error.settled)
+            error.settled.add_done_callback(lambda settled: self._settle(settled, read))
+            return
+        except (TiercelError, ValueError) as error:
+            _log.warning("a read of the node's memory failed: %s", error)
+            failure = _FAILED
+        self._end_chunk(read, failure)
+
+    def _settle(self, settled: "Future[None]", read: _Read) -> None:
+        """A device touches nothing of a chunk any more."""
+        self._end_chunk(read, _FAILED)
+        self._unsettled.discard(settled)
+
+    def _end_chunk(self, read: _Read, failure: BlockStatus | None) -> None:
+        with read.lock:
+            read.failure = read.failure or failure
+            read.num_left -= 1
+            if read.num_left:
+                return
+        with self._lock:
+            self._num_open -= 1
+        self._end_read(read)
+
+    def _end_read(self, read: _Read) -> None:
+        failure, count, seconds = read.failure, len(read.addresses), time.monotonic() - read.started_at
+        if failure is None:
+            try:
+                if self._lookups.end_read(read.lookup, read.first_block, count, seconds):
+                    self._tickets.finish_read(read.opened, seconds)
+                    return
+                failure = _CANCELLED  # the cache was reset meanwhile
+            except (NodeGoneError, ThrottledError) as error:
+                _log.debug("what was read of the node's memory is void: %s", error)
+                failure = _FAILED
+        else:
+            self._lookups.release_lookup(read.lookup)
+        self._tickets.finish(read.opened, failure)
