@@ -17,6 +17,7 @@ from tests.helpers.small_engine import POISON, SmallEngine, config, tokens
 from tiercel import BlockStatus, NodeClient, Outcome, StaleTicketError, Ticket, connect
 from tiercel.cache import ServedCache
 from tiercel.node import client as client_package
+from tiercel.node.client import tickets
 from tiercel.node.client.link import Link
 from tiercel.node.client.pins import Epochs
 
@@ -82,6 +83,16 @@ def test_a_read_that_runs_at_its_deadline_ends_as_too_late() -> None:
         made.gate.set()
         assert ticket.wait(WAIT_S).outcome is Outcome.DEADLINE
         assert until(lambda: made.num_pinned == 0)
+
+
+def test_a_read_that_waits_has_no_longer_than_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tickets, "GRACE_S", 2 * WAIT_S)
+    with reader() as made:
+        held = [made.begin_held() for _ in range(2)]
+        waiting = made.load(made.engine.blocks(20, 20 + BLOCKS), timeout_s=0.05)
+        assert waiting.wait(WAIT_S).outcome is Outcome.DEADLINE, "the node has no say in it"
+        made.gate.set()
+        assert all(ticket.wait(WAIT_S).ok for ticket in held)
 
 
 def test_a_read_that_runs_when_its_client_closes_resolves() -> None:
@@ -190,7 +201,7 @@ class Interrupts:
 def test_a_signal_at_any_moment_of_a_launch_leaves_no_pins_and_no_ticket() -> None:
     with reader(transfer_queue_depth_max=8) as made:
         sequence, engine, at = made.client.sequence(tokens(BLOCKS, seed=1)), made.engine, 0
-        interrupted, tickets = True, list[Ticket]()
+        interrupted, launched = True, list[Ticket]()
         while interrupted:
             at += 1
             lookups = [made.client.lookup(sequence) for _ in range(2)]
@@ -198,7 +209,7 @@ def test_a_signal_at_any_moment_of_a_launch_leaves_no_pins_and_no_ticket() -> No
             interrupts = Interrupts(at)
             sys.setprofile(interrupts)
             try:
-                tickets = made.client.launch(batch, timeout_s=0.1)
+                launched = made.client.launch(batch, timeout_s=0.1)
                 interrupted = False
             except KeyboardInterrupt:
                 pass
@@ -212,6 +223,6 @@ def test_a_signal_at_any_moment_of_a_launch_leaves_no_pins_and_no_ticket() -> No
             assert until(lambda: made.num_pinned == 0), interrupts.where
             assert engine.keys[0].min() == POISON, f"{interrupts.where}: written to after the launch was given up"
         assert at > 20, "the launch was never interrupted"
-        assert all(ticket.done for ticket in tickets)
+        assert all(ticket.done for ticket in launched)
         for _ in range(8):
             assert made.load(engine.blocks(10, 10 + BLOCKS)).wait(WAIT_S).ok

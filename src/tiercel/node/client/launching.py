@@ -68,15 +68,16 @@ class Launcher:
             raise
         with self._opening() as opened:
             for lookup, side in loads:
-                opened.append(self._tickets.open(OperationKind.LOAD, lookup.num_blocks, side, timeout_s))
-            asked = [
+                count, asked = lookup.num_blocks, not _slots_of(lookup)
+                opened.append(self._tickets.open(OperationKind.LOAD, count, side, timeout_s, asked=asked))
+            wanted = [
                 Load(one.ticket.number, _held(lookup), lookup.first_block, lookup.num_blocks, one.on_gpu)
                 for one, lookup in zip(opened, lookups, strict=True)
-                if lookup.num_blocks and not _slots_of(lookup)
+                if lookup.num_blocks and one.asked
             ]
             if any(side is None for _, side in loads):
                 return self._miss(link, opened, lookups, _MEMORY_GONE)
-            message = Launch(asked, timeout_s, _request_id()) if asked else None
+            message = Launch(wanted, timeout_s, _request_id()) if wanted else None
             return self._read(link, message, opened, lookups, timeout_s)
 
     def prefetch(self, link: Link, lookup: Lookup, timeout_s: float) -> Ticket:
@@ -131,7 +132,7 @@ class Launcher:
 
     def _take_over(self, link: Link, opened: OpenTicket, lookup: Lookup) -> None:
         """Leave a lookup's pins to the node's operation, or begin to read what they hold."""
-        slots = _slots_of(lookup) if opened.ticket.kind is OperationKind.LOAD else b""
+        slots = b"" if opened.asked else _slots_of(lookup)
         pins = lookup.take_match()
         assert isinstance(pins, RemotePins), "a lookup that may be launched here was made here"
         if slots:

@@ -119,7 +119,6 @@ class HostReads:
         slots = np.frombuffer(packed_slots, np.uint32)
         addresses = slots.astype(np.uint64) * np.uint64(self._region.unit_bytes) + np.uint64(self._region.address)
         read = _Read(opened, pins, first_block, addresses, -(-len(slots) // self._chunk_blocks))
-        opened.asked = False
         with self._lock:
             ended = self._ended
             if not ended:

@@ -48,14 +48,14 @@ class OpenTicket:
         stopped: how it ends without the node, while a copy still runs: as who stopped it first said.
     """
 
-    def __init__(self, ticket: Ticket, side: EngineSide | None) -> None:
+    def __init__(self, ticket: Ticket, side: EngineSide | None, asked: bool) -> None:
         self.ticket = ticket
+        self.asked = asked
         self.guard = Guard() if side is None else side.guard()
         self.memory = None if side is None else GuardedMemory(side.memory, self.guard)
         self.on_gpu = side is not None and side.on_gpu
         self.ready = None if side is None else side.ready
         self.started_at = time.monotonic()
-        self.asked = True
         self.ended: Ended | None = None
         self.stopped: tuple[Outcome, BlockStatus] | None = None
 
@@ -83,11 +83,14 @@ class TicketTable:
         """The thread that brings the node's messages: it cannot wait for one."""
         self._listener = thread
 
-    def open(self, kind: OperationKind, num_blocks: int, side: EngineSide | None, timeout_s: float) -> OpenTicket:
-        """Make a ticket, before the node hears of it."""
+    def open(
+        self, kind: OperationKind, num_blocks: int, side: EngineSide | None, timeout_s: float, *, asked: bool = True
+    ) -> OpenTicket:
+        """Make a ticket, before the node hears of it, if it is asked."""
         ticket = Ticket(next(self._numbers), kind, num_blocks, self._cancel)
-        opened = OpenTicket(ticket, side)
-        self._deadlines.add(ticket.number, timeout_s + GRACE_S)  # first: whatever comes between, it ends
+        opened = OpenTicket(ticket, side, asked)
+        # First: whatever comes between, it ends.
+        self._deadlines.add(ticket.number, timeout_s + GRACE_S if asked else timeout_s)
         self._open[ticket.number] = opened
         return opened
 
