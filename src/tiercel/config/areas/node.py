@@ -48,7 +48,7 @@ class NodeSettings:
     )
     node_tickets_max: int = setting(
         64,
-        "Loads, stores and prefetches that a client may have under way.",
+        "Loads, stores and prefetches that a client may have asked for; hits in host memory that it reads itself are none.",
         kind=Kind.COUNT,
         unit="tickets",
         bounds=(1, 65536),
@@ -56,7 +56,7 @@ class NodeSettings:
     )
     node_lookups_max: int = setting(
         256,
-        "Lookups that a client may hold before it launches or releases them.",
+        "Lookups that a client may hold: not launched or released yet, or read by itself at the moment.",
         kind=Kind.COUNT,
         unit="lookups",
         bounds=(1, 65536),

@@ -3,14 +3,15 @@
 When the node is gone a ticket resolves at once, without having touched anything: a load as missing, a store as without room.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 
 from tiercel.cache import Ticket
 from tiercel.control import Lookup, Priority
-from tiercel.errors import ThrottledError
+from tiercel.errors import StaleTicketError, ThrottledError
 from tiercel.hashing import Sequence as TokenSequence
 from tiercel.node.calls import Launch, Load, Prefetch, Store
 from tiercel.node.client.calls import NodeGoneError, checked
@@ -58,55 +59,60 @@ class Launcher:
         """Launch loads that may be launched, all or none. Without a side the node's memory is gone."""
         if len(loads) > LOADS_MAX:
             raise ThrottledError(f"{len(loads)} loads at once: launch at most {LOADS_MAX} through a node")
+        lookups = [lookup for lookup, _ in loads]
+        _check_current(lookups, link)
         try:
-            link.reads.check_room(sum(bool(_slots_of(lookup, link)) for lookup, _ in loads))
+            link.reads.check_room(sum(bool(_slots_of(lookup)) for lookup in lookups))
         except ThrottledError:
             self._on_throttled(LANE)
             raise
-        opened = [self._tickets.open(OperationKind.LOAD, each.num_blocks, side, timeout_s) for each, side in loads]
-        asked = [
-            Load(one.ticket.number, _held(lookup), lookup.first_block, lookup.num_blocks, one.on_gpu)
-            for one, (lookup, _) in zip(opened, loads, strict=True)
-            if lookup.num_blocks and not _slots_of(lookup, link)
-        ]
-        lookups = [lookup for lookup, _ in loads]
-        if any(side is None for _, side in loads):
-            return self._miss(link, opened, lookups, _MEMORY_GONE)
-        message = Launch(asked, timeout_s, _request_id()) if asked else None
-        return self._read(link, message, opened, lookups, timeout_s)
+        with self._opening() as opened:
+            for lookup, side in loads:
+                count, asked = lookup.num_blocks, not _slots_of(lookup)
+                opened.append(self._tickets.open(OperationKind.LOAD, count, side, timeout_s, asked=asked))
+            wanted = [
+                Load(one.ticket.number, _held(lookup), lookup.first_block, lookup.num_blocks, one.on_gpu)
+                for one, lookup in zip(opened, lookups, strict=True)
+                if lookup.num_blocks and one.asked
+            ]
+            if any(side is None for _, side in loads):
+                return self._miss(link, opened, lookups, _MEMORY_GONE)
+            message = Launch(wanted, timeout_s, _request_id()) if wanted else None
+            return self._read(link, message, opened, lookups, timeout_s)
 
     def prefetch(self, link: Link, lookup: Lookup, timeout_s: float) -> Ticket:
         """Launch a prefetch of a lookup that may be launched."""
-        opened = self._tickets.open(OperationKind.PREFETCH, lookup.num_blocks, None, timeout_s)
-        number, first, count = opened.ticket.number, lookup.first_block, lookup.num_blocks
-        message = Prefetch(number, _held(lookup), first, count, timeout_s, _request_id()) if count else None
-        return self._read(link, message, [opened], [lookup], timeout_s)[0]
+        _check_current([lookup], link)
+        with self._opening() as opened:
+            first, count = lookup.first_block, lookup.num_blocks
+            opened.append(self._tickets.open(OperationKind.PREFETCH, count, None, timeout_s))
+            number = opened[0].ticket.number
+            message = Prefetch(number, _held(lookup), first, count, timeout_s, _request_id()) if count else None
+            return self._read(link, message, opened, [lookup], timeout_s)[0]
 
     def store(self, link: Link, what: Stored, side: EngineSide | None, timeout_s: float) -> Ticket:
         """Launch a store from the first blocks of `side`; without one the node's memory is gone."""
         blocks, priority = what.blocks, what.priority
-        opened = self._tickets.open(OperationKind.STORE, len(blocks), side, timeout_s)
-        if side is None:
-            self._give_up(link, [opened], BlockStatus.NO_SPACE, _MEMORY_GONE)
-            return opened.ticket
         stop = min(blocks.stop, SEQUENCE_BLOCKS_MAX)  # what lies behind ends as missing
         count = max(0, stop - blocks.start)
-        if not count:
-            self._tickets.finish(opened, BlockStatus.MISSING)
-            return opened.ticket
         told = priority[:count].astype(np.uint8).tobytes() if isinstance(priority, np.ndarray) else priority
+        with self._opening() as tickets:
+            opened = self._tickets.open(OperationKind.STORE, len(blocks), side, timeout_s)
+            tickets.append(opened)
 
-        def make(number: int) -> Message:
-            ticket, name = opened.ticket.number, _request_id()
-            return Store(ticket, number, blocks.start, count, told, timeout_s, opened.on_gpu, name)
+            def make(number: int) -> Message:
+                ticket, name = opened.ticket.number, _request_id()
+                return Store(ticket, number, blocks.start, count, told, timeout_s, opened.on_gpu, name)
 
-        try:
-            checked(what.known.ask_store(link, what.sequence, stop, make, _patience(timeout_s)))
-        except NodeGoneError as error:
-            self._give_up(link, [opened], BlockStatus.NO_SPACE, str(error))
-        except BaseException:
-            self._withdraw([opened])
-            raise
+            if side is None:
+                self._give_up(link, tickets, BlockStatus.NO_SPACE, _MEMORY_GONE)
+            elif not count:
+                self._tickets.finish(opened, BlockStatus.MISSING)
+            else:
+                try:
+                    checked(what.known.ask_store(link, what.sequence, stop, make, _patience(timeout_s)))
+                except NodeGoneError as error:
+                    self._give_up(link, tickets, BlockStatus.NO_SPACE, str(error))
         return opened.ticket
 
     def _read(
@@ -118,22 +124,23 @@ class Launcher:
                 link.call(message, _patience(timeout_s))
             elif not link.alive:
                 raise NodeGoneError(link.reason)
+            for one, lookup in zip(opened, lookups, strict=True):
+                self._take_over(link, one, lookup)
         except NodeGoneError as error:
             return self._miss(link, opened, lookups, str(error))
-        except BaseException:
-            self._withdraw(opened)
-            raise
-        for one, lookup in zip(opened, lookups, strict=True):
-            slots = _slots_of(lookup, link) if one.ticket.kind is OperationKind.LOAD else b""
-            number, pins = _held(lookup), lookup.take_match()
-            if not lookup.num_blocks:
-                self._tickets.finish(one, BlockStatus.OK)
-                continue
-            assert isinstance(pins, RemotePins), "a lookup that may be launched here was made here"
-            pins.hand_over()
-            if slots:
-                link.reads.begin(one, number, lookup.first_block, slots)
         return [one.ticket for one in opened]
+
+    def _take_over(self, link: Link, opened: OpenTicket, lookup: Lookup) -> None:
+        """Leave a lookup's pins to the node's operation, or begin to read what they hold."""
+        slots = b"" if opened.asked else _slots_of(lookup)
+        pins = lookup.take_match()
+        assert isinstance(pins, RemotePins), "a lookup that may be launched here was made here"
+        if slots:
+            link.reads.begin(opened, pins, lookup.first_block, slots)
+        elif lookup.num_blocks:
+            pins.hand_over()
+        else:
+            self._tickets.finish(opened, BlockStatus.OK)
 
     def _miss(self, link: Link, opened: list[OpenTicket], lookups: list[Lookup], reason: str) -> list[Ticket]:
         """Resolve what reads without the node."""
@@ -149,9 +156,16 @@ class Launcher:
             self._tickets.finish(one, status)
         self._on_gone(reason)
 
-    def _withdraw(self, opened: list[OpenTicket]) -> None:
-        for one in opened:
-            self._tickets.withdraw(one)
+    @contextmanager
+    def _opening(self) -> Iterator[list[OpenTicket]]:
+        """The tickets of a launch, to be filled in. If it fails, a signal's handler included, there never were any."""
+        opened: list[OpenTicket] = []
+        try:
+            yield opened
+        except BaseException:
+            for one in opened:
+                self._tickets.withdraw(one)
+            raise
 
 
 def _held(lookup: Lookup) -> int:
@@ -159,10 +173,16 @@ def _held(lookup: Lookup) -> int:
     return pins.lookup if isinstance(pins, RemotePins) else 0
 
 
-def _slots_of(lookup: Lookup, link: Link) -> bytes:
-    """The slots of the blocks to load, if this process may read them itself in the memory of this connection."""
+def _check_current(lookups: Sequence[Lookup], link: Link) -> None:
+    """Raise StaleTicketError for a lookup of an earlier connection, whose number and slots mean other blocks on this one."""
+    if any(isinstance(lookup.pins, RemotePins) and lookup.pins.link is not link for lookup in lookups):
+        raise StaleTicketError("the node was gone after this lookup; look the sequence up again")
+
+
+def _slots_of(lookup: Lookup) -> bytes:
+    """The slots of the blocks to load, if this process may read them itself."""
     pins = lookup.pins
-    if not isinstance(pins, RemotePins) or pins.link is not link:
+    if not isinstance(pins, RemotePins):
         return b""
     start, stop = lookup.first_block, lookup.first_block + lookup.num_blocks
     return pins.packed_slots[_SLOT_BYTES * start : _SLOT_BYTES * stop]

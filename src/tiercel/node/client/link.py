@@ -80,7 +80,7 @@ class Link:
         self.reads = HostReads(
             tickets,
             self.regions[0],  # the host tier's, if there is one
-            self,
+            self._end_read,
             block_bytes=block_bytes,
             chunk_bytes=size_in_bytes("transfer_chunk_bytes", chunk_bytes),
             queue_depth_max=self.facts.config.transfer_queue_depth_max,
@@ -159,11 +159,6 @@ class Link:
         self._unwanted[Kind.RELEASE].append(lookup)
         self.flush()
 
-    def end_read(self, lookup: int, first_block: int, num_blocks: int, seconds: float) -> bool:
-        """End a lookup of which slots were read; whether it held all the time. Raises NodeGoneError, ThrottledError."""
-        with self.lent(SILENCE_S) as call:
-            return call.end_read(lookup, first_block, num_blocks, seconds, SILENCE_S)
-
     def discard(self, kind: Kind, number: int) -> None:
         """Have the node told that a lookup or a sequence is not wanted any more. Destructors call it."""
         self._unwanted[kind].append(number)
@@ -195,6 +190,10 @@ class Link:
 
     def _answer(self, number: int, failure: str) -> None:
         self.tell(Done(number, failure))
+
+    def _end_read(self, lookup: int, first_block: int, num_blocks: int, seconds: float) -> bool:
+        with self.lent(SILENCE_S) as call:
+            return call.end_read(lookup, first_block, num_blocks, seconds, SILENCE_S)
 
     def _connect(self, timeout_s: float) -> NodeCall:
         """Make a call connection. Raises OSError."""

@@ -14,12 +14,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from queue import SimpleQueue
-from typing import Protocol
 
 import numpy as np
 
 from tiercel.errors import ThrottledError, TiercelError
 from tiercel.node.client.calls import NodeGoneError
+from tiercel.node.client.pins import RemotePins
 from tiercel.node.client.tickets import OpenTicket, TicketTable
 from tiercel.ranks.regions import MappedRegion
 from tiercel.tiers.base import Addresses, BlockStatus, TierName, UnsettledError
@@ -37,32 +37,25 @@ NUM_THREADS = 2
 _CANCELLED, _FAILED = BlockStatus.CANCELLED, BlockStatus.IO_ERROR
 
 
-class Lookups(Protocol):
-    """What tells the node of lookups whose blocks were read."""
-
-    def end_read(self, lookup: int, first_block: int, num_blocks: int, seconds: float) -> bool:
-        """End a lookup; whether it held all the time. Raises NodeGoneError, ThrottledError."""
-        ...
-
-    def release_lookup(self, lookup: int) -> None:
-        """End a lookup of which nothing was read."""
-        ...
+EndRead = Callable[[int, int, int, float], bool]
+"""Ends a lookup of which slots were read, from a block on so many, which took so many seconds; whether it held all the time.
+Raises NodeGoneError, ThrottledError."""
 
 
 class _Read:
-    """One load; what is written here is guarded by its lock."""
+    """One load; what is written here is guarded by its lock. Wherever it is dropped, its pins go back."""
 
     def __init__(
-        self, opened: OpenTicket, lookup: int, first_block: int, addresses: Addresses, num_chunks: int
+        self, opened: OpenTicket, pins: RemotePins, first_block: int, addresses: Addresses, num_chunks: int
     ) -> None:
         self.opened = opened
-        self.lookup = lookup
+        self.pins = pins
         self.first_block = first_block
         self.addresses = addresses
-        self.started_at = time.monotonic()
         self.lock = threading.Lock()
         self.num_begun = 0
         self.num_left = num_chunks
+        self.busy_s = 0.0
         self.failure: BlockStatus | None = None
 
 
@@ -73,7 +66,7 @@ class HostReads:
         self,
         tickets: TicketTable,
         region: MappedRegion,
-        lookups: Lookups,
+        end_read: EndRead,
         *,
         block_bytes: int,
         chunk_bytes: int,
@@ -90,7 +83,7 @@ class HostReads:
         """
         self._tickets = tickets
         self._region = region
-        self._lookups = lookups
+        self._end_read = end_read
         self._chunk_blocks = max(1, chunk_bytes // block_bytes)
         self._queue_depth_max = queue_depth_max
         self._on_defect = on_defect
@@ -116,16 +109,16 @@ class HostReads:
                 f"or raise transfer_queue_depth_max"
             )
 
-    def begin(self, opened: OpenTicket, lookup: int, first_block: int, packed_slots: bytes) -> None:
-        """Copy blocks into a ticket's memory soon, and resolve it. Takes the lookup over.
+    def begin(self, opened: OpenTicket, pins: RemotePins, first_block: int, packed_slots: bytes) -> None:
+        """Copy blocks into a ticket's memory soon, and resolve it. Takes the pins over.
 
         Args:
-            first_block: of the lookup's sequence, the ticket's first.
+            first_block: of the pinned sequence, the ticket's first.
             packed_slots: of the ticket's blocks, uint32 each.
         """
         slots = np.frombuffer(packed_slots, np.uint32)
         addresses = slots.astype(np.uint64) * np.uint64(self._region.unit_bytes) + np.uint64(self._region.address)
-        read = _Read(opened, lookup, first_block, addresses, -(-len(slots) // self._chunk_blocks))
+        read = _Read(opened, pins, first_block, addresses, -(-len(slots) // self._chunk_blocks))
         with self._lock:
             ended = self._ended
             if not ended:
@@ -166,6 +159,7 @@ class HostReads:
         if stop < len(read.addresses):
             self._waiting.put(read)
         failure: BlockStatus | None = None
+        begun_at = time.monotonic()
         try:
             if wanted:
                 memory = read.opened.memory
@@ -181,34 +175,37 @@ class HostReads:
         except (TiercelError, ValueError) as error:
             _log.warning("a read of the node's memory failed: %s", error)
             failure = _FAILED
-        self._end_chunk(read, failure)
+        self._end_chunk(read, failure, time.monotonic() - begun_at)
 
     def _settle(self, settled: "Future[None]", read: _Read) -> None:
         """A device touches nothing of a chunk any more."""
-        self._end_chunk(read, _FAILED)
+        self._end_chunk(read, _FAILED, 0.0)
         self._unsettled.discard(settled)
 
-    def _end_chunk(self, read: _Read, failure: BlockStatus | None) -> None:
+    def _end_chunk(self, read: _Read, failure: BlockStatus | None, busy_s: float) -> None:
         with read.lock:
             read.failure = read.failure or failure
+            read.busy_s += busy_s
             read.num_left -= 1
-            if read.num_left:
-                return
+            is_last = not read.num_left
+        if not is_last:
+            self._tickets.settle(read.opened.ticket.number)  # who stopped it may not have waited for this chunk
+            return
         with self._lock:
             self._num_open -= 1
-        self._end_read(read)
-
-    def _end_read(self, read: _Read) -> None:
-        failure, count, seconds = read.failure, len(read.addresses), time.monotonic() - read.started_at
+        failure = read.failure or self._end_lookup(read)
+        read.pins.release()
         if failure is None:
-            try:
-                if self._lookups.end_read(read.lookup, read.first_block, count, seconds):
-                    self._tickets.finish_read(read.opened, seconds)
-                    return
-                failure = _CANCELLED  # the cache was reset meanwhile
-            except (NodeGoneError, ThrottledError) as error:
-                _log.debug("what was read of the node's memory is void: %s", error)
-                failure = _FAILED
+            self._tickets.finish_read(read.opened)
         else:
-            self._lookups.release_lookup(read.lookup)
-        self._tickets.finish(read.opened, failure)
+            self._tickets.finish(read.opened, failure)
+
+    def _end_lookup(self, read: _Read) -> BlockStatus | None:
+        """End the lookup of blocks that were all read. Returns what the read failed with after all, None for nothing."""
+        try:
+            held = self._end_read(read.pins.lookup, read.first_block, len(read.addresses), read.busy_s)
+        except (NodeGoneError, ThrottledError) as error:
+            _log.debug("what was read of the node's memory is void: %s", error)
+            return _FAILED
+        read.pins.hand_over()
+        return None if held else _CANCELLED  # the cache was reset meanwhile

@@ -35,8 +35,6 @@ _CANCEL_S = 0.5
 _FENCE_S, _LOOK_AGAIN_S = 0.3, 1.0
 """How long a thread that serves all tickets waits at once for what touches one's memory, and how soon it looks again."""
 
-_OK = int(BlockStatus.OK)
-
 _PASS_LOOK_S = 0.05
 """How often a copy that waits for the engine's pass looks whether it is still wanted."""
 
@@ -45,17 +43,21 @@ class OpenTicket:
     """A ticket that has not ended.
 
     Attributes:
+        asked: whether the node knows it; not so what is read here.
         ended: how the node says that it ended, while a copy still runs.
+        stopped: how it ends without the node, while a copy still runs: as who stopped it first said.
     """
 
-    def __init__(self, ticket: Ticket, side: EngineSide | None) -> None:
+    def __init__(self, ticket: Ticket, side: EngineSide | None, asked: bool) -> None:
         self.ticket = ticket
+        self.asked = asked
         self.guard = Guard() if side is None else side.guard()
         self.memory = None if side is None else GuardedMemory(side.memory, self.guard)
         self.on_gpu = side is not None and side.on_gpu
         self.ready = None if side is None else side.ready
         self.started_at = time.monotonic()
         self.ended: Ended | None = None
+        self.stopped: tuple[Outcome, BlockStatus] | None = None
 
 
 class TicketTable:
@@ -81,11 +83,15 @@ class TicketTable:
         """The thread that brings the node's messages: it cannot wait for one."""
         self._listener = thread
 
-    def open(self, kind: OperationKind, num_blocks: int, side: EngineSide | None, timeout_s: float) -> OpenTicket:
-        """Make a ticket, before the node hears of it."""
+    def open(
+        self, kind: OperationKind, num_blocks: int, side: EngineSide | None, timeout_s: float, *, asked: bool = True
+    ) -> OpenTicket:
+        """Make a ticket, before the node hears of it, if it is asked."""
         ticket = Ticket(next(self._numbers), kind, num_blocks, self._cancel)
-        opened = self._open[ticket.number] = OpenTicket(ticket, side)
-        self._deadlines.add(ticket.number, timeout_s + GRACE_S)
+        opened = OpenTicket(ticket, side, asked)
+        # First: whatever comes between, it ends.
+        self._deadlines.add(ticket.number, timeout_s + GRACE_S if asked else timeout_s)
+        self._open[ticket.number] = opened
         return opened
 
     def withdraw(self, opened: OpenTicket) -> None:
@@ -123,11 +129,16 @@ class TicketTable:
             self.settle(message.ticket)
 
     def settle(self, number: int) -> None:
-        """Resolve a ticket that has ended, unless a copy of it still runs. Called after each copy, too."""
+        """Resolve a ticket that has ended or was stopped, unless a copy of it still runs. Called after each copy, too."""
         opened = self._open.get(number)
-        if opened is None or opened.ended is None or not opened.guard.revoke(0.0):
+        if opened is None:
+            return
+        if opened.stopped is not None:
+            self._resolve_stopped(opened, 0.0)
             return
         ended = opened.ended
+        if ended is None or not opened.guard.revoke(0.0):
+            return
         blocks = {TierName(each.tier): each.num_blocks for each in ended.blocks}
         self._resolve(opened, Outcome(ended.outcome), np.frombuffer(ended.statuses, np.uint8), blocks, ended.seconds)
 
@@ -136,12 +147,11 @@ class TicketTable:
         outcome = Outcome.CANCELLED if status is BlockStatus.CANCELLED else Outcome.DONE
         self._stop(opened, outcome, status, _FENCE_S)
 
-    def finish_read(self, opened: OpenTicket, seconds: float) -> None:
+    def finish_read(self, opened: OpenTicket) -> None:
         """Resolve a load whose blocks were all read here out of the node's host memory."""
-        opened.guard.revoke(_FENCE_S)
         num_blocks = opened.ticket.num_blocks
-        statuses = np.full(num_blocks, _OK, np.uint8)
-        self._resolve(opened, Outcome.DONE, statuses, {TierName.HOST: num_blocks}, seconds)
+        statuses = np.full(num_blocks, BlockStatus.OK, np.uint8)
+        self._resolve(opened, Outcome.DONE, statuses, {TierName.HOST: num_blocks})
 
     def lose(self) -> None:
         """Resolve every open ticket: the node is gone."""
@@ -159,25 +169,35 @@ class TicketTable:
         if opened is None:
             return
         opened.guard.revoke()
-        self._tell_cancelled(number)
-        if threading.get_ident() != self._listener:
-            with suppress(DeadlineError):
-                opened.ticket.wait(_CANCEL_S)
+        if opened.asked:
+            self._tell_cancelled(number)
+            if threading.get_ident() != self._listener:
+                with suppress(DeadlineError):
+                    opened.ticket.wait(_CANCEL_S)
         self._stop(opened, Outcome.CANCELLED, BlockStatus.CANCELLED, None)
 
     def _expire(self, number: int) -> None:
         opened = self._open.get(number)
         if opened is None:
             return
-        self._tell_cancelled(number)
+        if opened.asked:
+            self._tell_cancelled(number)
         self._stop(opened, Outcome.DEADLINE, BlockStatus.CANCELLED, _FENCE_S)
 
     def _stop(self, opened: OpenTicket, outcome: Outcome, status: BlockStatus, timeout_s: float | None) -> None:
-        """Resolve a ticket now, or if a copy of it still runs after that time, look again later."""
+        """Resolve a ticket now, or if a copy of it still runs after that time, when that ends."""
+        if opened.stopped is None:
+            opened.stopped = outcome, status
+        if not self._resolve_stopped(opened, timeout_s):
+            self._deadlines.add(opened.ticket.number, _LOOK_AGAIN_S)  # who ends the copy may not say so
+
+    def _resolve_stopped(self, opened: OpenTicket, timeout_s: float | None) -> bool:
+        assert opened.stopped is not None
+        outcome, status = opened.stopped
         if not opened.guard.revoke(timeout_s):
-            self._deadlines.add(opened.ticket.number, _LOOK_AGAIN_S)
-            return
+            return False
         self._resolve(opened, outcome, np.full(opened.ticket.num_blocks, status, np.uint8))
+        return True
 
     def _resolve(
         self,
