@@ -9,9 +9,9 @@ import pytest
 
 from tests.helpers.remote_node import made_keys
 from tests.helpers.small_engine import MODEL, TOKENS_PER_BLOCK, SmallEngine, config, tokens
-from tiercel.errors import ConfigError
+from tiercel.errors import ConfigError, ThrottledError
 from tiercel.hashing import Sequence, root_key
-from tiercel.node.endpoint import LocalEndpoint
+from tiercel.node.endpoint import SOCKET_NAME, LocalEndpoint
 from tiercel.node.namespaces import read_secret
 from tiercel.node.remote import RemoteNode, read_client_keys
 from tiercel.node.server import NodeServer
@@ -101,7 +101,38 @@ def test_a_mistake_in_the_settings_of_tcp_is_told_before_the_cache_is_opened(
     assert not (tmp_path / "cache").exists()
 
 
-def test_an_address_where_nobody_can_listen_is_told_with_its_setting(tmp_path: Path, keys: Path) -> None:
-    settings = config(**settings_of(keys, node_remote_endpoint="tcp://192.0.2.1:47318"))
-    with pytest.raises(OSError, match=r"node_remote_endpoint: cannot listen at tcp://192.0.2.1:47318"):
-        NodeServer(MODEL, settings, LocalEndpoint(tmp_path / "node"))
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("192.0.2.1:47318", "Cannot assign requested address.*; name an address of this machine"),
+        ("no-such-interface:47318", "No such device.*; name an address of this machine"),
+        ("taken", "Address already in use.*; end the process that has the port"),
+    ],
+)
+def test_an_address_where_nobody_can_listen_is_told_with_its_setting_before_the_cache_is_opened(
+    tmp_path: Path, keys: Path, address: str, reason: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = f"tcp://127.0.0.1:{taken.getsockname()[1]}" if address == "taken" else f"tcp://{address}"
+        settings = config(tmp_path / "cache", disk=64, **settings_of(keys, node_remote_endpoint=where))
+        with pytest.raises(ConfigError, match=f"node_remote_endpoint = '{where}': nobody can listen there .{reason}"):
+            NodeServer(MODEL, settings, LocalEndpoint(tmp_path / "node"))
+    assert not (tmp_path / "cache").exists()
+    assert not (tmp_path / "node" / SOCKET_NAME).exists()
+
+
+def test_a_client_that_comes_while_the_cache_is_opened_is_told_to_ask_again(tmp_path: Path, keys: Path) -> None:
+    told: list[str] = []
+
+    def ask(*_: object) -> None:
+        if told:
+            return
+        with client_of(keys, "ops") as client, pytest.raises(ThrottledError) as caught:
+            client.status()
+        told.append(str(caught.value))
+
+    settings = config(host=16, **settings_of(keys))
+    with NodeServer(MODEL, settings, LocalEndpoint(tmp_path / "node"), progress=ask):
+        assert "the node is starting" in told[0]
+        with client_of(keys, "ops") as client:
+            assert client.status().clients == []

@@ -94,6 +94,10 @@ class RemoteDoor:
         self._thread = Thread(target=self._run, name="tiercel-door", daemon=True)
         self._thread.start()
 
+    def serve(self, handle: Handle) -> None:
+        """Have the calls that come from now on answered by another."""
+        self._handle = handle
+
     @property
     def endpoint(self) -> str:
         """Where it listens, the port included."""
@@ -209,7 +213,5 @@ def _bound(router: Socket, endpoint: str) -> str:
     try:
         router.bind(endpoint)
     except zmq.ZMQError as error:
-        raise OSError(
-            error.errno, f"cannot listen at {endpoint}: {error.strerror}; name an address of this machine"
-        ) from error
+        raise OSError(error.errno, os.strerror(error.errno or 0), endpoint) from error
     return router.getsockopt_string(zmq.LAST_ENDPOINT)
