@@ -133,9 +133,12 @@ def test_a_killed_clients_slots_come_back_within_two_seconds(node: NodeProcess) 
         time.sleep(0.02)
 
 
-def test_a_second_node_ends_with_a_clear_message(node: NodeProcess, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["node", "run", "--config", str(node.file), "--endpoint", str(node.endpoint)]) == 2
-    assert f"another node runs at {node.endpoint}" in capsys.readouterr().err
+def test_a_second_node_ends_with_a_clear_message_and_leaves_the_first_alone(node: NodeProcess) -> None:
+    command = [*COMMAND, "--config", str(node.file), "--endpoint", str(node.endpoint)]
+    second = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
+    assert second.returncode == 2
+    assert f"another node runs at {node.endpoint}" in second.stderr
+    assert status(node).process == node.process.pid
 
 
 def test_the_command_line_shows_who_is_there(node: NodeProcess, capsys: pytest.CaptureFixture[str]) -> None:

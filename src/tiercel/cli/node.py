@@ -1,6 +1,5 @@
 """`tiercel node`: one cache for many processes. Run it, start it in the background, look at it."""
 
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
     from tiercel.node.endpoint import Endpoint, LocalEndpoint, TcpEndpoint
     from tiercel.telemetry.snapshot import StatusSnapshot
 
-INTERRUPTED = 130
-
 
 def run(*, config: Path, endpoint: str | None = None, log_format: Literal["human", "json"] = "human") -> int:
     """Run a node here, until it is told to end (SIGTERM, Ctrl-C). What it serves, and where, is printed when it is ready; its log
@@ -28,17 +25,19 @@ def run(*, config: Path, endpoint: str | None = None, log_format: Literal["human
         log_format: for people or for programs.
     """
     from tiercel.node.server import NodeServer, run_node
+    from tiercel.node.server.ending import EXIT_CODES
     from tiercel.telemetry.logs import configure
 
     model, settings = _loaded(config)
     where = _endpoint(endpoint, settings)
 
+    configure(log_format=log_format)
+
     def on_ready(node: NodeServer) -> None:
-        configure(log_format=log_format)
         print_line(f"ready: {model.model_id} at {node.endpoint}, process {node.status().process}")
 
     received = run_node(model, settings, where, on_ready=on_ready)
-    return INTERRUPTED if received == signal.SIGINT else 0
+    return 0 if received is None else EXIT_CODES[received]
 
 
 def start(*, config: Path, endpoint: str | None = None, timeout: float = 120.0) -> None:
