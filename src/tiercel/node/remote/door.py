@@ -4,8 +4,10 @@ One thread waits for everything: requests, handshakes, connections that come and
 slow; calls run on a few threads of their own, so that none blocks another. `requests` says what may be asked.
 """
 
+import errno
 import logging
 import os
+import socket
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -210,6 +212,11 @@ def _closed_socket(context: Context, keys: ServerKeys, limits: DoorLimits) -> So
 
 def _bound(router: Socket, endpoint: str) -> str:
     """Listen. Returns where, the port included."""
+    try:
+        # ZeroMQ looks through the machine's addresses by it, and aborts the process if it may not.
+        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE).close()
+    except OSError as error:
+        raise PermissionError(errno.EPERM, "sockets of the family AF_NETLINK are not allowed", endpoint) from error
     try:
         router.bind(endpoint)
     except zmq.ZMQError as error:

@@ -17,6 +17,7 @@ _REMEDIES: Final = {
     errno.EADDRINUSE: "end the process that has the port (`ss -ltnp` names it), or name another port",
     errno.EADDRNOTAVAIL: _NOT_HERE,
     errno.ENODEV: _NOT_HERE,
+    errno.EPERM: "allow them beside AF_INET and AF_INET6 (RestrictAddressFamilies= of a systemd unit)",
     errno.EACCES: "name a port that this user may listen at, from 1024 on",
 }
 """What to do about an address where nobody can listen."""
