@@ -178,3 +178,19 @@ def test_a_node_is_started_in_the_background_or_says_why_not(tmp_path: Path) -> 
     finally:
         os.kill(pid, signal.SIGTERM)
         os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["status", "--endpoint", ""], "'' is no address of a node: give ipc:///DIRECTORY"),
+        (["status", "--endpoint", "ipc:///run/x", "--keys", "k.json"], "--keys k.json: ipc:///run/x asks for none"),
+        (["start", "--config", "x.yaml", "--timeout", "-3"], "--timeout -3: give seconds above 0"),
+        (["start", "--config", "x.yaml", "--timeout", "nan"], "--timeout nan: give seconds above 0"),
+    ],
+)
+def test_what_makes_no_sense_on_the_command_line_is_refused(
+    capsys: pytest.CaptureFixture[str], words: list[str], told: str
+) -> None:
+    assert cli.main(["node", *words]) == 2
+    assert told in capsys.readouterr().err
