@@ -8,6 +8,7 @@ import errno
 import logging
 import os
 import socket
+import time
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +19,7 @@ from typing import Final
 
 from tiercel.node.calls import Failed
 from tiercel.node.codec import Answer
-from tiercel.node.remote.gate import Gate
+from tiercel.node.remote.gate import LOOK_MS, Gate
 from tiercel.node.remote.keys import ListedClient, ServerKeys
 from tiercel.node.remote.requests import Handle, answer_to, bytes_of, read_call
 from tiercel.node.remote.sockets import REQUEST_BYTES, Context, Socket, check_endpoint, missing_keys, set_common, zmq
@@ -35,6 +36,8 @@ class DoorLimits:
     Attributes:
         connections_max: of all clients together, those in their handshake included.
         calls_max: of one client that are not answered yet; further ones are answered as throttled.
+        unseen_bytes_max: that a connection may have sent since its last whole message. The signs of life of a connection that
+            asks nothing reach this after days; it is cut then, and comes back by itself.
         threads: that calls run on.
         handshake_s: until a connection has shown its key.
         heartbeat_s: between signs of life; a connection without any for three of these is cut.
@@ -42,6 +45,7 @@ class DoorLimits:
 
     connections_max: int = 256
     calls_max: int = 16
+    unseen_bytes_max: int = 8 << 20
     threads: int = 2
     handshake_s: float = 2.0
     heartbeat_s: float = 5.0
@@ -86,7 +90,9 @@ class RemoteDoor:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         try:
             self._router = _closed_socket(self._context, keys, limits)
-            self._gate = Gate(self._context, self._router, keys.clients, limits.connections_max)
+            self._gate = Gate(
+                self._context, self._router, keys.clients, limits.connections_max, limits.unseen_bytes_max
+            )
             self._endpoint = _bound(self._router, endpoint)
         except BaseException:
             self._context.destroy(linger=0)
@@ -138,13 +144,16 @@ class RemoteDoor:
             poller.register(source, zmq.POLLIN)
         try:
             while not self._closing:
-                for source, _ in poller.poll():
+                for source, _ in poller.poll(LOOK_MS if self._gate.num_connections else None):
                     actions[source]()
+                self._gate.look(time.monotonic())
         finally:
+            self._gate.close()
             self._context.destroy(linger=0)
 
     def _receive(self) -> None:
         frames = self._router.recv_multipart(zmq.NOBLOCK, copy=False)
+        self._gate.heard(frames[-1].get(zmq.SRCFD))
         sender, parts = frames[0].bytes, [frame.bytes for frame in frames[1:]]
         name = str(frames[-1].get("User-Id"))
         client = self._gate.listing.by_name(name)
