@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tests.helpers.rank_engine import WAIT_S, RankProcess, ask_all, open_cache
 from tests.helpers.small_engine import SmallEngine, tokens
@@ -51,17 +52,22 @@ class User:
         self.connection.close()
 
 
-def test_an_arena_is_begun_anew_while_another_process_can_write_to_it(arena_directory: Path) -> None:
+def test_an_arena_is_begun_anew_while_another_process_can_write_to_it(
+    arena_directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     random = np.random.default_rng(5)
     tier = kept_host(arena_options(arena_directory))
     rows = random_bytes(random, 2, tier.block_bytes)
     store(tier, slots_of(0, 1), rows, random_labels(random, 2))
     user = User(tier.shared_memory.fd)
     tier.close()
+    caplog.set_level("INFO", "tiercel.tiers.host")
     started = time.monotonic()
     tier = kept_host(arena_options(arena_directory, wait_s=0.3))
     assert 0.3 <= time.monotonic() - started < WAIT_S
     assert "still has it mapped after 0.3 s" in tier.cold_reason
+    (told,) = (line for line in caplog.messages if "waiting up to 0.3 s (cpu_arena_wait_s)" in line)
+    assert f"process {user._process.pid} (python" in told
     assert len(tier.recovered.slots) == 0
     store(tier, slots_of(0, 1), rows, random_labels(random, 2))
     user.write(b"x")

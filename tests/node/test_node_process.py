@@ -133,9 +133,12 @@ def test_a_killed_clients_slots_come_back_within_two_seconds(node: NodeProcess) 
         time.sleep(0.02)
 
 
-def test_a_second_node_ends_with_a_clear_message(node: NodeProcess, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["node", "run", "--config", str(node.file), "--endpoint", str(node.endpoint)]) == 2
-    assert f"another node runs at {node.endpoint}" in capsys.readouterr().err
+def test_a_second_node_ends_with_a_clear_message_and_leaves_the_first_alone(node: NodeProcess) -> None:
+    command = [*COMMAND, "--config", str(node.file), "--endpoint", str(node.endpoint)]
+    second = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
+    assert second.returncode == 2
+    assert f"another node runs at {node.endpoint}" in second.stderr
+    assert status(node).process == node.process.pid
 
 
 def test_the_command_line_shows_who_is_there(node: NodeProcess, capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,3 +178,19 @@ def test_a_node_is_started_in_the_background_or_says_why_not(tmp_path: Path) -> 
     finally:
         os.kill(pid, signal.SIGTERM)
         os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["status", "--endpoint", ""], "'' is no address of a node: give ipc:///DIRECTORY"),
+        (["status", "--endpoint", "ipc:///run/x", "--keys", "k.json"], "--keys k.json: ipc:///run/x asks for none"),
+        (["start", "--config", "x.yaml", "--timeout", "-3"], "--timeout -3: give seconds above 0"),
+        (["start", "--config", "x.yaml", "--timeout", "nan"], "--timeout nan: give seconds above 0"),
+    ],
+)
+def test_what_makes_no_sense_on_the_command_line_is_refused(
+    capsys: pytest.CaptureFixture[str], words: list[str], told: str
+) -> None:
+    assert cli.main(["node", *words]) == 2
+    assert told in capsys.readouterr().err

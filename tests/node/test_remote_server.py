@@ -1,6 +1,10 @@
 """A running node and a client on another machine: what it counts is what is stored, in its namespaces alone."""
 
+import json
+import platform
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,12 +13,13 @@ import pytest
 
 from tests.helpers.remote_node import made_keys
 from tests.helpers.small_engine import MODEL, TOKENS_PER_BLOCK, SmallEngine, config, tokens
-from tiercel.errors import ConfigError
+from tiercel.errors import ConfigError, ThrottledError
 from tiercel.hashing import Sequence, root_key
-from tiercel.node.endpoint import LocalEndpoint
+from tiercel.node.endpoint import SOCKET_NAME, LocalEndpoint
 from tiercel.node.namespaces import read_secret
 from tiercel.node.remote import RemoteNode, read_client_keys
 from tiercel.node.server import NodeServer
+from tiercel.node.server.facts import document
 
 PROMPT = tokens(20, seed=1, extra=5)
 
@@ -101,7 +106,62 @@ def test_a_mistake_in_the_settings_of_tcp_is_told_before_the_cache_is_opened(
     assert not (tmp_path / "cache").exists()
 
 
-def test_an_address_where_nobody_can_listen_is_told_with_its_setting(tmp_path: Path, keys: Path) -> None:
-    settings = config(**settings_of(keys, node_remote_endpoint="tcp://192.0.2.1:47318"))
-    with pytest.raises(OSError, match=r"node_remote_endpoint: cannot listen at tcp://192.0.2.1:47318"):
-        NodeServer(MODEL, settings, LocalEndpoint(tmp_path / "node"))
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("192.0.2.1:47318", "Cannot assign requested address.*; name an address of this machine"),
+        ("no-such-interface:47318", "No such device.*; name an address of this machine"),
+        ("taken", "Address already in use.*; end the process that has the port"),
+    ],
+)
+def test_an_address_where_nobody_can_listen_is_told_with_its_setting_before_the_cache_is_opened(
+    tmp_path: Path, keys: Path, address: str, reason: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = f"tcp://127.0.0.1:{taken.getsockname()[1]}" if address == "taken" else f"tcp://{address}"
+        settings = config(tmp_path / "cache", disk=64, **settings_of(keys, node_remote_endpoint=where))
+        with pytest.raises(ConfigError, match=f"node_remote_endpoint = '{where}': nobody can listen there .{reason}"):
+            NodeServer(MODEL, settings, LocalEndpoint(tmp_path / "node"))
+    assert not (tmp_path / "cache").exists()
+    assert not (tmp_path / "node" / SOCKET_NAME).exists()
+
+
+def test_a_client_that_comes_while_the_cache_is_opened_is_told_to_ask_again(tmp_path: Path, keys: Path) -> None:
+    told: list[str] = []
+
+    def ask(*_: object) -> None:
+        if told:
+            return
+        with client_of(keys, "ops") as client, pytest.raises(ThrottledError) as caught:
+            client.status()
+        told.append(str(caught.value))
+
+    settings = config(host=16, **settings_of(keys))
+    with NodeServer(MODEL, settings, LocalEndpoint(tmp_path / "node"), progress=ask):
+        assert "the node is starting" in told[0]
+        with client_of(keys, "ops") as client:
+            assert client.status().clients == []
+
+
+WITHOUT_NETLINK = """
+import ctypes, struct, sys
+refuse, allow = (0x06, 0, 0, 0x50000 | 97), (0x06, 0, 0, 0x7FFF0000)
+steps = [(0x20, 0, 0, 0), (0x15, 0, 3, 41), (0x20, 0, 0, 16), (0x15, 0, 1, 16), refuse, allow]
+program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+described = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(steps), ctypes.addressof(program)))
+prctl = ctypes.CDLL(None, use_errno=True).prctl
+assert prctl(38, 1, 0, 0, 0) == 0 and prctl(22, 2, described) == 0, ctypes.get_errno()
+from tiercel.cli import main
+sys.exit(main(["node", "run", "--config", sys.argv[1]]))
+"""
+"""Refuses socket(AF_NETLINK) with EAFNOSUPPORT by a seccomp filter, as RestrictAddressFamilies= does, and runs a node."""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the filter has this processor's number of a system call")
+def test_a_node_that_may_not_look_for_its_addresses_says_so_and_is_not_aborted(tmp_path: Path, keys: Path) -> None:
+    settings = config(tmp_path / "cache", disk=64, server_recv_port=f"ipc://{tmp_path}/node", **settings_of(keys))
+    (tmp_path / "node.json").write_text(json.dumps(document(MODEL, settings), default=list))
+    command = [sys.executable, "-c", WITHOUT_NETLINK, str(tmp_path / "node.json")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "AF_NETLINK are not allowed); allow them beside AF_INET" in done.stderr

@@ -45,6 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             raise
         return 130
+    except ImportError as error:
+        if debug or not isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            raise
+        return 130  # Ctrl-C while native code was imported
     except (TiercelError, OSError, ValueError) as error:
         if debug:
             raise

@@ -1,6 +1,6 @@
 """`tiercel node`: one cache for many processes. Run it, start it in the background, look at it."""
 
-import signal
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from tiercel.node.endpoint import Endpoint, LocalEndpoint, TcpEndpoint
     from tiercel.telemetry.snapshot import StatusSnapshot
 
-INTERRUPTED = 130
-
 
 def run(*, config: Path, endpoint: str | None = None, log_format: Literal["human", "json"] = "human") -> int:
     """Run a node here, until it is told to end (SIGTERM, Ctrl-C). What it serves, and where, is printed when it is ready; its log
@@ -28,17 +26,19 @@ def run(*, config: Path, endpoint: str | None = None, log_format: Literal["human
         log_format: for people or for programs.
     """
     from tiercel.node.server import NodeServer, run_node
+    from tiercel.node.server.ending import EXIT_CODES
     from tiercel.telemetry.logs import configure
 
     model, settings = _loaded(config)
     where = _endpoint(endpoint, settings)
 
+    configure(log_format=log_format)
+
     def on_ready(node: NodeServer) -> None:
-        configure(log_format=log_format)
         print_line(f"ready: {model.model_id} at {node.endpoint}, process {node.status().process}")
 
     received = run_node(model, settings, where, on_ready=on_ready)
-    return INTERRUPTED if received == signal.SIGINT else 0
+    return 0 if received is None else EXIT_CODES[received]
 
 
 def start(*, config: Path, endpoint: str | None = None, timeout: float = 120.0) -> None:
@@ -51,6 +51,8 @@ def start(*, config: Path, endpoint: str | None = None, timeout: float = 120.0) 
     """
     from tiercel.node.server.starting import LOG_NAME, start_node
 
+    if not 0 < timeout < math.inf:
+        raise ValueError(f"--timeout {timeout:g}: give seconds above 0")
     model, settings = _loaded(config)
     where = _local(_endpoint(endpoint, settings))
     process = start_node(model, settings, where, timeout_s=timeout)
@@ -75,6 +77,8 @@ def status(
     from tiercel.node.endpoint import TcpEndpoint
 
     where = _endpoint(endpoint, None if config is None else _settings(config))
+    if keys is not None and not isinstance(where, TcpEndpoint):
+        raise ConfigError(f"--keys {keys}: {where} asks for none; keys are for tcp://HOST:PORT")
     node, snapshot = _state_of_remote(where, keys) if isinstance(where, TcpEndpoint) else _state_of_local(_local(where))
     if json:
         print_json({"node": _as_json(node), "cache": snapshot})
@@ -161,7 +165,8 @@ def _loaded(file: Path) -> "tuple[ModelConfig, CacheConfig]":
 def _endpoint(given: str | None, settings: "CacheConfig | None") -> "Endpoint":
     from tiercel.node.endpoint import default_endpoint, parse_endpoint
 
-    text = given or (None if settings is None else settings.server_recv_port)
+    text = None if settings is None else settings.server_recv_port
+    text = text if given is None else given
     return default_endpoint() if text is None else parse_endpoint(text)
 
 

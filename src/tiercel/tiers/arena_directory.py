@@ -37,6 +37,7 @@ from tiercel.tiers.arena_records import (
     read_records,
     write_records,
 )
+from tiercel.tiers.arena_users import users_of
 from tiercel.tiers.disk_directory import DirectoryLock
 from tiercel.tiers.labels import RecoveredBlocks, nothing_recovered
 from tiercel.tiers.memory import page_aligned_bytes
@@ -189,10 +190,14 @@ def _begin(options: ArenaOptions) -> tuple[int, RecoveredBlocks]:
 def _lock_arena(fd: int, options: ArenaOptions) -> None:
     """Wait until nobody else has an arena mapped, and lock it. Raises FormatError if somebody still has after the wait."""
     stop_at = time.monotonic() + options.wait_s
+    told = False
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if not told:
+                _tell_wait(fd, options)
+                told = True
             if time.monotonic() >= stop_at:
                 raise FormatError(
                     f"a process that used it with the cache that ended still has it mapped after {options.wait_s:g} s"
@@ -200,6 +205,18 @@ def _lock_arena(fd: int, options: ArenaOptions) -> None:
             time.sleep(_LOOK_AGAIN_S)
         else:
             return
+
+
+def _tell_wait(fd: int, options: ArenaOptions) -> None:
+    users = users_of(fd)
+    _log.info(
+        "%s: waiting up to %g s (cpu_arena_wait_s) until the processes that used the arena with the cache that ended let go of "
+        "it: %s",
+        options.directory,
+        options.wait_s,
+        ", ".join(f"process {process} ({name})" for process, name in users) or "none that this user can see",
+        extra={"event": "arena_wait", "processes": [process for process, _ in users]},
+    )
 
 
 def _adopt(fd: int, options: ArenaOptions) -> RecoveredBlocks:

@@ -4,8 +4,11 @@ One thread waits for everything: requests, handshakes, connections that come and
 slow; calls run on a few threads of their own, so that none blocks another. `requests` says what may be asked.
 """
 
+import errno
 import logging
 import os
+import socket
+import time
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +19,7 @@ from typing import Final
 
 from tiercel.node.calls import Failed
 from tiercel.node.codec import Answer
-from tiercel.node.remote.gate import Gate
+from tiercel.node.remote.gate import LOOK_MS, Gate
 from tiercel.node.remote.keys import ListedClient, ServerKeys
 from tiercel.node.remote.requests import Handle, answer_to, bytes_of, read_call
 from tiercel.node.remote.sockets import REQUEST_BYTES, Context, Socket, check_endpoint, missing_keys, set_common, zmq
@@ -33,6 +36,8 @@ class DoorLimits:
     Attributes:
         connections_max: of all clients together, those in their handshake included.
         calls_max: of one client that are not answered yet; further ones are answered as throttled.
+        unseen_bytes_max: that a connection may have sent since its last whole message. The signs of life of a connection that
+            asks nothing reach this after days; it is cut then, and comes back by itself.
         threads: that calls run on.
         handshake_s: until a connection has shown its key.
         heartbeat_s: between signs of life; a connection without any for three of these is cut.
@@ -40,6 +45,7 @@ class DoorLimits:
 
     connections_max: int = 256
     calls_max: int = 16
+    unseen_bytes_max: int = 8 << 20
     threads: int = 2
     handshake_s: float = 2.0
     heartbeat_s: float = 5.0
@@ -84,7 +90,9 @@ class RemoteDoor:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         try:
             self._router = _closed_socket(self._context, keys, limits)
-            self._gate = Gate(self._context, self._router, keys.clients, limits.connections_max)
+            self._gate = Gate(
+                self._context, self._router, keys.clients, limits.connections_max, limits.unseen_bytes_max
+            )
             self._endpoint = _bound(self._router, endpoint)
         except BaseException:
             self._context.destroy(linger=0)
@@ -93,6 +101,10 @@ class RemoteDoor:
         self._pool = ThreadPoolExecutor(limits.threads, "tiercel-door-call")
         self._thread = Thread(target=self._run, name="tiercel-door", daemon=True)
         self._thread.start()
+
+    def serve(self, handle: Handle) -> None:
+        """Have the calls that come from now on answered by another."""
+        self._handle = handle
 
     @property
     def endpoint(self) -> str:
@@ -132,13 +144,16 @@ class RemoteDoor:
             poller.register(source, zmq.POLLIN)
         try:
             while not self._closing:
-                for source, _ in poller.poll():
+                for source, _ in poller.poll(LOOK_MS if self._gate.num_connections else None):
                     actions[source]()
+                self._gate.look(time.monotonic())
         finally:
+            self._gate.close()
             self._context.destroy(linger=0)
 
     def _receive(self) -> None:
         frames = self._router.recv_multipart(zmq.NOBLOCK, copy=False)
+        self._gate.heard(frames[-1].get(zmq.SRCFD))
         sender, parts = frames[0].bytes, [frame.bytes for frame in frames[1:]]
         name = str(frames[-1].get("User-Id"))
         client = self._gate.listing.by_name(name)
@@ -207,9 +222,12 @@ def _closed_socket(context: Context, keys: ServerKeys, limits: DoorLimits) -> So
 def _bound(router: Socket, endpoint: str) -> str:
     """Listen. Returns where, the port included."""
     try:
+        # ZeroMQ looks through the machine's addresses by it, and aborts the process if it may not.
+        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE).close()
+    except OSError as error:
+        raise PermissionError(errno.EPERM, "sockets of the family AF_NETLINK are not allowed", endpoint) from error
+    try:
         router.bind(endpoint)
     except zmq.ZMQError as error:
-        raise OSError(
-            error.errno, f"cannot listen at {endpoint}: {error.strerror}; name an address of this machine"
-        ) from error
+        raise OSError(error.errno, os.strerror(error.errno or 0), endpoint) from error
     return router.getsockopt_string(zmq.LAST_ENDPOINT)

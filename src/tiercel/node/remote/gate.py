@@ -4,6 +4,7 @@ CURVE has proved by then that the other side owns the public key that it shows; 
 that name on every message of the connection, where its client cannot. Used by the door's thread alone, but for the counts.
 """
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -11,11 +12,16 @@ from typing import Final
 from zmq.utils import z85
 from zmq.utils.monitor import recv_monitor_message
 
+from tiercel.node.remote.intake import Intake
 from tiercel.node.remote.listing import Listing
 from tiercel.node.remote.sockets import Context, Socket, zmq
 
 _ADDRESS: Final = "inproc://zeromq.zap.01"
 _VERSION: Final = b"1.0"
+LOOK_MS: Final = 250
+"""How often to look how much connections have sent."""
+
+_log = logging.getLogger(__name__)
 
 
 class Gate:
@@ -25,11 +31,15 @@ class Gate:
         ConfigError: there is no such folder, or others may write to it.
     """
 
-    def __init__(self, context: Context, router: Socket, clients: Path, connections_max: int) -> None:
+    def __init__(
+        self, context: Context, router: Socket, clients: Path, connections_max: int, unseen_bytes_max: int
+    ) -> None:
         self.listing = Listing(clients)
         self.num_refused = 0
         self._connections_max = connections_max
-        self._open: set[int] = set()
+        self._unseen_bytes_max = unseen_bytes_max
+        self._open: dict[int, Intake] = {}
+        self._look_at = 0.0
         self._questions = context.socket(zmq.REP)
         self._questions.setsockopt(zmq.LINGER, 0)
         self._questions.bind(_ADDRESS)
@@ -44,6 +54,30 @@ class Gate:
     def actions(self) -> dict[object, Callable[[], None]]:
         """What to call when which socket has something."""
         return {self._questions: self._answer, self._monitor: self._note}
+
+    def heard(self, fd: int) -> None:
+        """A whole message has come by ZeroMQ's connection `fd`."""
+        intake = self._open.get(fd)
+        if intake is not None:
+            intake.heard()
+
+    def look(self, now_s: float) -> None:
+        """Cut connections that send a message without end, if it is time to look for them."""
+        if now_s < self._look_at:
+            return
+        self._look_at = now_s + LOOK_MS / 1000
+        for intake in self._open.values():
+            if intake.unseen_bytes > self._unseen_bytes_max:
+                self.num_refused += 1
+                _log.warning(
+                    "a remote connection is cut: it sent more than %d bytes of one message", self._unseen_bytes_max
+                )
+                intake.cut()
+
+    def close(self) -> None:
+        """Watch nobody any more."""
+        for fd in list(self._open):
+            self._forget(fd)
 
     def _answer(self) -> None:
         self._note()  # of the connection that asks, too, which was told before and may not have been counted yet
@@ -65,6 +99,12 @@ class Gate:
         while self._monitor.poll(0):
             event = recv_monitor_message(self._monitor, zmq.NOBLOCK)
             if event["event"] == zmq.EVENT_ACCEPTED:
-                self._open.add(event["value"])
+                self._forget(event["value"])
+                self._open[event["value"]] = Intake(event["value"])
             elif event["event"] == zmq.EVENT_DISCONNECTED:
-                self._open.discard(event["value"])
+                self._forget(event["value"])
+
+    def _forget(self, fd: int) -> None:
+        intake = self._open.pop(fd, None)
+        if intake is not None:
+            intake.close()

@@ -7,9 +7,10 @@ with NodeServer(model, config, parse_endpoint("ipc:///run/tiercel")) as node:
 import logging
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from tiercel._native import NodeFront, NodeFrontLimits
 from tiercel.cache import ServedCache
@@ -27,6 +28,9 @@ from tiercel.node.protocol import SEQUENCE_BLOCKS_MAX
 from tiercel.node.server.admission import Door
 from tiercel.node.server.remote import open_remote_door, remote_keys
 from tiercel.node.server.service import Service
+
+if TYPE_CHECKING:
+    from tiercel.node.remote import RemoteDoor
 
 _log = logging.getLogger(__name__)
 
@@ -50,15 +54,17 @@ class NodeServer:
         *,
         progress: Progress | None = None,
         order: SlotOrder = "token_head",
+        on_place: Callable[[Listener], None] = lambda _: None,
     ) -> None:
         """Take the place, open the cache and serve it. Returns when clients can come.
 
         Args:
             model, config, progress, order: as of `Cache.open`.
             endpoint: a directory of this host.
+            on_place: told the place when it is taken, before the cache is opened.
 
         Raises:
-            ConfigError: the endpoint is another node's or cannot be used, or a setting does not fit.
+            ConfigError: an endpoint is another's or cannot be used, or a setting does not fit. The cache was not touched.
             TierError, OSError: as of `Cache.open`. Nothing stays allocated.
         """
         if not isinstance(endpoint, LocalEndpoint):
@@ -72,6 +78,11 @@ class NodeServer:
         with ExitStack() as opened:
             listener = Listener(endpoint)
             opened.callback(listener.close)
+            on_place(listener)
+            remote = None
+            if config.node_remote_endpoint is not None and keys is not None:
+                remote = open_remote_door(config.node_remote_endpoint, keys)
+                opened.callback(remote.close)
             self.cache = ServedCache.open(model, config, progress=progress, order=order, shares_memory=True)
             opened.callback(self.cache.close)
             board = BoardWriter()
@@ -85,10 +96,9 @@ class NodeServer:
                     self.cache.assign_root(namespaces.root_of(namespace), namespace)
             self._service = Service(self.cache, front, door, board, namespaces)
             opened.callback(self._service.close, "the node ends", _CLOSE_S)
-            if config.node_remote_endpoint is not None and keys is not None:
-                remote = open_remote_door(config.node_remote_endpoint, keys, self._service.answer)
-                opened.callback(remote.close)
-                self._service.count_remote(lambda: asdict(remote.counts))
+            if remote is not None:
+                self._serve_remote(remote)
+                opened.callback(remote.close)  # before its calls find a service that ends
             self.cache.tell_node(self._service.counts)
             opened.callback(listener.withdraw)
             self._opened = opened.pop_all()
@@ -128,6 +138,11 @@ class NodeServer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _serve_remote(self, remote: "RemoteDoor") -> None:
+        service = self._service
+        remote.serve(lambda client, _, call: service.answer(client, call))
+        service.count_remote(lambda: asdict(remote.counts))
 
     def _is_over(self) -> bool:
         if self._stopping.is_set() or self._service.ended.is_set():

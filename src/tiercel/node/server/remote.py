@@ -1,16 +1,26 @@
 """Opens a node's door for other machines, if its settings ask for one. pyzmq is needed then, and only then."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import errno
+from typing import TYPE_CHECKING, Final
 
 from tiercel.config import CacheConfig
 from tiercel.config.messages import problem
 from tiercel.config.paths import expanded
 from tiercel.errors import ConfigError
-from tiercel.node.codec import Answer, Call
+from tiercel.node.calls import Failed
 
 if TYPE_CHECKING:
     from tiercel.node.remote import RemoteDoor, ServerKeys
+
+_NOT_HERE: Final = "name an address of this machine, or tcp://*:PORT for all that it has"
+_REMEDIES: Final = {
+    errno.EADDRINUSE: "end the process that has the port (`ss -ltnp` names it), or name another port",
+    errno.EADDRNOTAVAIL: _NOT_HERE,
+    errno.ENODEV: _NOT_HERE,
+    errno.EPERM: "allow them beside AF_INET and AF_INET6 (RestrictAddressFamilies= of a systemd unit)",
+    errno.EACCES: "name a port that this user may listen at, from 1024 on",
+}
+"""What to do about an address where nobody can listen."""
 
 
 def remote_keys(config: CacheConfig) -> "ServerKeys | None":
@@ -45,19 +55,22 @@ def remote_keys(config: CacheConfig) -> "ServerKeys | None":
     return read_server_keys(expanded("node_keys_dir", config.node_keys_dir))
 
 
-def open_remote_door(endpoint: str, keys: "ServerKeys", answer: Callable[[str, Call], Answer]) -> "RemoteDoor":
-    """Listen at an address, with the keys that `remote_keys` read for it.
-
-    Args:
-        answer: of a client's name and its call; thread-safe.
+def open_remote_door(endpoint: str, keys: "ServerKeys") -> "RemoteDoor":
+    """Listen at an address, with the keys that `remote_keys` read for it. Until `RemoteDoor.serve` is told who answers, clients
+    are told that the node is starting. To be called before a node takes its memory and its disk, as `remote_keys`.
 
     Raises:
-        OSError: nobody can listen there.
-        ConfigError: others may write to the list of clients.
+        ConfigError: nobody can listen there, or others may write to the list of clients.
+        OSError: the machine has no descriptors left, or the like.
     """
     from tiercel.node.remote import DoorLimits, RemoteDoor
 
+    starting = Failed("ThrottledError", "the node is starting: it opens its cache, which may take minutes; ask again")
     try:
-        return RemoteDoor(endpoint, keys, DoorLimits(), lambda client, _, call: answer(client, call))
+        return RemoteDoor(endpoint, keys, DoorLimits(), lambda *_: starting)
     except OSError as error:
-        raise OSError(error.errno, f"node_remote_endpoint: {error.strerror}") from error
+        remedy = _REMEDIES.get(error.errno or 0)
+        if error.filename != endpoint or remedy is None:
+            raise
+        reason = f"nobody can listen there ({error.strerror})"
+        raise problem("node_remote_endpoint", endpoint, reason, remedy) from error

@@ -2,9 +2,8 @@
 
 import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from types import FrameType
+from collections.abc import Callable
+from contextlib import suppress
 from typing import cast
 
 from tiercel.cache.opening import Progress
@@ -14,6 +13,7 @@ from tiercel.errors import TiercelError
 from tiercel.layout import SlotOrder
 from tiercel.node.endpoint import Endpoint
 from tiercel.node.server.descriptors import descriptors_needed, raise_descriptor_limit
+from tiercel.node.server.ending import Ending
 from tiercel.node.server.node import NodeServer
 
 
@@ -28,11 +28,12 @@ def run_node(
     *,
     on_ready: Callable[[NodeServer], None],
     progress: Progress | None = None,
-) -> int | None:
+) -> signal.Signals | None:
     """Run a node until SIGTERM, Ctrl-C, or the end of what it is for. For a process's main thread.
 
-    A second signal ends the process at once; a cache directory takes no harm from that. The process's limit of open files is
-    raised to what the clients may need; where that cannot be, the cache's notes say so.
+    Before it serves a signal ends the process, and so does a second one later (`ending`); a cache directory takes no harm from
+    that. The process's limit of open files is raised to what the clients may need; where that cannot be, the cache's notes say
+    so.
 
     Args:
         on_ready: called when clients can come. A service manager is told by itself.
@@ -45,7 +46,11 @@ def run_node(
     """
     order = cast(SlotOrder, config.node_block_order)
     short = raise_descriptor_limit(descriptors_needed(config))
-    with NodeServer(model, config, endpoint, progress=progress, order=order) as node, _signals(node) as received:
+    with (
+        Ending() as ending,
+        NodeServer(model, config, endpoint, progress=progress, order=order, on_place=ending.takes) as node,
+    ):
+        ending.serves(node)
         if short:
             node.cache.note(short, kind="open_files")
         notify("READY=1\nSTATUS=serving " + model.model_id)
@@ -55,7 +60,7 @@ def run_node(
         notify("STOPPING=1")
     if failed:
         raise NodeFailedError("the node met a defect and has ended; its log has the trace")
-    return received[0] if received else None
+    return ending.received
 
 
 def notify(state: str) -> None:
@@ -66,25 +71,3 @@ def notify(state: str) -> None:
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
         sender.settimeout(1.0)
         sender.sendto(state.encode(), address)
-
-
-@contextmanager
-def _signals(node: NodeServer) -> Iterator[list[int]]:
-    """Let SIGTERM and Ctrl-C stop the node, the first one."""
-    received: list[int] = []
-    signals = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.getsignal(number) for number in signals}
-
-    def take(number: int, _: FrameType | None) -> None:
-        received.append(number)
-        for restored, handler in before.items():
-            signal.signal(restored, handler)
-        node.stop()
-
-    for number in signals:
-        signal.signal(number, take)
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
