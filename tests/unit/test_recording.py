@@ -275,3 +275,9 @@ def test_a_cache_records_its_lookups_and_stores_and_the_command_line_sums_them_u
         file.write(b"torn")
     assert cli.main(["record", "info", str(path), "--json"]) == 0
     assert '"torn_bytes": 4' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("place", ["/", "."])
+def test_a_directory_named_as_the_file_is_refused_by_the_settings_name(place: str) -> None:
+    with pytest.raises(ConfigError, match=r"^record_path = .*: cannot be recorded to \(Is a directory\)"):
+        Cache.open(MODEL, config(host=4, record_path=place))

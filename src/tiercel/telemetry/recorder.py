@@ -102,7 +102,7 @@ class Recorder:
             FormatError: it, or FILE.1, holds something else, which is left as it is.
         """
         self._path = path
-        self._older = path.with_name(path.name + ".1")
+        self._older = path.parent / (path.name + ".1")
         self._about = about
         self._half_bytes = bytes_max // 2
         self._count = count
