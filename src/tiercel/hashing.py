@@ -23,6 +23,7 @@ The chain itself is native (`Sequence`); this module makes the roots. The index,
 """
 
 import hashlib
+import reprlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -76,14 +77,18 @@ def root_key(fingerprint: bytes, namespace: str, secret: bytes = b"") -> bytes:
 
     Raises:
         TypeError: the namespace is not a str.
-        ValueError: the fingerprint has another length.
+        ValueError: the fingerprint has another length, or UTF-8 has no bytes for the namespace.
     """
     if not isinstance(namespace, str):
         raise TypeError(f'namespace = {namespace!r}: must be a str; "" is the common one')
+    try:
+        named = namespace.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"namespace = {reprlib.repr(namespace)}: must be text that UTF-8 has") from error
     if len(fingerprint) != FINGERPRINT_BYTES:
         raise ValueError(f"a fingerprint has {FINGERPRINT_BYTES} bytes, not {len(fingerprint)}")
     kind = "secret root" if secret else "root"
-    message = _frame(f"tiercel {kind} {_FORMAT}".encode()) + _frame(fingerprint) + _frame(namespace.encode())
+    message = _frame(f"tiercel {kind} {_FORMAT}".encode()) + _frame(fingerprint) + _frame(named)
     message += (_frame(secret) if secret else b"") + bytes(4)
     return hashlib.sha256(message).digest()[:KEY_BYTES]
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.helpers.small_engine import MODEL, config
 from tests.helpers.tier_samples import (
     ODD_BLOCK_BYTES,
     disk_options,
@@ -26,7 +27,8 @@ from tests.helpers.tier_samples import (
     store,
     stripe_folder,
 )
-from tiercel.errors import ConfigError, DirectoryLockedError, FormatError
+from tiercel import Cache
+from tiercel.errors import ConfigError, DirectoryLockedError, FormatError, TierError
 from tiercel.tiers.base import BlockStatus
 from tiercel.tiers.disk import DiskTier
 
@@ -94,6 +96,19 @@ def test_another_fingerprint_is_left_alone_and_named(tmp_path: Path, caplog: pyt
     assert f"rm -r '{stripe_folder(tmp_path)}'" in record.getMessage()
     assert everything_in(stripe_folder(tmp_path)) == before
     assert recovered_slots(tmp_path) == list(range(8))
+
+
+def test_another_fingerprint_that_is_in_use_is_not_named_for_removal(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = DiskTier.open(disk_options(tmp_path))
+    try:
+        DiskTier.open(replace(disk_options(tmp_path), fingerprint=b"another model's fingerprint")).close()
+    finally:
+        held.close()
+    (record,) = [record for record in caplog.records if getattr(record, "event", "") == "other_cache_found"]
+    assert f"It is in use by process {os.getpid()}," in record.getMessage()
+    assert "rm -r" not in record.getMessage()
 
 
 @pytest.mark.parametrize(
@@ -253,3 +268,14 @@ def test_a_data_file_that_may_not_grow_fails_the_open_with_its_path(tmp_path: Pa
         signal.signal(signal.SIGXFSZ, handler)
     assert raised.value.filename == str(stripe_folder(tmp_path) / "data-0.bin")
     DiskTier.open(disk_options(tmp_path)).close()
+
+
+@pytest.mark.parametrize("name", ["data-0.bin", "manifest.json"])
+def test_a_file_that_cannot_be_opened_is_told_as_the_tiers_with_its_setting(tmp_path: Path, name: str) -> None:
+    settings = config(tmp_path, host=4, disk=16)
+    Cache.open(MODEL, settings).close()
+    (folder,) = tmp_path.glob("tiercel-v*")
+    (folder / name).unlink()
+    (folder / name).mkdir()
+    with pytest.raises(TierError, match=f"^ssd_cache_dir: .*{name}: .*Is a directory; look at the file and its device"):
+        Cache.open(MODEL, settings)

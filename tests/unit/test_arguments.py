@@ -1,14 +1,16 @@
 """What is said of arguments that do not fit: what was given, and what is needed."""
 
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.helpers.small_engine import MODEL, config
-from tiercel import Cache, EngineMemory
+from tests.helpers.small_engine import MODEL, SmallEngine, config, tokens
+from tiercel import Cache, EngineMemory, Outcome, TierName
+from tiercel.tiers.throttled import ThrottledTier, TierLimits
 
 AXES = "block token head dim"
 
@@ -78,3 +80,72 @@ def test_memory_of_no_list_of_arrays_is_refused_by_name(cache: Cache, given: obj
         keys = [np.zeros((4, 16, 2, 16), np.uint16)] * MODEL.num_layers
         with pytest.raises(TypeError, match=f"^values: must be a list of arrays, .* not {kind}$"):
             EngineMemory.from_arrays(cache.geometry, keys, given, axes=AXES)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("limit_tokens", 1.5, "limit_tokens = 1.5: must be an integer, or None for no limit"),
+        ("engine_tokens", 1.5, "engine_tokens = 1.5: must be an integer"),
+        ("first_block", "0", "first_block = '0': must be an integer"),
+        ("first_block", 2**70, "first_block = 1180591620717411303424: must not be negative, and at most 2147483648"),
+        ("timeout_s", "3", "timeout_s = '3': must be a number of seconds"),
+        ("timeout_s", 10**400, "timeout_s = .*: must be a number of seconds"),
+    ],
+)
+def test_a_number_that_is_none_is_named_and_starts_nothing(cache: Cache, name: str, value: object, told: str) -> None:
+    engine, sequence = SmallEngine(cache.geometry), cache.sequence(tokens(4, seed=1))
+    source, given = engine.fill(sequence), {name: value}
+    calls: dict[str, Callable[..., object]] = {
+        "lookup": lambda **given: cache.lookup(sequence, **given),
+        "store": lambda **given: cache.store(sequence, source, **given),
+    }
+    with pytest.raises((TypeError, ValueError), match=f"^{told}$"):
+        calls["lookup" if name in ("limit_tokens", "engine_tokens") else "store"](**given)
+    assert cache.lookup(sequence).num_blocks == 0
+
+
+def test_numbers_of_numpy_are_times_and_every_deadline_behind_them_is_kept() -> None:
+    with Cache.open(MODEL, config(host=16)) as cache:
+        engine, sequence = SmallEngine(cache.geometry), cache.sequence(tokens(4, seed=1))
+        tiers = cache._dispatcher.transfer._tiers
+        tiers[TierName.HOST] = ThrottledTier(tiers[TierName.HOST], TierLimits(latency_s=0.3))
+        assert cache.store(sequence, engine.fill(sequence), timeout_s=np.float32(30)).wait(np.float32(10)).ok  # type: ignore[arg-type]
+        ticket = cache.load(sequence, engine.blocks(0, 4), timeout_s=np.float64(0.05))
+        assert ticket.wait(10).outcome is Outcome.DEADLINE
+
+
+@pytest.mark.parametrize("bound_s", [math.inf, 1e300, 10**30])
+def test_a_wait_longer_than_clocks_can_tell_has_the_tickets_own_bound(cache: Cache, bound_s: float) -> None:
+    engine, sequence = SmallEngine(cache.geometry), cache.sequence(tokens(4, seed=2))
+    ticket = cache.store(sequence, engine.fill(sequence))
+    ticket.wait_source(bound_s)
+    assert ticket.wait(bound_s).ok
+
+
+@pytest.mark.parametrize(("bound_s", "error"), [("3", TypeError), (math.nan, ValueError)])
+def test_a_wait_of_no_time_is_refused_by_name(cache: Cache, bound_s: Any, error: type[Exception]) -> None:
+    engine, sequence = SmallEngine(cache.geometry), cache.sequence(tokens(4, seed=3))
+    ticket = cache.store(sequence, engine.fill(sequence))
+    for wait in (ticket.wait, ticket.wait_source):
+        with pytest.raises(error, match=r"timeout_s = .*: must be a number of seconds"):
+            wait(bound_s)
+    assert ticket.wait(10).ok
+
+
+@pytest.mark.parametrize(
+    ("load", "told"),
+    [
+        ((1, 2), "a int is no lookup"),
+        ((1, 2, 3), r"\(1, 2, 3\) is no load; give pairs"),
+        (7, "7 is no load; give pairs"),
+    ],
+)
+def test_a_load_that_is_no_pair_of_a_lookup_and_blocks_is_refused(cache: Cache, load: Any, told: str) -> None:
+    with pytest.raises(TypeError, match=f"^{told}"):
+        cache.launch([load])
+
+
+def test_a_namespace_that_has_no_bytes_is_refused_by_name(cache: Cache) -> None:
+    with pytest.raises(ValueError, match=r"^namespace = '\\ud800': must be text that UTF-8 has$"):
+        cache.sequence(namespace="\ud800")

@@ -219,3 +219,18 @@ def test_a_duration_is_shown_in_the_unit_that_suits_it(value: float, text: str) 
 @pytest.mark.parametrize(("value", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (3 << 40, "3.0 TiB")])
 def test_a_size_is_shown_with_a_binary_unit(value: int, text: str) -> None:
     assert render.bytes_text(value) == text
+
+
+def test_an_interrupt_while_the_native_core_is_being_loaded_ends_as_any_other() -> None:
+    code = """
+import sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+from tiercel import cli
+sys.exit(cli.main(["version"]))
+"""
+    ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (130, "")

@@ -117,7 +117,7 @@ def test_the_directory_with_the_least_room_decides() -> None:
 def test_a_share_without_a_look_at_the_machine_and_one_below_a_block_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"num_cpu_blocks = '80%'.*check_resources"):
         CacheConfig(num_cpu_blocks="80%").resolve(MODEL)
-    with pytest.raises(ConfigError, match=r"num_cpu_blocks = '80%': must hold 1 to .* blocks of 8.00 MiB"):
+    with pytest.raises(ConfigError, match=r"num_cpu_blocks = '80%': is less than a block of 8.00 MiB; free some"):
         CacheConfig(num_cpu_blocks="80%").resolve(MODEL, Room(memory_bytes=BLOCK, memory_text="test"))
 
 

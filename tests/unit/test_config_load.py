@@ -1,5 +1,6 @@
 """Settings from files, environment and keywords: who wins, and how a mistake is told."""
 
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from tiercel.config import SETTINGS, CacheConfig, ModelConfig, NoteKind, load_config
 from tiercel.config.later import LATER_KEYS
+from tiercel.config.load import read_config
 from tiercel.errors import ConfigError
 
 
@@ -267,3 +269,20 @@ def test_a_file_may_describe_the_model_with_its_groups(tmp_path: Path) -> None:
 def test_a_flag_of_a_later_version_is_taken_as_other_caches_write_flags(value: object, is_taken: bool) -> None:
     with nullcontext() if is_taken else pytest.raises(ConfigError, match="enable_remote"):
         LATER_KEYS["enable_remote"].check(value, "a file")
+
+
+def test_a_contradiction_tells_where_each_of_its_settings_comes_from(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"enable_cpu = False: .* \(enable_cpu from environment DYN_KVBM_CPU_CACHE_GB\)$"
+    ):
+        read_config(environ={"DYN_KVBM_CPU_CACHE_GB": "0"})
+    path = tmp_path / "cache.yaml"
+    path.write_text("evict_start_threshold: 0.5\n")
+    told = rf"\(evict_start_threshold from file {re.escape(str(path))}, evict_stop_threshold from keyword\)$"
+    with pytest.raises(ConfigError, match=told):
+        read_config(path, environ={}, evict_stop_threshold=0.9)
+
+
+def test_a_file_that_a_variable_names_wrongly_is_told_with_the_variable() -> None:
+    with pytest.raises(ConfigError, match=r"^settings file '/nope'.* \(FLEXKV_CONFIG_PATH names the file\)$"):
+        read_config(environ={"FLEXKV_CONFIG_PATH": "/nope"})

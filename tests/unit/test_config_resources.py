@@ -1,5 +1,6 @@
 """What settings amount to in blocks and bytes, and whether a machine can hold them."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from tiercel.config import (
     format_bytes,
     parse_size,
 )
-from tiercel.config.resources import DiskProbe, MemoryProbe, probe_disk, probe_memory, require_fit
+from tiercel.config.resources import DiskProbe, MemoryProbe, probe_disk, probe_memory, require_fit, room_of
 from tiercel.errors import ConfigError
 
 MODEL = ModelConfig(model_id="m", num_layers=64, num_kv_heads=8, head_size=256, dtype="bfloat16")
@@ -188,6 +189,29 @@ def test_a_place_without_room_for_files_is_named_as_the_directory_and_not_as_the
     config = CacheConfig(enable_ssd=True, num_cpu_blocks=1, num_ssd_blocks=1, ssd_cache_dir=place)
     with pytest.raises(ConfigError, match=f"ssd_cache_dir = '{place}': .*; name a directory of yours"):
         check_resources(MODEL, config)
+
+
+@pytest.mark.parametrize("free_bytes", [2**30, 200 * 2**20])
+def test_the_capacity_that_is_named_as_fitting_fits_beside_the_journal(tmp_path: Path, free_bytes: int) -> None:
+    small = ModelConfig(model_id="m", num_layers=2, num_kv_heads=2, head_size=64, dtype="float16")
+    disks = [DiskProbe(directory=tmp_path, device=1, free_bytes=free_bytes, own_bytes=0)]
+    given: dict[str, Any] = {"enable_ssd": True, "num_cpu_blocks": 1, "ssd_cache_dir": str(tmp_path)}
+    with pytest.raises(ConfigError, match="num_ssd_blocks = '4GiB'") as raised:
+        require_fit(CacheConfig(num_ssd_blocks="4GiB", **given).resolve(small), PLENTY, disks)
+    found = re.search(r"set num_ssd_blocks to ([0-9]+) or", str(raised.value))
+    assert found is not None
+    require_fit(CacheConfig(num_ssd_blocks=int(found[1]), **given).resolve(small), PLENTY, disks)
+
+
+def test_a_disk_that_the_journal_would_fill_says_so_for_a_size_and_for_a_share(tmp_path: Path) -> None:
+    disks = [DiskProbe(directory=tmp_path, device=1, free_bytes=64 * 2**20, own_bytes=0)]
+    given: dict[str, Any] = {"enable_ssd": True, "num_cpu_blocks": 1, "ssd_cache_dir": str(tmp_path)}
+    with pytest.raises(
+        ConfigError, match=r"free some, lower journal_checkpoint_bytes \(the journal takes 128\.00 MiB "
+    ):
+        require_fit(CacheConfig(num_ssd_blocks="1GiB", **given).resolve(MODEL), PLENTY, disks)
+    with pytest.raises(ConfigError, match=r"num_ssd_blocks = '100%': is less than a block .* journal of 128\.00 MiB"):
+        CacheConfig(num_ssd_blocks="100%", **given).resolve(MODEL, room_of(PLENTY, disks))
 
 
 def test_settings_are_read_without_torch_or_transformers() -> None:

@@ -3,8 +3,10 @@
 import json
 import os
 import random
+import shutil
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -275,3 +277,45 @@ def test_a_cache_records_its_lookups_and_stores_and_the_command_line_sums_them_u
         file.write(b"torn")
     assert cli.main(["record", "info", str(path), "--json"]) == 0
     assert '"torn_bytes": 4' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("place", ["/", "."])
+def test_a_directory_named_as_the_file_is_refused_by_the_settings_name(place: str) -> None:
+    with pytest.raises(ConfigError, match=r"^record_path = .*: cannot be recorded to \(Is a directory\)"):
+        Cache.open(MODEL, config(host=4, record_path=place))
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_file_that_is_moved_or_removed_is_begun_anew_and_what_was_moved_is_whole(
+    open_recorder: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: bool
+) -> None:
+    monkeypatch.setattr(recorder_module, "_LOOK_INTERVAL_S", 0.0)
+    monkeypatch.chdir(tmp_path)
+    path, aside = tmp_path / "trace", tmp_path / "aside"
+    recorder = open_recorder(Path("trace"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    recorder.lookup(new_sequence(3, seed=1), 0, [], None)
+    while not recorder._queue.empty() or len(events_of(path)) < 1:
+        time.sleep(0.01)
+    path.replace(aside) if moved else path.unlink()
+    recorder.lookup(new_sequence(3, seed=2), 0, [], None)
+    recorder.close()
+    assert len(events_of(path)) == 1
+    if moved:
+        assert len(events_of(aside)) == 1
+
+
+def test_a_recording_whose_directory_goes_away_ends_with_a_note(
+    open_recorder: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counts: Counter[str], notes: Notes
+) -> None:
+    monkeypatch.setattr(recorder_module, "_LOOK_INTERVAL_S", 0.0)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    recorder = open_recorder(folder / "trace")
+    shutil.rmtree(folder)
+    recorder.lookup(new_sequence(3, seed=1), 0, [], None)
+    recorder._thread.join(10)  # before `close`, whose mark would be counted among what is dropped
+    recorder.close()
+    assert +counts == {"dropped": 1}
+    assert "No such file or directory" in notes[0]

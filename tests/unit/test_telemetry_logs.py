@@ -53,6 +53,15 @@ def test_a_human_line_ends_with_the_fields() -> None:
     assert stream.getvalue().endswith("WARNING tiercel.cache: slow seconds=2 request_id=req-7\n")
 
 
+def test_a_human_line_stays_one_line_whatever_a_client_calls_its_request() -> None:
+    stream = io.StringIO()
+    logs.configure("INFO", "human", stream=stream)
+    with logs.bind_request_id("evil\n2026-11-23 ERROR tiercel: forged \x1b[31m"):
+        logging.getLogger("tiercel.cache").warning("slow")
+    assert stream.getvalue().count("\n") == 1
+    assert r"request_id='evil\n2026-11-23 ERROR tiercel: forged \x1b[31m'" in stream.getvalue()
+
+
 def test_an_exception_keeps_its_traceback() -> None:
     stream = io.StringIO()
     logs.configure("INFO", "json", stream=stream)

@@ -1,6 +1,9 @@
 """Counters, and what Prometheus sees of them."""
 
+import socket
+import struct
 import threading
+import time
 import urllib.request
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from tests.helpers.telemetry_samples import sample_metrics, sample_snapshot
+from tiercel.telemetry import prometheus
 from tiercel.telemetry.catalogue import COUNTED, METRICS, MetricType
 from tiercel.telemetry.metrics import CacheMetrics
 from tiercel.telemetry.prometheus import PrometheusExporter, samples
@@ -152,6 +156,29 @@ def test_metrics_are_served_on_this_machine_only_until_they_are_closed() -> None
     exporter.close()
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(url, timeout=5)
+
+
+def test_clients_that_say_nothing_or_go_away_leave_no_thread_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(prometheus._Handler, "timeout", 0.2)
+    exporter = PrometheusExporter(sample_snapshot)
+    port = exporter.start_http(0)
+    before = threading.active_count()
+    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(8)]
+    rude = socket.create_connection(("127.0.0.1", port))
+    rude.sendall(b"GET /metrics HTTP/1.1\r\n")
+    rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    rude.close()
+    assert all(client.recv(1) == b"" for client in silent)
+    stop_at = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < stop_at:
+        time.sleep(0.01)
+    assert threading.active_count() == before
+    for client in silent:
+        client.close()
+    exporter.close()
+    assert capfd.readouterr().err == ""
 
 
 def test_two_caches_in_one_process_do_not_clash_and_registering_takes_no_snapshot() -> None:

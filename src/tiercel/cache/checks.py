@@ -1,17 +1,21 @@
 """A caller's mistakes, refused at the edge before anything is started. Used by facades, in process and of a node."""
 
 import operator
-from collections.abc import Callable, Iterator
+import reprlib
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from tiercel.control import Lookup
 from tiercel.hashing import Sequence
 from tiercel.layout import BlockGeometry, EngineBlocks
 from tiercel.telemetry.logs import check_request_id
-from tiercel.transfer import RemoteBlocks
+from tiercel.transfer import RemoteBlocks, as_seconds
 
 Blocks = EngineBlocks | RemoteBlocks
 """Blocks of an engine: in memory that this process reaches, or that other processes hold."""
+
+_FIRST_BLOCK_MAX = 2**31
+"""Blocks that no sequence reaches, of one token or more each."""
 
 _TIMEOUT_S_MAX = 86400.0
 """Longest deadline of an operation, as of `transfer_timeout_s`."""
@@ -49,14 +53,24 @@ class ArgumentChecks:
         """Return a lookup's limit, at most the sequence's tokens. Raises TypeError or ValueError for a wrong argument."""
         self.sequence(sequence)
         check_request_id(request_id)
-        if operator.index(engine_tokens) < 0:
+        if _integer("engine_tokens", engine_tokens) < 0:
             raise ValueError(f"engine_tokens = {engine_tokens}: must not be negative")
         if limit_tokens is None:
             return None
-        try:
-            return min(operator.index(limit_tokens), sequence.num_tokens)
-        except TypeError as error:
-            raise TypeError(f"limit_tokens = {limit_tokens!r}: must be an integer, or None for no limit") from error
+        return min(_integer("limit_tokens", limit_tokens, ", or None for no limit"), sequence.num_tokens)
+
+    def loads(self, loads: Iterable[tuple[Lookup, Blocks]]) -> list[tuple[Lookup, Blocks]]:
+        """Return what is to be launched. Raises for what is no pair of a lookup and blocks that it can be loaded into."""
+        checked = []
+        for load in loads:
+            if not isinstance(load, tuple | list) or len(load) != 2:
+                raise TypeError(f"{reprlib.repr(load)} is no load; give pairs of a lookup and the blocks to load into")
+            lookup, target = load
+            if not isinstance(lookup, Lookup):
+                raise TypeError(f"a {type(lookup).__name__} is no lookup; make one of a sequence with Cache.lookup")
+            self.target(target, lookup.num_blocks)
+            checked.append((lookup, target))
+        return checked
 
     def memory(self, blocks: Blocks) -> None:
         """Raise TypeError for something else than engine blocks, ValueError for blocks of another geometry."""
@@ -78,19 +92,28 @@ class ArgumentChecks:
 
     def source(self, source: Blocks, first_block: int) -> None:
         """Raise for blocks that cannot be stored as those from `first_block` on."""
-        if first_block < 0:
-            raise ValueError(f"first_block = {first_block}: must not be negative")
+        if not 0 <= _integer("first_block", first_block) <= _FIRST_BLOCK_MAX:
+            raise ValueError(f"first_block = {first_block}: must not be negative, and at most {_FIRST_BLOCK_MAX}")
         self.memory(source)
         if not source.memory.holds_whole_blocks:
             raise ValueError("the source holds only some of the heads: a block is stored whole or not at all")
 
     def timeout(self, timeout_s: float | None) -> float:
-        """Return the deadline to use. Raises ValueError unless it is positive and at most a day."""
+        """Return the deadline to use, as a plain float whatever kind of number was given: clocks of threads take no other.
+        Raises TypeError for what is no number, ValueError unless it is positive and at most a day."""
         if timeout_s is None:
             return self._timeout_s
-        if not 0 < timeout_s <= _TIMEOUT_S_MAX:
+        seconds = as_seconds("timeout_s", timeout_s)
+        if not 0 < seconds <= _TIMEOUT_S_MAX:
             raise ValueError(f"timeout_s = {timeout_s}: must be more than 0 and at most {_TIMEOUT_S_MAX:.0f}")
-        return timeout_s
+        return seconds
+
+
+def _integer(name: str, value: object, or_else: str = "") -> int:
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise TypeError(f"{name} = {reprlib.repr(value)}: must be an integer{or_else}") from error
 
 
 @contextmanager

@@ -116,9 +116,7 @@ class Cache(CacheCore, CacheFacade):
     ) -> list[Ticket]:
         """Launch several loads, all or none. Arguments and errors as in `load`; after an error no lookup was used."""
         self._dispatcher.check_open()
-        loads = list(batch)
-        for lookup, target in loads:
-            self._checks.target(target, lookup.num_blocks)
+        loads = self._checks.loads(batch)
         reachable = [
             (lookup, self.devices.reach(target, layer_blocks=lookup.num_blocks if by_layer else None))
             for lookup, target in loads

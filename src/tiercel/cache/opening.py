@@ -8,6 +8,7 @@ import numpy as np
 
 from tiercel.config import ResolvedConfig
 from tiercel.control import Control
+from tiercel.errors import TierError
 from tiercel.telemetry.logs import Notes
 from tiercel.tiers.arena_directory import ArenaOptions, KeptArena
 from tiercel.tiers.disk import DiskTier
@@ -26,19 +27,24 @@ _logger = logging.getLogger(__name__)
 def open_disk(resolved: ResolvedConfig, fingerprint: bytes, notes: Notes) -> DiskTier:
     """Open the disk tier. Raises as `assemble`."""
     config = resolved.config
-    disk = DiskTier.open(
-        DiskOptions(
-            directories=resolved.ssd_cache_dirs,
-            fingerprint=fingerprint,
-            model_id=resolved.model.model_id,
-            num_slots=resolved.num_ssd_blocks,
-            block_bytes=resolved.block_bytes,
-            queue_depth=config.ssd_cache_iouring_entries,
-            engine=config.ssd_io_engine,
-            direct=config.ssd_direct_io,
-            checkpoint_bytes=resolved.journal_checkpoint_bytes,
-        )
+    options = DiskOptions(
+        directories=resolved.ssd_cache_dirs,
+        fingerprint=fingerprint,
+        model_id=resolved.model.model_id,
+        num_slots=resolved.num_ssd_blocks,
+        block_bytes=resolved.block_bytes,
+        queue_depth=config.ssd_cache_iouring_entries,
+        engine=config.ssd_io_engine,
+        direct=config.ssd_direct_io,
+        checkpoint_bytes=resolved.journal_checkpoint_bytes,
     )
+    try:
+        disk = DiskTier.open(options)
+    except OSError as error:  # a device that fails, a file of another user or kind
+        place = error.filename or ", ".join(str(directory) for directory in options.directories)
+        raise TierError(
+            f"ssd_cache_dir: {place}: {error.strerror or error}; look at the file and its device, or name another directory"
+        ) from error
     note_fallbacks(disk, notes)
     return disk
 

@@ -22,7 +22,7 @@ from tiercel.plan import OperationKind
 from tiercel.telemetry.logs import current_request_id
 from tiercel.telemetry.tracing import EndedMove
 from tiercel.tiers.base import BlockStatus, TierName
-from tiercel.transfer import LayerArrivals
+from tiercel.transfer import LayerArrivals, longest_wait
 
 _logger = logging.getLogger(__name__)
 
@@ -122,9 +122,11 @@ class Ticket:
 
         Raises:
             DeadlineError: `timeout_s` passed first. The ticket goes on.
+            TypeError, ValueError: `timeout_s` is no time.
         """
+        bound_s = longest_wait(timeout_s)
         with self._lock:
-            if not self._resolved.wait_for(lambda: self._result is not None, timeout_s):
+            if not self._resolved.wait_for(lambda: self._result is not None, bound_s):
                 raise DeadlineError(f"{self.kind.value} ticket {self.number} has no outcome after {timeout_s} s")
             assert self._result is not None
             return self._result
@@ -138,9 +140,11 @@ class Ticket:
 
         Raises:
             DeadlineError: `timeout_s` passed first. The ticket goes on.
+            TypeError, ValueError: `timeout_s` is no time.
         """
+        bound_s = longest_wait(timeout_s)
         with self._lock:
-            if not self._source_freed.wait_for(lambda: self._source_free or self._result is not None, timeout_s):
+            if not self._source_freed.wait_for(lambda: self._source_free or self._result is not None, bound_s):
                 raise DeadlineError(f"store ticket {self.number} still reads its source after {timeout_s} s")
 
     def wait_layer(self, layer: int, *, stream: object | None = None, timeout_s: float | None = None) -> bool:

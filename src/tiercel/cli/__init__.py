@@ -63,6 +63,7 @@ def _run(words: Sequence[str]) -> int:
         ValueError: there is no such command or option. Or what the command raises.
         OSError: nobody can read the output.
     """
+    import numpy  # noqa: F401  (first: Ctrl-C while the native core imports it would be an ImportError of the core)
     from cyclopts import CycloptsError
 
     from tiercel.cli.app import app

@@ -7,6 +7,7 @@ behind all of ours.
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,7 +99,7 @@ def load_settings(
     sources = _Sources()
     sources.take_variables(os.environ if environ is None else environ, None)
     sources.take_file(settings, origin)
-    config = CacheConfig(**sources.arguments())
+    config = sources.config()
     notes = [*sources.foreign.notes, *relation_notes(config)]
     loaded = LoadedConfig(config=config, sources=sources.origins, notes=tuple(dict.fromkeys(notes)))
     for note in loaded.notes:
@@ -122,11 +123,16 @@ def read_config(
             sources.foreign.notes.append(Note(kind=NoteKind.IGNORED, key=dialect.file_variable, text=text, loud=True))
     if path is not None:
         origin = f"file {os.fspath(path)}"
-        settings, model = split_content(read_mapping(path), origin)
+        try:
+            settings, model = split_content(read_mapping(path), origin)
+        except ConfigError as error:
+            if beside is None:
+                raise
+            raise ConfigError(f"{error} ({beside.file_variable} names the file)") from error
         sources.take_file(settings, origin)
     sources.take_variables(variables, beside)
     sources.take(overrides, "keyword")
-    config = CacheConfig(**sources.arguments())
+    config = sources.config()
     notes = [*sources.foreign.notes, *relation_notes(config)]
     return LoadedConfig(config=config, sources=sources.origins, notes=tuple(dict.fromkeys(notes)), model=model)
 
@@ -185,6 +191,18 @@ class _Sources:
         for key, value, origin in inferred:
             self.values[key], self.origins[key] = value, origin
         return self.values  # each value passed its setting's check
+
+    def config(self) -> CacheConfig:
+        """Return the settings. Raises ConfigError for two that contradict each other, with where each of them comes from."""
+        arguments = self.arguments()
+        try:
+            return CacheConfig(**arguments)
+        except ConfigError as error:
+            named = [key for key in SETTINGS if re.search(rf"\b{key}\b", str(error)) and key in arguments]
+            if not named:
+                raise
+            places = ", ".join(f"{key} from {self.origins[key]}" for key in named)
+            raise ConfigError(f"{error} ({places})") from error
 
 
 def _from_text(key: str, text: str, name: str) -> object:

@@ -170,6 +170,10 @@ def _blocks(config: "CacheConfig", key: str, slot_bytes: int, checkpoint_bytes: 
             else min(_blocks_per_dir(device, int(share * device.num_bytes), slot_bytes, checkpoint_bytes, room)
                      for device in room.devices) * sum(device.num_dirs for device in room.devices)
         )  # fmt: skip
+    if num_blocks < 1 and is_share(value):
+        journal = f", its journal of {format_bytes(2 * checkpoint_bytes)} included (journal_checkpoint_bytes, twice)"
+        rule = f"is less than a block of {format_bytes(slot_bytes)}{'' if key == 'num_cpu_blocks' else journal}"
+        raise problem(key, value, rule, "free some, give a larger share, or turn the tier off")
     if not 1 <= num_blocks <= BLOCKS_MAX:
         remedy = (
             f"give at least {slot_bytes}B, or a smaller tokens_per_block"

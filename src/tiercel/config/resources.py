@@ -109,25 +109,28 @@ def require_fit(resolved: ResolvedConfig, memory: MemoryProbe, disks: Sequence[D
         raise _too_large("num_cpu_blocks", resolved, resolved.host_bytes, there, fitting)
     for device in dict.fromkeys(disk.device for disk in disks):
         shared = [disk for disk in disks if disk.device == device]
-        journal_bytes = resolved.journal_bytes if disks[0] in shared else 0
+        has_journal = disks[0] in shared
+        journal_bytes = resolved.journal_bytes if has_journal else 0
+        fixed_bytes = 2 * resolved.journal_checkpoint_bytes if has_journal else 0
         needed = resolved.directory_bytes * len(shared) + journal_bytes
         room = shared[0].free_bytes + sum(disk.own_bytes for disk in shared)
         if needed > room:
             names = ", ".join(str(disk.directory) for disk in shared)
-            per_block = (
-                needed / resolved.num_ssd_blocks
-            )  # the journal grows with the blocks, so this is never too little
-            fitting = int(room * 0.95 / per_block)
+            per_block = (needed - fixed_bytes) / resolved.num_ssd_blocks
+            fitting = int((room * 0.95 - fixed_bytes) / per_block)
             there = f"{format_bytes(room)} are there (free space and our own files in {names})"
-            raise _too_large("num_ssd_blocks", resolved, needed, there, fitting)
+            raise _too_large("num_ssd_blocks", resolved, needed, there, fitting, fixed_bytes)
 
 
-def _too_large(key: str, resolved: ResolvedConfig, needed: int, there: str, fitting: int) -> ConfigError:
+def _too_large(
+    key: str, resolved: ResolvedConfig, needed: int, there: str, fitting: int, fixed_bytes: int = 0
+) -> ConfigError:
     value = getattr(resolved.config, key)
+    journal = f", lower journal_checkpoint_bytes (the journal takes {format_bytes(fixed_bytes)} beside the blocks)"
     remedy = (
         f'set {key} to {fitting} or "{fitting * resolved.slot_bytes // 2**20}MiB", or less'
         if fitting * resolved.slot_bytes >= 2**20
-        else "less than 1 MiB would fit; free some, or turn the tier off"
+        else f"less than 1 MiB would fit; free some{journal if fixed_bytes else ''}, or turn the tier off"
     )
     return ConfigError(f"{key} = {value!r}: takes {format_bytes(needed)}, and {there}; {remedy}")
 

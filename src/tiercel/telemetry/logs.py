@@ -142,8 +142,15 @@ class HumanFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (the base class's name)
         """Return the line without a traceback."""
-        fields = "".join(f" {key}={value}" for key, value in _fields(record).items())
+        fields = "".join(f" {key}={_on_one_line(value)}" for key, value in _fields(record).items())
         return super().formatMessage(record) + fields
+
+
+def _on_one_line(value: object) -> str:
+    """Return a value as text; what a terminal or a reader of lines would obey, such as a line's end in a client's request id,
+    is quoted and escaped."""
+    text = str(value)
+    return text if text.isprintable() else repr(text)
 
 
 class Notes:

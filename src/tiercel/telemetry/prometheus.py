@@ -6,6 +6,8 @@ has a registry already registers `SnapshotCollector` there. Imported only when m
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from wsgiref.simple_server import WSGIRequestHandler
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -14,6 +16,9 @@ from prometheus_client.registry import Collector
 from tiercel.telemetry import catalogue
 from tiercel.telemetry.catalogue import METRICS, MetricType
 from tiercel.telemetry.snapshot import Activity, HistogramStatus, StatusSnapshot, TierStatus
+
+CLIENT_TIMEOUT_S = 10.0
+"""Longest silence of a client before its connection is closed."""
 
 Sample = tuple[str, tuple[str, ...], float | HistogramStatus]
 """(name of the metric, values of its labels in the catalogue's order, value)."""
@@ -80,6 +85,7 @@ class PrometheusExporter:
         if self._stop is not None:
             raise ValueError("metrics are served already")
         server, thread = start_http_server(port, address, self.registry)
+        server.RequestHandlerClass = _Handler
 
         def stop() -> None:
             server.shutdown()
@@ -97,6 +103,20 @@ class PrometheusExporter:
         if self._collector is not None:
             self.registry.unregister(self._collector)
             self._collector = None
+
+
+class _Handler(WSGIRequestHandler):
+    """Answers one client on a thread of its own, which a silent client cannot keep and a broken one cannot make noise with."""
+
+    timeout = CLIENT_TIMEOUT_S
+
+    def handle(self) -> None:
+        """Answer, unless the client goes away or says nothing for too long."""
+        with suppress(TimeoutError, ConnectionError):
+            super().handle()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base class's name)
+        """Log no requests: there is one every few seconds."""
 
 
 def _family(metric: catalogue.Metric) -> Metric:

@@ -44,6 +44,7 @@ MARKS_MAX = 1 << 17
 """Marks kept, about 100 bytes each; beyond, all are forgotten, and prefixes are written once more."""
 
 _BUFFER_BYTES = 1 << 16
+_LOOK_INTERVAL_S = 1.0
 _CLOSE_TIMEOUT_S = 10.0
 
 
@@ -101,8 +102,9 @@ class Recorder:
             OSError: the file cannot be written, or another recorder writes it.
             FormatError: it, or FILE.1, holds something else, which is left as it is.
         """
-        self._path = path
-        self._older = path.with_name(path.name + ".1")
+        self._path = path.absolute()  # the process may change its directory
+        self._older = self._path.parent / (path.name + ".1")
+        self._look_at = time.monotonic() + _LOOK_INTERVAL_S
         self._about = about
         self._half_bytes = bytes_max // 2
         self._count = count
@@ -209,14 +211,19 @@ class Recorder:
                     num_buffered = 0
             self._flush(self._file)
             self._count("written", num_buffered)
-        except OSError as error:
+        except (OSError, FormatError) as error:
             self._closing = True
             self._count("dropped", num_buffered + self._queue.qsize())
-            self._note(f"recording to {self._path} ended ({error}); free room and open the cache anew to record again")
+            self._note(
+                f"recording to {self._path} ended ({error}); mend that, or free room, and open the cache anew to record again"
+            )
         finally:
             self._file.close()
 
     def _write_event(self, event: _Event) -> None:
+        if event.at >= self._look_at or self._num_bytes >= self._half_bytes:
+            self._look_at = event.at + _LOOK_INTERVAL_S
+            self._follow()
         if self._num_bytes >= self._half_bytes:
             self._rotate()
         if self._num_dropped:
@@ -261,6 +268,19 @@ class Recorder:
         """Put the file aside as FILE.1, in place of an earlier one, and go on in a new one."""
         self._flush(self._file)
         self._path.replace(self._older)
+        self._begin_anew()
+
+    def _follow(self) -> None:
+        """Go on in a new file where somebody moved or removed the one that is written, as who rotates logs does."""
+        try:
+            in_place = os.path.samestat(self._path.stat(), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            in_place = False
+        if not in_place:
+            self._flush(self._file)
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
         aside, self._file = self._file, self._open()
         aside.close()
 

@@ -75,6 +75,19 @@ class DirectoryLock:
         os.close(self._descriptor)
 
 
+def holder_of(lock: Path) -> str:
+    """Say who holds a lock file, without touching the lock: a try could make a starting process fail."""
+    try:
+        inode = lock.stat().st_ino
+        held = any(
+            " FLOCK " in line and line.split()[-3].rpartition(":")[2] == str(inode)
+            for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()
+        )
+        return (lock.read_text(errors="replace").strip()[:200] or "an unknown process") if held else ""
+    except FileNotFoundError:
+        return ""
+
+
 class StripeFolders:
     """One folder per directory, locked, with matching manifests."""
 
@@ -263,10 +276,11 @@ def _mention_others(directory: Path, name: str) -> None:
         if other.name == name or not other.is_dir():
             continue
         size = sum(file.stat().st_blocks * 512 for file in other.glob("*") if file.is_file())
+        holder = holder_of(other / "lock")
         _log.warning(
-            "%s holds a cache of another model or format (%d MiB); it is left alone. To remove it: rm -r '%s'",
+            "%s holds a cache of another model or format (%d MiB); it is left alone. %s",
             other,
             size >> 20,
-            other,
+            f"It is in use by {holder}" if holder else f"To remove it: rm -r '{other}'",
             extra={"event": "other_cache_found", "path": str(other), "bytes": size},
         )

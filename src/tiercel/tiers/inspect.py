@@ -16,7 +16,7 @@ from tiercel.config.paths import utf8_path
 from tiercel.errors import FormatError
 from tiercel.tiers.arena_directory import RECORDS_NAME
 from tiercel.tiers.arena_records import HEADER_BYTES, ArenaHeader, parse_header, read_records
-from tiercel.tiers.disk_directory import Manifest, read_manifest
+from tiercel.tiers.disk_directory import Manifest, holder_of, read_manifest
 from tiercel.tiers.labels import RecoveredBlocks
 
 FOLDER_PATTERN = "tiercel-v*"
@@ -157,7 +157,7 @@ def _seen_from_outside(folder: Path) -> FolderReport:
         path=str(folder),
         file_bytes=sum(found.st_blocks * 512 for found in files),
         modified_at=max((found.st_mtime for found in files), default=0.0),
-        holder=_holder(folder / "lock"),
+        holder=holder_of(folder / "lock"),
     )
 
 
@@ -186,16 +186,3 @@ def _inspect_folder(folder: Path) -> FolderReport:
         torn_bytes=recovered.torn_bytes,
         corrupt_records=recovered.corrupt_records,
     )
-
-
-def _holder(lock: Path) -> str:
-    """Say who holds a lock file, without touching the lock: a try could make a starting process fail."""
-    try:
-        inode = lock.stat().st_ino
-        held = any(
-            " FLOCK " in line and line.split()[-3].rpartition(":")[2] == str(inode)
-            for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()
-        )
-        return (lock.read_text(errors="replace").strip()[:200] or "an unknown process") if held else ""
-    except FileNotFoundError:
-        return ""

@@ -1,6 +1,6 @@
 """The data half's mover: runs plans over tiers in bounded queues, and watches deadlines."""
 
-from tiercel.transfer.deadlines import Deadlines
+from tiercel.transfer.deadlines import Deadlines, as_seconds, longest_wait
 from tiercel.transfer.devices import Devices, GpuCopySettings, GpuPoolUse
 from tiercel.transfer.engine import TransferEngine
 from tiercel.transfer.guard import DirectMemory
@@ -25,5 +25,7 @@ __all__ = [
     "TenantRate",
     "TransferEngine",
     "TransferSettings",
+    "as_seconds",
     "lane_of",
+    "longest_wait",
 ]

@@ -1,19 +1,51 @@
-"""One thread that calls back when a ticket's deadline passes.
+"""One thread that calls back when a ticket's deadline passes, and what times a caller may give.
 
 It alone waits for changes, and is woken by `notify_all` all the same: a `notify` that a signal's exception interrupts leaves a
 waiter behind that is gone, and the next `notify` goes to that one (CPython's gh-92530 mends half of it).
 """
 
 import heapq
+import math
+import reprlib
 import threading
 import time
 from collections.abc import Callable
+from typing import SupportsFloat
 
 _END_TIMEOUT_S = 5.0
 """Longest wait for a callback in progress, which may itself be what closes."""
 
 _SLACK = 256
 """Entries of ended tickets that may lie in the heap before it is cleaned."""
+
+
+def as_seconds(name: str, value: object) -> float:
+    """Return a time that a caller gave as a plain float: a thread's clock takes no other kind of number, such as numpy's.
+
+    Raises:
+        TypeError: it is no number.
+    """
+    if isinstance(value, float | int | SupportsFloat):
+        try:
+            return float(value)
+        except (OverflowError, ValueError):  # an integer beyond floats, a number that is none
+            pass
+    raise TypeError(f"{name} = {reprlib.repr(value)}: must be a number of seconds")
+
+
+def longest_wait(timeout_s: float | None) -> float | None:
+    """Return the bound of a caller's wait as `Condition.wait_for` takes it; one beyond what clocks hold is none.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is not a number that time can pass.
+    """
+    if timeout_s is None:
+        return None
+    seconds = as_seconds("timeout_s", timeout_s)
+    if math.isnan(seconds):
+        raise ValueError("timeout_s = nan: must be a number of seconds, or None for no bound of its own")
+    return min(seconds, threading.TIMEOUT_MAX)
 
 
 class Deadlines:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from tiercel.errors import DeadlineError
 from tiercel.tiers.base import BlockMemory
+from tiercel.transfer.deadlines import longest_wait
 
 GROUP_BYTES = 32 << 20
 """Least bytes of a group over all blocks of a load: less takes longer to start than to copy."""
@@ -106,7 +107,7 @@ class LayerArrivals:
             def known() -> bool:
                 return self._ended or counts[group] >= wanted or self._num_arrived[group] >= wanted
 
-            if not self._changed.wait_for(known, timeout_s):
+            if not self._changed.wait_for(known, longest_wait(timeout_s)):
                 raise DeadlineError(f"layer {layer} has not arrived after {timeout_s} s")
             if self._num_arrived[group] >= wanted:
                 return True

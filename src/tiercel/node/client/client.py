@@ -185,9 +185,7 @@ class NodeClient(CacheFacade):
     ) -> list[Ticket]:
         """Launch several loads, all or none, as `Cache.launch`. Raises ValueError for `by_layer`, too."""
         self._check_open()
-        loads = list(batch)
-        for lookup, target in loads:
-            self._checks.target(target, lookup.num_blocks)
+        loads = self._checks.loads(batch)
         if by_layer:
             raise ValueError("by_layer: blocks of a node's cache are not loaded layer by layer; leave it out")
         timeout_s = self._checks.timeout(timeout_s)
