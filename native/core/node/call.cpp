@@ -151,7 +151,7 @@ Bytes NodeCall::body_of(Bytes answer, Kind expected) {
   }
   if (kind == Kind::kMessage) {
     const std::string_view text(reinterpret_cast<const char*>(body.data()), body.size());
-    fail(EPROTO, "the node refused a lookup: " + std::string(refusal_in(text)));
+    fail(EPROTO, "the node refused: " + std::string(refusal_in(text)));
   }
   if (kind != expected) fail(EPROTO, "the node answered with something else");
   return body;

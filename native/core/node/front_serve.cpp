@@ -190,7 +190,6 @@ std::string_view NodeFront::handle_read(Connection& connection, Bytes body) {
   const std::uint64_t client_number = connection.client_number;
   const Header header = header_of(Kind::kHeld);
   const std::array<Bytes, 2> parts{bytes_of(header), bytes_of(held)};
-  connection.unread_lookup = 0;
   post(connection, parts, {});  // the connection may be gone afterwards
   if (held.held == 0) return "";
   const bool taken = inbox_.add_looked({.kind = FrontEvent::Kind::kRead,

@@ -75,15 +75,16 @@ class Link:
         self._waking = threading.RLock()  # taken by destructors, on whatever thread they run
         self._tickets = tickets
         self._pool = CallPool(self._connect, joined.welcome.calls_max)
-        block_bytes, chunk_bytes = self.facts.geometry.block_bytes, self.facts.config.transfer_chunk_bytes
+        block_bytes, config = self.facts.geometry.block_bytes, self.facts.config
         self._copyists = Copyists(tickets, self.regions, block_bytes, self._answer, self.lose)
         self.reads = HostReads(
             tickets,
             self.regions[0],  # the host tier's, if there is one
             self._end_read,
             block_bytes=block_bytes,
-            chunk_bytes=size_in_bytes("transfer_chunk_bytes", chunk_bytes),
-            queue_depth_max=self.facts.config.transfer_queue_depth_max,
+            chunk_bytes=size_in_bytes("transfer_chunk_bytes", config.transfer_chunk_bytes),
+            gpu_chunk_bytes=size_in_bytes("transfer_gpu_chunk_bytes", config.transfer_gpu_chunk_bytes),
+            queue_depth_max=config.transfer_queue_depth_max,
             on_defect=self.lose,
         )
         self._unwanted: dict[Kind, deque[int]] = {Kind.RELEASE: deque(), Kind.FORGET: deque()}

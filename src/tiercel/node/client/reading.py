@@ -46,15 +46,16 @@ class _Read:
     """One load; what is written here is guarded by its lock. Wherever it is dropped, its pins go back."""
 
     def __init__(
-        self, opened: OpenTicket, pins: RemotePins, first_block: int, addresses: Addresses, num_chunks: int
+        self, opened: OpenTicket, pins: RemotePins, first_block: int, addresses: Addresses, chunk_blocks: int
     ) -> None:
         self.opened = opened
         self.pins = pins
         self.first_block = first_block
         self.addresses = addresses
+        self.chunk_blocks = chunk_blocks
         self.lock = threading.Lock()
         self.num_begun = 0
-        self.num_left = num_chunks
+        self.num_left = -(-len(addresses) // chunk_blocks)
         self.busy_s = 0.0
         self.failure: BlockStatus | None = None
 
@@ -70,6 +71,7 @@ class HostReads:
         *,
         block_bytes: int,
         chunk_bytes: int,
+        gpu_chunk_bytes: int,
         queue_depth_max: int,
         on_defect: Callable[[str], None],
     ) -> None:
@@ -78,6 +80,7 @@ class HostReads:
         Args:
             region: the host memory.
             chunk_bytes: most bytes copied between two looks at whether they are still wanted.
+            gpu_chunk_bytes: the same to a GPU, if that is more.
             queue_depth_max: loads at once that `check_room` has room for.
             on_defect: ends the connection.
         """
@@ -85,6 +88,7 @@ class HostReads:
         self._region = region
         self._end_read = end_read
         self._chunk_blocks = max(1, chunk_bytes // block_bytes)
+        self._gpu_chunk_blocks = max(self._chunk_blocks, gpu_chunk_bytes // block_bytes)
         self._queue_depth_max = queue_depth_max
         self._on_defect = on_defect
         self._num_open = 0
@@ -118,7 +122,8 @@ class HostReads:
         """
         slots = np.frombuffer(packed_slots, np.uint32)
         addresses = slots.astype(np.uint64) * np.uint64(self._region.unit_bytes) + np.uint64(self._region.address)
-        read = _Read(opened, pins, first_block, addresses, -(-len(slots) // self._chunk_blocks))
+        chunk_blocks = self._gpu_chunk_blocks if opened.on_gpu else self._chunk_blocks
+        read = _Read(opened, pins, first_block, addresses, chunk_blocks)
         with self._lock:
             ended = self._ended
             if not ended:
@@ -152,9 +157,9 @@ class HostReads:
     def _copy_chunk(self, read: _Read) -> None:
         """Copy a load's next chunk, behind which it waits for its turn again."""
         with read.lock:
-            start = read.num_begun * self._chunk_blocks
+            start = read.num_begun * read.chunk_blocks
             read.num_begun += 1
-            stop = min(start + self._chunk_blocks, len(read.addresses))
+            stop = min(start + read.chunk_blocks, len(read.addresses))
             wanted = read.failure is None
         if stop < len(read.addresses):
             self._waiting.put(read)
