@@ -119,3 +119,30 @@ def test_the_committed_machine_is_read_and_names_no_place_of_its_own() -> None:
     committed = read_machine(RESULT)
     assert [each.path for each in committed.directories] == ["/cache"]
     assert committed.directories[0].figures
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("copy_bytes_per_s", "value"), 1e308),
+        (("copy_bytes_per_s", "value"), 1e-300),
+        (("copy_bytes_per_s", "low"), -5.0),
+        (("directories", 0, "figures", 0, "latency_p50_s"), -1.0),
+        (("directories", 0, "figures", 0, "latency_p50_s"), 1e300),
+        (("num_cores",), 0),
+        (("copy_threads",), -2),
+    ],
+)
+def test_a_file_with_figures_that_no_machine_has_is_refused_by_the_figure(
+    tmp_path: Path, place: tuple[str | int, ...], value: float
+) -> None:
+    path = tmp_path / "machine.json"
+    write_machine(machine(directories=(directory(),)), path)
+    fields = json.loads(path.read_text())
+    where = fields
+    for key in place[:-1]:
+        where = where[key]
+    where[place[-1]] = value
+    path.write_text(json.dumps(fields))
+    with pytest.raises(FormatError, match=rf"{place[-1]}`; measure again"):
+        read_machine(path)
