@@ -191,5 +191,15 @@ def test_absurd_curves_are_refused_by_coefficient(
 def test_a_file_that_cannot_be_written_is_found_before_anything_is_simulated(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
-    assert main([*words, *RATE, option, str(tmp_path), ]) == 2
+    assert (
+        main(
+            [
+                *words,
+                *RATE,
+                option,
+                str(tmp_path),
+            ]
+        )
+        == 2
+    )
     assert "is a folder; name a file in it" in capsys.readouterr().err
