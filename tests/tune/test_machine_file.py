@@ -98,14 +98,12 @@ def test_a_full_disk_leaves_the_file_before(tmp_path: Path, monkeypatch: pytest.
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_link_stays_and_a_pipe_is_written(tmp_path: Path) -> None:
+def test_a_link_stays_and_its_target_is_written(tmp_path: Path) -> None:
     link, target = tmp_path / "link.json", tmp_path / "target.json"
     link.symlink_to(target)
     write_machine(machine(), link)
     assert link.is_symlink()
     assert read_machine(target) == machine()
-    write_machine(machine(), "/dev/null")
-    assert Path("/dev/null").is_char_device()
 
 
 @pytest.mark.parametrize(
@@ -119,3 +117,41 @@ def test_the_committed_machine_is_read_and_names_no_place_of_its_own() -> None:
     committed = read_machine(RESULT)
     assert [each.path for each in committed.directories] == ["/cache"]
     assert committed.directories[0].figures
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("copy_bytes_per_s", "value"), 1e308),
+        (("copy_bytes_per_s", "value"), 1e-300),
+        (("copy_bytes_per_s", "low"), -5.0),
+        (("directories", 0, "figures", 0, "latency_p50_s"), -1.0),
+        (("directories", 0, "figures", 0, "latency_p50_s"), 1e300),
+        (("num_cores",), 0),
+        (("copy_threads",), -2),
+    ],
+)
+def test_a_file_with_figures_that_no_machine_has_is_refused_by_the_figure(
+    tmp_path: Path, place: tuple[str | int, ...], value: float
+) -> None:
+    path = tmp_path / "machine.json"
+    write_machine(machine(directories=(directory(),)), path)
+    fields = json.loads(path.read_text())
+    where = fields
+    for key in place[:-1]:
+        where = where[key]
+    where[place[-1]] = value
+    path.write_text(json.dumps(fields))
+    with pytest.raises(FormatError, match=rf"{place[-1]}`; measure again"):
+        read_machine(path)
+
+
+def test_a_pipe_is_written_and_stays_one(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_machine(machine(), tmp_path / "pipe")
+        assert b'"version": 1' in os.read(reader, 1 << 16)
+    finally:
+        os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()

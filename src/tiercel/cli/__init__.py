@@ -83,5 +83,6 @@ def _fail(code: int, error: Exception) -> int:
     told = str(error)
     if isinstance(error, OSError) and error.strerror and not isinstance(error, TiercelError):
         told = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
-    print(f"error: {' '.join(told.split()) or type(error).__name__}", file=sys.stderr)
+    line = "".join(character if character.isprintable() else "?" for character in " ".join(told.split()))
+    print(f"error: {line or type(error).__name__}", file=sys.stderr)
     return code

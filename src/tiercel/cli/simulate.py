@@ -1,5 +1,6 @@
 """`tiercel simulate`: a trace through a cache that is not there, on a machine that was measured."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,6 +67,7 @@ def simulate(
         trace: requests, in any format that `tiercel trace` reads.
     """
     from tiercel.config import read_config
+    from tiercel.tune.files import write_whole
     from tiercel.tune.machine import read_machine
     from tiercel.tune.simulate import make_setup, requests_csv, summarize, summary_csv, write_report
     from tiercel.tune.simulate import simulate as run
@@ -73,8 +75,8 @@ def simulate(
     if options.json and options.csv:
         raise ConfigError("json, csv: both were asked for; ask for one of them")
     for key, file in (("report", options.report), ("requests-csv", options.requests_csv)):
-        if file is not None and not file.parent.is_dir():
-            raise ConfigError(f"{key} = {str(file)!r}: there is no folder {file.parent}; make it, or name another file")
+        if file is not None:
+            _check_output(key, file)
     model = engine.read_model(tp_size=options.tp_size)
     machine = read_machine(options.machine)
     config = read_config(options.config).config
@@ -87,13 +89,23 @@ def simulate(
     if options.report is not None:
         write_report(options.report, result, summary)
     if options.requests_csv is not None:
-        options.requests_csv.write_text(requests_csv(result))
+        write_whole(options.requests_csv, requests_csv(result))
     if options.json:
         print_json(summary)
     elif options.csv:
         sys.stdout.write(summary_csv(summary))
     else:
         print_summary(summary)
+
+
+def _check_output(key: str, file: Path) -> None:
+    """Find out now, not when all is simulated, whether a file can be written there."""
+    if not file.parent.is_dir():
+        raise ConfigError(f"{key} = {str(file)!r}: there is no folder {file.parent}; make it, or name another file")
+    if file.is_dir():
+        raise ConfigError(f"{key} = {str(file)!r}: is a folder; name a file in it")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise ConfigError(f"{key} = {str(file)!r}: cannot be written by this user; name another file")
 
 
 def _endurance(text: str | None, machine: "Machine", config: "CacheConfig") -> float | None:

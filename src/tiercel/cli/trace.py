@@ -112,6 +112,8 @@ def convert(
 
 
 def _print_summary(file: Path, summary: "TraceSummary") -> None:
+    from tiercel.tune.traces.trace import printable
+
     sessions = summary.sessions
     rows = [
         ("requests", f"{summary.requests} over {seconds_text(summary.span_s)}"),
@@ -135,7 +137,7 @@ def _print_summary(file: Path, summary: "TraceSummary") -> None:
     if sessions.gap_median_s is not None and sessions.gap_p90_s is not None and sessions.gap_p99_s is not None:
         gaps = [seconds_text(gap) for gap in (sessions.gap_median_s, sessions.gap_p90_s, sessions.gap_p99_s)]
         rows.append(("from turn to turn", f"{gaps[0]} median, {gaps[1]} P90, {gaps[2]} P99"))
-    print_table(f"{file}", ("what", "value"), rows)
+    print_table(printable(str(file)), ("what", "value"), rows)
     for note in summary.notes:
         print_line(f"note: {note}")
 

@@ -23,7 +23,11 @@ TRUSTED_SPREAD = 0.1
 PART_BYTES = 2 << 20
 """The disk tier makes several requests of a block that is larger."""
 
-_Measured = Annotated[float, msgspec.Meta(gt=0)]
+_RATE_MAX = 1e18
+_Measured = Annotated[float, msgspec.Meta(gt=1e-12, le=_RATE_MAX)]
+_Quartile = Annotated[float, msgspec.Meta(ge=0, le=_RATE_MAX)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
+_Count = Annotated[int, msgspec.Meta(ge=0)]
 _AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
 
 
@@ -31,8 +35,8 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     """The median of repeated measurements, and their quartiles."""
 
     value: _Measured
-    low: float
-    high: float
+    low: _Quartile
+    high: _Quartile
     repeats: int
 
     @property
@@ -57,8 +61,8 @@ class DiskFigure(msgspec.Struct, frozen=True, kw_only=True):
     block_bytes: _AtLeastOne
     depth: _AtLeastOne
     bytes_per_s: Figure
-    latency_p50_s: float
-    latency_p99_s: float
+    latency_p50_s: _Seconds
+    latency_p99_s: _Seconds
     fio_bytes_per_s: Figure | None = None
     fio_ratio: Figure | None = None
 
@@ -160,13 +164,13 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     measured_at: float
     tiercel: str
     cpu: str
-    num_cores: int
+    num_cores: _AtLeastOne
     memory_bytes: int
     kernel: str
     copy_bytes_per_s: Figure
     checksum_bytes_per_s: Figure
     hash_tokens_per_s: Figure
-    copy_threads: int = 0
+    copy_threads: _Count = 0
     copy_core_bytes_per_s: Figure | None = None
     numa_nodes: int = 1
     hugepages: HugePages | None = None

@@ -210,3 +210,11 @@ def test_an_interrupted_search_writes_nothing(words: list[str], monkeypatch: pyt
         cli.main([*words, "--budget", "host=1GiB"])
     assert ended.value.code == 130
     assert not Path("tiercel.yaml").exists()
+
+
+def test_tiers_without_room_for_a_block_are_neither_searched_nor_asked_for_by_a_rule(
+    words: list[str], capsys: Capture
+) -> None:
+    assert cli.main([*words, "--budget", "host=3MiB,disk=20MiB"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "disk 100 times host memory, as large as the budget allows - unjudged: a tier would be smaller than" in told

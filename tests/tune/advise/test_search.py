@@ -171,3 +171,13 @@ def test_what_only_two_tiers_together_can_do_is_found_from_one_tier() -> None:
     space = replace(small_space(), host_bytes=(0, 32 * GIB, 64 * GIB))
     choice, _ = found(Together(half_bytes=256 * GIB, disk_worth=1.0), space, Objective(), 40)
     assert choice.ssd_admission == "on_evict"
+
+
+def test_no_candidate_has_a_tier_without_room_for_a_block() -> None:
+    token_bytes = GIB // 100
+    space = space_of(Budget(host_bytes=GIB, disk_bytes=3 * GIB), distinct_bytes=0, span_s=60, token_bytes=token_bytes)
+    candidates = space.candidates()
+    assert {candidate.tokens_per_block for candidate in candidates} == {16, 32, 64, 128}
+    assert all(size == 0 or size >= each.tokens_per_block * token_bytes
+               for each in candidates for size in (each.host_bytes, each.disk_bytes))  # fmt: skip
+    assert len(candidates) == space.size

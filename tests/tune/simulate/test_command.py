@@ -115,6 +115,8 @@ def test_an_engine_without_room_for_a_block_is_said_to_hold_nothing(
         ([], "prefill, prefill-from, gpu-rate: none given; give one"),
         ([*RATE, "--prefill", "p.json"], "prefill and gpu-rate given"),
         (["--gpu-rate", "-1"], "gpu-rate = -1.0: must be"),
+        (["--gpu-rate", "1e-300"], "gpu-rate = 1e-300: must be"),
+        (["--gpu-rate", "1e300"], "gpu-rate = 1e+300: must be"),
         ([*RATE, "--efficiency", "2"], "efficiency = 2.0: must be above 0 and at most 1"),
         ([*RATE, "--endurance", "much"], "endurance = 'much': must be"),
         ([*RATE, "--speedup", "0"], "speedup = 0.0: must be a positive number"),
@@ -174,3 +176,30 @@ def test_an_interruption_ends_cleanly(words: list[str], monkeypatch: pytest.Monk
         main([*words, *RATE, "--report", str(report)])
     assert ended.value.code == 130
     assert not report.exists()
+
+
+@pytest.mark.parametrize("text", ['{"token_s": 1e300}', '{"token_s": 1e-300}', '{"token_s": 1, "token_pair_s": 1e300}'])
+def test_absurd_curves_are_refused_by_coefficient(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    (tmp_path / "prefill.json").write_text(text)
+    assert main([*words, "--prefill", str(tmp_path / "prefill.json")]) == 2
+    assert "must be 0, or 1e-20 to 1e+06 seconds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--report", "--requests-csv"])
+def test_a_file_that_cannot_be_written_is_found_before_anything_is_simulated(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    assert (
+        main(
+            [
+                *words,
+                *RATE,
+                option,
+                str(tmp_path),
+            ]
+        )
+        == 2
+    )
+    assert "is a folder; name a file in it" in capsys.readouterr().err

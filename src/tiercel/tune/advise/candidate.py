@@ -42,6 +42,11 @@ class Candidate:
             return False
         return bool(self.host_bytes) or self.ssd_admission != "on_evict"
 
+    def has_room(self, token_bytes: int) -> bool:
+        """Whether each tier that there is holds a block."""
+        block_bytes = token_bytes * self.tokens_per_block
+        return all(size == 0 or size >= block_bytes for size in (self.host_bytes, self.disk_bytes))
+
     def config(self, directories: Sequence[str] = ()) -> CacheConfig:
         """Return the settings of a cache. Raises ConfigError."""
         return CacheConfig(**self.settings(directories))

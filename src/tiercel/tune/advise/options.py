@@ -247,6 +247,7 @@ class Asked:
                 distinct_bytes=distinct_bytes,
                 span_s=self._span_s,
                 of_flexkv=self.options.emit == "flexkv",
+                token_bytes=model.token_size_in_bytes,
             ),
             mean_prompt_tokens=float(np.mean(trace.input_tokens)) if trace.num_requests else 0.0,
             evaluations_max=self.options.evaluations,

@@ -44,6 +44,7 @@ def rules_of(
         admission = "through" if choice.ssd_admission == "on_evict" else choice.ssd_admission
         rules.append(_of(choice, "bypass host memory under load", host_bytes=0, ssd_admission=admission))
     rules.append(_all_at_once(choice, budget))
+    rules = [_with_room(rule, model.token_size_in_bytes) for rule in rules]
     rules += _copy_rules(machine, piece_bytes_of(model, choice.tokens_per_block))
     rules += _depth_rules(machine, model.token_size_in_bytes * choice.tokens_per_block)
     return rules
@@ -52,6 +53,14 @@ def rules_of(
 def _of(choice: Candidate, text: str, **changed: object) -> Rule:
     candidate = choice.changed(**changed).settled()
     return Rule(text=text, candidate=candidate)
+
+
+def _with_room(rule: Rule, token_bytes: int) -> Rule:
+    """Return the rule; as unjudged if a tier that it asks for would hold no block."""
+    if rule.candidate is None or rule.candidate.has_room(token_bytes):
+        return rule
+    size = rule.candidate.tokens_per_block
+    return Rule(text=rule.text, judged=f"unjudged: a tier would be smaller than one block of {size} tokens")
 
 
 def _capacity_rules(choice: Candidate, budget: Budget, prompt_bytes: float) -> list[Rule]:

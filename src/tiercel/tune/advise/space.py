@@ -34,6 +34,7 @@ class Space:
     Attributes:
         of_flexkv: whether only what FlexKV can be told counts: a host tier, a larger disk or none, one eviction policy for
             both, all that is stored written to disk.
+        token_bytes: of the model: a tier without room for one block is no candidate's.
     """
 
     host_bytes: Sequence[int]
@@ -45,9 +46,10 @@ class Space:
     ssd_write_budget_per_day: Sequence[int | None] = (None,)
     evict_ratio: Sequence[float] = (0.0,)
     of_flexkv: bool = False
+    token_bytes: int = 0
 
     def __contains__(self, candidate: Candidate) -> bool:
-        if not candidate.is_possible:
+        if not candidate.is_possible or not candidate.has_room(self.token_bytes):
             return False
         if not self.of_flexkv:
             return True
@@ -79,12 +81,14 @@ class Space:
         if self.of_flexkv:
             disk_only, both = 0, host_only
         count = 0
-        for host, disk in product(self.host_bytes, self.disk_bytes):
+        for host, disk, tokens in product(self.host_bytes, self.disk_bytes, self.tokens_per_block):
+            if not Candidate(host_bytes=host, disk_bytes=disk, tokens_per_block=tokens).has_room(self.token_bytes):
+                continue
             if host and disk:
                 count += both if not self.of_flexkv or disk > host else 0
             else:
                 count += host_only if host else disk_only if disk else 0
-        return count * len(self.tokens_per_block) * len(self.evict_ratio)
+        return count * len(self.evict_ratio)
 
     def plain(self) -> list[Candidate]:
         """Return the candidates that differ in capacities and block size alone: what the LRU curve can tell apart."""
@@ -107,13 +111,16 @@ class Space:
         return list(dict.fromkeys(other for other in found if other != candidate and other in self))
 
 
-def space_of(budget: Budget, *, distinct_bytes: float, span_s: float, of_flexkv: bool = False) -> Space:
+def space_of(
+    budget: Budget, *, distinct_bytes: float, span_s: float, of_flexkv: bool = False, token_bytes: int = 0
+) -> Space:
     """Return what is searched within a budget.
 
     Args:
         distinct_bytes: what writing every different block of the trace once comes to.
         span_s: of the trace. In one that is shorter than what a write budget saves up, no budget is ever spent: none is tried.
         of_flexkv: leave out what FlexKV cannot be told.
+        token_bytes: of the model; tiers without room for one block are left out.
     """
     policies = FLEXKV_EVICTION_POLICIES if of_flexkv else EVICTION_POLICIES
     writes: list[int | None] = [None]
@@ -131,6 +138,7 @@ def space_of(budget: Budget, *, distinct_bytes: float, span_s: float, of_flexkv:
         ssd_admission=ADMISSIONS[:1] if of_flexkv else ADMISSIONS,
         ssd_write_budget_per_day=writes[:1] if of_flexkv else writes,
         of_flexkv=of_flexkv,
+        token_bytes=token_bytes,
     )
 
 

@@ -3,7 +3,6 @@
 Each comes with a sentence that says which, for whoever reads the results.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,10 @@ EFFICIENCY = 0.5
 
 _ROUNDS = 8
 """How often the points are shown to the fit, which forgets: so that the first ones count as much as the last."""
+
+_SECONDS_MIN, _SECONDS_MAX = 1e-20, 1e6
+_FLOPS_MIN, _FLOPS_MAX = 1e6, 1e21
+"""What no engine exceeds. Numbers beyond are mistakes, and times made of them overflow."""
 
 Point = tuple[int, int, float]
 """Cached tokens, computed tokens, seconds."""
@@ -81,8 +84,8 @@ def prefill_of_file(path: Path) -> PrefillSource:
         return prefill_of_points(found.points)
     given = {"fixed_s": found.fixed_s, "token_s": found.token_s, "token_pair_s": found.token_pair_s}
     for key, value in given.items():
-        if value is not None and not 0 <= value < math.inf:
-            raise ConfigError(f"prefill: {key} = {value}: must be 0 or more seconds")
+        if value is not None and not (value == 0 or _SECONDS_MIN <= value <= _SECONDS_MAX):
+            raise ConfigError(f"prefill: {key} = {value}: must be 0, or {_SECONDS_MIN:g} to {_SECONDS_MAX:g} seconds")
     if not found.token_s:
         raise ConfigError(f"prefill = {str(path)!r}: has neither points nor token_s above 0; give one of them")
     curve = PrefillCurve(found.fixed_s or 0.0, found.token_s, found.token_pair_s or 0.0)
@@ -121,8 +124,10 @@ def prefill_of_model(
     Raises:
         ConfigError: a value is out of range, or the config.json lacks a fact.
     """
-    if not 0 < gpu_flops < math.inf:
-        raise ConfigError(f"gpu-rate = {gpu_flops}: must be operations a second above 0, 989e12 for example")
+    if not _FLOPS_MIN <= gpu_flops <= _FLOPS_MAX:
+        raise ConfigError(
+            f"gpu-rate = {gpu_flops}: must be {_FLOPS_MIN:g} to {_FLOPS_MAX:g} operations a second, 989e12 for example"
+        )
     if not 0 < efficiency <= 1:
         raise ConfigError(
             f"efficiency = {efficiency}: must be above 0 and at most 1; {EFFICIENCY} if nobody measured it"

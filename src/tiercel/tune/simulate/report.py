@@ -21,6 +21,7 @@ from tiercel.charts import (
     text,
     tooltip,
 )
+from tiercel.tune.files import write_whole
 from tiercel.tune.simulate.result import SimulationResult
 from tiercel.tune.simulate.summary import Summary, Times, named_times
 from tiercel.tune.simulate.words import hit_rows, quantity, seconds, share, tier_rows, time_rows
@@ -42,7 +43,7 @@ _STYLES = {
 
 def write_report(file: Path, result: SimulationResult, summary: Summary) -> None:
     """Write the report, replacing what is there. Raises OSError."""
-    file.write_text(render_report(result, summary), encoding="utf-8")
+    write_whole(file, render_report(result, summary))
 
 
 def render_report(result: SimulationResult, summary: Summary) -> str:

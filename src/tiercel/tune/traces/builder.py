@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiercel._native import TraceTree
-from tiercel.tune.traces.trace import NO_REQUEST, NO_SESSION, Trace
+from tiercel.tune.traces.trace import NO_REQUEST, NO_SESSION, Trace, printable
 
 BlockNames = Sequence[int] | NDArray[np.integer]
 
@@ -21,7 +21,7 @@ class TraceBuilder:
     def __init__(self, name: str, *, tokens_per_block: int) -> None:
         if tokens_per_block < 1:
             raise ValueError(f"tokens_per_block = {tokens_per_block}: must be 1 or more")
-        self._name = name
+        self._name = printable(name)
         self.tokens_per_block = tokens_per_block
         self._tree = TraceTree()
         self._scopes: dict[Hashable, int] = {}

@@ -13,7 +13,7 @@ from tiercel.tune.traces.formats.recorded import RECORDING, RECORDING_MAGIC
 from tiercel.tune.traces.formats.saved import MAGIC as SAVED_MAGIC
 from tiercel.tune.traces.formats.saved import SAVED
 from tiercel.tune.traces.formats.weka import WEKA, read_folder
-from tiercel.tune.traces.source import Source, json_fault
+from tiercel.tune.traces.source import BOM, Source, json_fault
 from tiercel.tune.traces.trace import Trace
 
 _SESSION_FILES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
@@ -62,7 +62,7 @@ def detect_format(source: Source) -> TraceFormat:
         return RECORDING
     if head.startswith(SAVED_MAGIC):
         return SAVED
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    text = head.removeprefix(BOM).lstrip()
     if not text:
         raise FormatError(f"{source.path} is empty")
     if b"\0" in head:

@@ -26,6 +26,7 @@ LINE_BYTES_MAX = 1 << 28
 DOCUMENT_BYTES_MAX = 1 << 31
 _VALUE_CHARACTERS_MAX = 60
 _GZIP_MAGIC = b"\x1f\x8b"
+BOM = b"\xef\xbb\xbf"
 _TORN = (EOFError, zlib.error)
 _NOT_READ = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -55,7 +56,13 @@ class Source:
     is_private: bool = False
 
     def open(self) -> BinaryIO:
-        """Open the file for reading, decompressing it if it is gzip by its content."""
+        """Open the file for reading, decompressing it if it is gzip by its content.
+
+        Raises:
+            FormatError: it is a pipe, of which what was read once is gone.
+        """
+        if self.path.is_fifo():
+            raise FormatError(f"{self.path} is a pipe, and a trace is read more than once; write it to a file first")
         with self.path.open("rb") as file:
             is_compressed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
         return cast(BinaryIO, gzip.open(self.path, "rb")) if is_compressed else self.path.open("rb")
@@ -78,10 +85,15 @@ class Source:
                     number += 1
                     if len(line) == LINE_BYTES_MAX and line[-1:] != b"\n":
                         raise self.wrong(number, f"is longer than {LINE_BYTES_MAX} bytes; is this a file of lines?")
-                    if not line.isspace():
+                    line = line.removeprefix(BOM) if number == 1 else line
+                    if line and not line.isspace():
                         yield number, line
             except _TORN as error:
                 self.notes.append(f"{self.path} is cut off behind line {number} ({error}): what follows was left out")
+            except gzip.BadGzipFile as error:
+                raise self.wrong(
+                    number, f"is the last that can be decompressed ({error}); copy the file again"
+                ) from error
 
     def rows(self, kind: type[Row]) -> Iterator[tuple[int, Row]]:
         """Yield the JSON object of each line, checked against `kind`, with the line's number."""
@@ -101,7 +113,7 @@ class Source:
         """Return the one JSON value that the whole file is, checked against `kind`."""
         with self.open() as file:
             try:
-                data = file.read(DOCUMENT_BYTES_MAX)
+                data = file.read(DOCUMENT_BYTES_MAX).removeprefix(BOM)
             except (*_TORN, gzip.BadGzipFile) as error:
                 raise FormatError(f"{self.path} cannot be decompressed: {error}; copy it again") from error
         if len(data) == DOCUMENT_BYTES_MAX:

@@ -138,3 +138,8 @@ class Trace:
             leaves[cut] = self.parents[leaves[cut]]
             excess[cut] -= 1
         return replace(self, leaves=leaves)
+
+
+def printable(name: str) -> str:
+    """Return a name that every table, report and file can hold: files may have any bytes in theirs."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)

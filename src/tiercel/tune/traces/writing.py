@@ -1,10 +1,10 @@
 """Writes a trace in a format that others read. The file appears whole or not at all."""
 
 import gzip
-import os
 from pathlib import Path
 
 from tiercel.errors import ConfigError
+from tiercel.tune.files import whole_file
 from tiercel.tune.traces.format import TraceFormat
 from tiercel.tune.traces.formats import FORMATS
 from tiercel.tune.traces.formats.saved import SAVED
@@ -31,12 +31,9 @@ def write_trace(trace: Trace, path: str | Path, format: str) -> list[str]:  # no
     if found is None or found.write is None:
         raise ConfigError(f"format = {format!r}: must be one of {', '.join(WRITTEN)}")
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     compresses = path.suffix == ".gz" and found is not SAVED
-    try:
-        with gzip.open(partial, "wb", compresslevel=6) if compresses else partial.open("wb") as file:
-            lost = found.write(trace, file.write)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return lost
+    with (
+        whole_file(path) as partial,
+        gzip.open(partial, "wb", compresslevel=6) if compresses else partial.open("wb") as file,
+    ):
+        return found.write(trace, file.write)

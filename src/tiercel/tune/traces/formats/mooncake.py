@@ -15,7 +15,7 @@ import msgspec
 from tiercel.tune.traces.builder import TraceBuilder, as_names
 from tiercel.tune.traces.format import Arrivals, ReadOptions, TraceFormat
 from tiercel.tune.traces.formats.blocks import BlockChecker, BlockIds, FreshBlocks, Names
-from tiercel.tune.traces.source import Seconds, Source, Tokens
+from tiercel.tune.traces.source import TOKENS_MAX, Seconds, Source, Tokens
 from tiercel.tune.traces.trace import NO_REQUEST, Trace
 
 TOKENS_PER_BLOCK = 512
@@ -48,6 +48,7 @@ class _Reader:
         self.builder = TraceBuilder(source.path.name, tokens_per_block=size)
         self.arrivals = Arrivals(options)
         self.checker = BlockChecker(source, size, key="hash_ids")
+        self._source = source
         self._size = size
         self._is_whole = whole
         self._fresh = FreshBlocks()
@@ -60,13 +61,13 @@ class _Reader:
         if row.timestamp is not None:
             arrival_s = row.timestamp / 1e3
         if row.session_id is not None:
-            self._add_turn(row, as_names(row.hash_ids))
+            self._add_turn(line, row, as_names(row.hash_ids))
             return
         self.builder.add(
             row.hash_ids, arrival_s=arrival_s, input_tokens=row.input_length, output_tokens=row.output_length
         )
 
-    def _add_turn(self, row: MooncakeRow, names: Names) -> None:
+    def _add_turn(self, line: int, row: MooncakeRow, names: Names) -> None:
         assert row.session_id is not None
         before = self._conversations.get(row.session_id)
         tokens, after, delay_s = row.input_length, NO_REQUEST, 0.0
@@ -75,6 +76,9 @@ class _Reader:
             self._num_repeating += 0 < len(full) <= len(names) and bool((names[: len(full)] == full).all())
             if not self._is_whole:
                 tokens += before.prompt_tokens + before.answer_tokens
+                if tokens > TOKENS_MAX:
+                    reason = f"comes with the turns before it to {tokens} tokens, more than any model takes; correct the rows"
+                    raise self._source.wrong(line, reason, key="session_id", value=row.session_id)
                 names = self._fresh.continued(before.names, before.prompt_tokens, tokens, self._size)
         if row.timestamp is not None and (before is None or row.delay is None):
             arrival_s = row.timestamp / 1e3

@@ -13,8 +13,8 @@ from tiercel._native import trace_depths
 from tiercel.errors import FormatError
 from tiercel.tune.traces.format import ReadOptions, TraceFormat
 from tiercel.tune.traces.reblock import with_tokens_per_block
-from tiercel.tune.traces.source import Source
-from tiercel.tune.traces.trace import NO_BLOCK, NO_REQUEST, NO_SESSION, Trace
+from tiercel.tune.traces.source import TOKENS_MAX, Source
+from tiercel.tune.traces.trace import NO_BLOCK, NO_REQUEST, NO_SESSION, Trace, printable
 
 MAGIC = b"PK\x03\x04"
 VERSION = 1
@@ -64,7 +64,7 @@ def read(source: Source, options: ReadOptions) -> Trace:
     reason = _fault(about, arrays)
     if reason:
         raise FormatError(f"{source.path} is damaged: {reason}")
-    trace = Trace(name=about.name, tokens_per_block=about.tokens_per_block, notes=about.notes, **arrays)
+    trace = Trace(name=printable(about.name), tokens_per_block=about.tokens_per_block, notes=about.notes, **arrays)
     size = options.tokens_per_block
     return trace if size is None else with_tokens_per_block(trace, size)
 
@@ -97,6 +97,9 @@ def _fault(about: SavedAbout, arrays: dict[str, np.ndarray]) -> str:
         "tokens_per_block is less than 1": about.tokens_per_block < 1,
         "a leaf is no block": np.any((arrays["leaves"] < NO_BLOCK) | (arrays["leaves"] >= len(arrays["parents"]))),
         "a number of tokens is negative": np.any((arrays["input_tokens"] < 0) | (arrays["output_tokens"] < 0)),
+        "a prompt or an answer has more tokens than any model takes": np.any(
+            (arrays["input_tokens"] > TOKENS_MAX) | (arrays["output_tokens"] > TOKENS_MAX)
+        ),
         "a session is less than none": np.any(arrays["sessions"] < NO_SESSION),
         "a request waits for none before it": np.any((after < NO_REQUEST) | (after >= numbers)),
         "a time is none": not np.all(np.isfinite(arrivals)) or not np.all(np.isfinite(arrays["delays_s"])),
