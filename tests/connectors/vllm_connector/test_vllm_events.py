@@ -126,6 +126,20 @@ def test_a_disk_that_hangs_keeps_no_engine_awake(tmp_path: Path, monkeypatch: py
             assert not follower.events.is_behind()
 
 
+def test_a_reset_wakes_no_engine_and_is_told_when_it_steps_again() -> None:
+    with Cache.open(MODEL, config(host=64)) as cache:
+        engine, follower = SmallEngine(cache.geometry), Follower(KvEvents(cache))
+        sequence = cache.sequence(tokens(8, seed=1))
+        follower.events.name(request_of(sequence), sequence, 0, 8)
+        assert cache.store(sequence, engine.fill(sequence)).wait(10).ok
+        take_until_in_memory(follower, 8)
+        cache.reset()
+        follower.events.let_sleep()
+        assert not follower.events.is_behind(), "vLLM may sleep, without memory for a step"
+        follower.take()
+        assert not follower.held["CPU"]
+
+
 def test_what_was_found_and_then_reset_is_not_announced_for_ever() -> None:
     with Cache.open(MODEL, config(host=64)) as cache:
         engine = SmallEngine(cache.geometry)

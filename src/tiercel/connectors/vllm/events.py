@@ -14,6 +14,7 @@ request left, it is told that there is more to come (`is_behind`).
 import time
 from collections.abc import Iterable, Iterator
 from itertools import groupby
+from math import inf
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -26,11 +27,9 @@ _ROOM = 1 << 18
 """Changes between two steps; beyond that the tiers are listed anew."""
 _NAMES_MAX = 1 << 16
 """Blocks whose names are remembered. What comes to a tier after that, as a demotion may, is announced when it is found there."""
-
-
 _WAITED_FOR_S = 30.0
-"""How long behind the last block that was named an engine without requests is kept stepping for what is under way: a disk that
-hangs does not keep it awake, nor from shutting down. What comes later is announced with the next request."""
+"""How long behind the last block that was named an engine without requests is kept stepping: a disk that hangs does not keep it
+awake, nor from shutting down. What comes later is announced with the next request."""
 
 
 class BlockName(NamedTuple):
@@ -54,7 +53,7 @@ class KvEvents:
         self._announced: dict[TierName, dict[bytes, Any]] = {tier: {} for tier in MEDIA}
         self._found: list[BlockChange] = []
         self._untold: list[Any] = []
-        self._named_s = 0.0
+        self._named_s = -inf
         cache.watch_blocks(_ROOM)
 
     def name(self, request: Any, sequence: Sequence, first: int, stop: int) -> None:
@@ -95,10 +94,14 @@ class KvEvents:
         return events
 
     def is_behind(self) -> bool:
-        """Whether `take` has something to tell, or will have before any request comes. For an engine that has none."""
+        """Whether an engine without requests is to go on stepping: `take` has something to tell, or soon will have."""
         is_settled = self._cache.settle(0.0)  # before the look at what that has brought
         self._collect()
-        return bool(self._untold) or (not is_settled and time.monotonic() - self._named_s < _WAITED_FOR_S)
+        return bool(self._untold or not is_settled) and time.monotonic() - self._named_s < _WAITED_FOR_S
+
+    def let_sleep(self) -> None:
+        """A reset: vLLM may give its memory back now. What was forgotten is told when it steps again; it tells of its own so."""
+        self._named_s = -inf
 
     def _collect(self) -> None:
         """Make events of what has changed."""

@@ -34,11 +34,7 @@ _HELD_S = 0.25
 
 
 class SchedulerSide:
-    """Decides; starts nothing but staging. Called from the scheduler's thread.
-
-    Attributes:
-        events: of what comes to host memory and disk and what leaves; None if nobody follows them.
-    """
+    """Decides; starts nothing but staging. Called from the scheduler's thread. events: None if nobody follows them."""
 
     def __init__(
         self,
@@ -266,6 +262,8 @@ class SchedulerSide:
             self._engine.close_order(order.request_id)
         self._settled_stores = []
         self._cache.reset()
+        if self.events is not None:
+            self.events.let_sleep()
 
     def loads_ended(self, request_ids: Iterable[str]) -> None:
         """Note that vLLM has heard of loads that ended. A request whose load lost blocks is computed from there on."""
