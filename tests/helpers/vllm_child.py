@@ -168,7 +168,7 @@ class Session:
             self._engine.step()
 
     def settle(self) -> None:
-        """Step until the connector's transfers have ended and what they held was given back."""
+        """Step until the connector's transfers have ended, what they held was given back and vLLM has nothing left to do."""
         if not self._has_connector:
             return
         deadline = time.monotonic() + _SETTLE_S
@@ -176,7 +176,7 @@ class Session:
         while num_idle < 3:  # what the last request left is stored by the step behind its end, and reported by the next
             assert time.monotonic() < deadline, f"transfers are still running after {_SETTLE_S} s"
             self._engine.step()
-            num_idle = 0 if self._num_tickets() else num_idle + 1
+            num_idle = 0 if self._num_tickets() or self._scheduler.has_requests() else num_idle + 1
 
     def _num_tickets(self) -> int:
         if self._endpoint is None:

@@ -1,6 +1,11 @@
-"""What KV events tell while a cache changes under them: nothing stays announced that is gone, and parents come first."""
+"""What KV events tell while a cache changes under them: nothing stays announced that is gone, and parents come first.
+An engine without requests is kept awake until it has told of everything."""
 
+import threading
+import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -59,6 +64,80 @@ def request_of(sequence: Sequence) -> Any:
 
 def names_of(cache: Cache, tier: TierName) -> set[bytes]:
     return {key.tobytes() * 2 for key in cache.block_keys(tier)}
+
+
+@contextmanager
+def held_disk(cache: Cache) -> Iterator[threading.Event]:
+    """Let the disk write only once the event is set."""
+    disk, go = cache._assembly.tiers[TierName.DISK], threading.Event()
+    whole = disk.write
+
+    def wait(*arguments: Any) -> Any:
+        assert go.wait(20)
+        return whole(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(disk, "write", wait)
+        try:
+            yield go
+        finally:
+            go.set()
+
+
+def take_until_in_memory(follower: Follower, num_blocks: int) -> None:
+    """Take events until they have told of so many blocks in host memory."""
+    deadline = time.monotonic() + 10
+    while len(follower.held["CPU"]) < num_blocks:
+        assert time.monotonic() < deadline
+        assert follower.events.is_behind()
+        follower.take()
+
+
+def test_an_engine_is_kept_stepping_until_what_the_disk_writes_behind_the_last_step_was_told(tmp_path: Path) -> None:
+    with Cache.open(MODEL, config(tmp_path, host=64, disk=64)) as cache:
+        engine, follower = SmallEngine(cache.geometry), Follower(KvEvents(cache))
+        sequence = cache.sequence(tokens(8, seed=1))
+        assert not follower.events.is_behind()
+        with held_disk(cache) as go:
+            follower.events.name(request_of(sequence), sequence, 0, 8)
+            ticket = cache.store(sequence, engine.fill(sequence))
+            take_until_in_memory(follower, 8)
+            assert follower.events.is_behind(), "the disk is still to write"
+            assert not follower.take()
+            go.set()
+            assert ticket.wait(10).ok
+        assert cache.settle(10)
+        assert follower.events.is_behind(), "the disk has written and nobody was told"
+        follower.take()
+        assert follower.held["STORAGE"] == names_of(cache, TierName.DISK)
+        assert len(follower.held["STORAGE"]) == 8
+        assert not follower.events.is_behind()
+
+
+def test_a_disk_that_hangs_keeps_no_engine_awake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Cache.open(MODEL, config(tmp_path, host=64, disk=64)) as cache:
+        engine, follower = SmallEngine(cache.geometry), Follower(KvEvents(cache))
+        sequence = cache.sequence(tokens(8, seed=1))
+        with held_disk(cache):
+            follower.events.name(request_of(sequence), sequence, 0, 8)
+            cache.store(sequence, engine.fill(sequence))
+            take_until_in_memory(follower, 8)
+            monkeypatch.setattr("tiercel.connectors.vllm.events._WAITED_FOR_S", 0.0)
+            assert not follower.events.is_behind()
+
+
+def test_a_reset_wakes_no_engine_and_is_told_when_it_steps_again() -> None:
+    with Cache.open(MODEL, config(host=64)) as cache:
+        engine, follower = SmallEngine(cache.geometry), Follower(KvEvents(cache))
+        sequence = cache.sequence(tokens(8, seed=1))
+        follower.events.name(request_of(sequence), sequence, 0, 8)
+        assert cache.store(sequence, engine.fill(sequence)).wait(10).ok
+        take_until_in_memory(follower, 8)
+        cache.reset()
+        follower.events.let_sleep()
+        assert not follower.events.is_behind(), "vLLM may sleep, without memory for a step"
+        follower.take()
+        assert not follower.held["CPU"]
 
 
 def test_what_was_found_and_then_reset_is_not_announced_for_ever() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.simulated_disk import DiskFaults
 from tests.helpers.vllm_checks import tier_of, with_cache
 from tests.helpers.vllm_engine import TOKENS_PER_BLOCK, Engine, EngineSpec, why_no_vllm
 from tests.helpers.vllm_requests import KvEvent, mixed_requests
@@ -48,6 +49,22 @@ def test_events_tell_what_lies_in_host_memory_and_on_disk(spec: EngineSpec, tmp_
             agree = [name for name, about in followed["GPU"].items() if blocks.get(name, about) != about]
             assert not agree, "vLLM's own events say something else of the same blocks"
         assert followed["CPU"].keys() & followed["GPU"].keys(), "no block has the name that vLLM gives it"
+        engine.close()
+
+
+def test_what_a_slow_disk_writes_behind_the_last_answer_is_told_before_the_engine_sleeps(
+    spec: EngineSpec, tmp_path: Path, seed: int
+) -> None:
+    (tmp_path / "cache").mkdir()
+    request = replace(mixed_requests(seed, 1)[0], arrives_at=0, aborts_after=None, max_tokens=70)  # kept at its end
+    slow = with_cache(spec, tmp_path / "cache", ssd_io_engine="threads")
+    followed: Followed = {}
+    with Engine(replace(slow, simulated=tmp_path / "cache", publishes_events=True)) as engine:
+        engine.set_faults(DiskFaults(stall=1_000_000), stall_us=300_000)  # each write
+        engine.run([request])
+        engine.settle()
+        follow(engine.take_events(), followed)
+        assert len(followed["STORAGE"]) == tier_of(engine, "disk").num_ready > 0
         engine.close()
 
 

@@ -211,7 +211,13 @@ class TiercelConnector(KVConnectorBase_V1, SupportsHMA):
 
     def take_events(self) -> list[Any]:
         """Return what came to host memory and disk and what left since the last call, if vLLM publishes events."""
-        return self._scheduler.take_events()
+        events = self._scheduler.events
+        return [] if events is None else events.take()
+
+    def has_pending_push_work(self) -> bool:
+        """Return whether vLLM is to go on stepping without requests: there is, or will be, something for `take_events`."""
+        events = None if self._scheduler_side is None else self._scheduler_side.events
+        return events is not None and events.is_behind()
 
     def get_kv_connector_stats(self) -> TiercelStats | None:
         """Return counts since the last call, once a second."""

@@ -4,12 +4,17 @@ Routers follow these (`--kv-events-config`) and count on each stored block being
 tells changes by its keys; a request names its blocks by both. What nobody has named yet, such as what a disk holds from before a
 restart, is announced when the first request finds it; nothing is announced as removed that was not announced as stored, and
 nothing as stored before what it follows.
+
+vLLM asks for events at the end of a step only, and takes no step without requests: so while a disk still writes what the last
+request left, it is told that there is more to come (`is_behind`).
 """
 
 # pyright: reportMissingImports=false
 
+import time
 from collections.abc import Iterable, Iterator
 from itertools import groupby
+from math import inf
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -22,6 +27,9 @@ _ROOM = 1 << 18
 """Changes between two steps; beyond that the tiers are listed anew."""
 _NAMES_MAX = 1 << 16
 """Blocks whose names are remembered. What comes to a tier after that, as a demotion may, is announced when it is found there."""
+_WAITED_FOR_S = 30.0
+"""How long behind the last block that was named an engine without requests is kept stepping: a disk that hangs does not keep it
+awake, nor from shutting down. What comes later is announced with the next request."""
 
 
 class BlockName(NamedTuple):
@@ -44,6 +52,8 @@ class KvEvents:
         self._names: dict[bytes, BlockName] = {}
         self._announced: dict[TierName, dict[bytes, Any]] = {tier: {} for tier in MEDIA}
         self._found: list[BlockChange] = []
+        self._untold: list[Any] = []
+        self._named_s = -inf
         cache.watch_blocks(_ROOM)
 
     def name(self, request: Any, sequence: Sequence, first: int, stop: int) -> None:
@@ -52,6 +62,7 @@ class KvEvents:
         stop = min(stop, len(hashes), sequence.num_blocks)
         if stop <= first:
             return
+        self._named_s = time.monotonic()
         packed = sequence.keys(first, stop).tobytes()
         width = len(packed) // (stop - first)
         for block in range(first, stop):
@@ -78,11 +89,28 @@ class KvEvents:
 
     def take(self) -> list[Any]:
         """Return vLLM's events since the last call."""
+        self._collect()
+        events, self._untold = self._untold, []
+        return events
+
+    def is_behind(self) -> bool:
+        """Whether an engine without requests is to go on stepping: `take` has something to tell, or soon will have."""
+        is_settled = self._cache.settle(0.0)  # before the look at what that has brought
+        self._collect()
+        return bool(self._untold or not is_settled) and time.monotonic() - self._named_s < _WAITED_FOR_S
+
+    def let_sleep(self) -> None:
+        """A reset: vLLM may give its memory back now. What was forgotten is told when it steps again; it tells of its own so."""
+        self._named_s = -inf
+
+    def _collect(self) -> None:
+        """Make events of what has changed."""
         changes = self._cache.block_changes()
         found, self._found = self._found, []
         # What was found comes first. Whatever happened to it before that ended with it being there, and what happened
         # since is to have the last word: a pin keeps off an eviction, not a reset, nor a checksum that fails.
-        return [*self._tell(found), *self._tell(self._listed() if changes is None else changes)]
+        self._untold += self._tell(found)
+        self._untold += self._tell(self._listed() if changes is None else changes)
 
     def _listed(self) -> list[BlockChange]:
         """What must have changed, by what the tiers hold now."""

@@ -34,7 +34,7 @@ _HELD_S = 0.25
 
 
 class SchedulerSide:
-    """Decides; starts nothing but staging. Called from the scheduler's thread."""
+    """Decides; starts nothing but staging. Called from the scheduler's thread. events: None if nobody follows them."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class SchedulerSide:
             timeout_s=settings.load_timeout_s,
             has_host_tier=engine.has_host_tier,
         )
-        self._events = _events_of(cache) if with_events else None
+        self.events = _events_of(cache) if with_events else None
         self._loads: list[LoadOrder] = []
         self._settled_stores: list[StoreOrder] = []
         self._answered: set[str] = set()
@@ -74,8 +74,8 @@ class SchedulerSide:
             if not unusable and num_computed_tokens % self._tokens_per_block == 0:
                 before = tracked.lookup
                 found = self._staging.promise(tracked, num_computed_tokens)
-                if self._events is not None and tracked.lookup is not None and tracked.lookup is not before:
-                    self._events.found(request, tracked.lookup)
+                if self.events is not None and tracked.lookup is not None and tracked.lookup is not before:
+                    self.events.found(request, tracked.lookup)
         if found is not None:
             self._answered.add(request.request_id)
         return found, bool(found)
@@ -212,8 +212,8 @@ class SchedulerSide:
         request_id = tracked.request.request_id
         sequence = tracked.update_tokens()
         assert sequence is not None
-        if self._events is not None:
-            self._events.name(tracked.request, sequence, blocks.start, blocks.stop)
+        if self.events is not None:
+            self.events.name(tracked.request, sequence, blocks.start, blocks.stop)
         tracked.num_ordered = blocks.stop
         open_orders = self._engine.orders_open
         open_orders[request_id] = open_orders.get(request_id, 0) + 1
@@ -252,10 +252,6 @@ class SchedulerSide:
         if load is not None:
             load.ticket.cancel()
 
-    def take_events(self) -> list[Any]:
-        """Return vLLM's events of what came to host memory and disk and what left, since the last call; none if nobody asked."""
-        return [] if self._events is None else self._events.take()
-
     def reset(self) -> None:
         """Forget every block in every tier, and keep none that was computed before. Raises TiercelError."""
         for tracked in self._requests:
@@ -266,6 +262,8 @@ class SchedulerSide:
             self._engine.close_order(order.request_id)
         self._settled_stores = []
         self._cache.reset()
+        if self.events is not None:
+            self.events.let_sleep()
 
     def loads_ended(self, request_ids: Iterable[str]) -> None:
         """Note that vLLM has heard of loads that ended. A request whose load lost blocks is computed from there on."""
