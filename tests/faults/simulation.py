@@ -24,7 +24,7 @@ from pathlib import Path
 from tests.faults.simulation_model import GEOMETRY_MODEL, NUM_PROMPTS, Engine, Flight, Model, sim_config
 from tests.helpers.simulated_disk import NO_FAULTS, DiskFaults, SimulatedDisk
 from tiercel import Cache, Lookup, TierName
-from tiercel.errors import ConfigError, FormatError, TierFailedError
+from tiercel.errors import ConfigError, DirectoryLockedError, TierError, TierFailedError
 
 HANG_S = 60
 FLIGHTS_MAX = 5
@@ -213,7 +213,9 @@ class Simulation:
                 self.disk.set_faults(NO_FAULTS)
             try:
                 return Cache.open(GEOMETRY_MODEL, sim_config(self.directories))
-            except (OSError, ConfigError, FormatError) as error:
+            except DirectoryLockedError:
+                raise
+            except (OSError, ConfigError, TierError) as error:
                 self.count(f"open_refused_{type(error).__name__}")
                 if attempt == 3:
                     raise AssertionError("a cache on a sound disk does not open") from error

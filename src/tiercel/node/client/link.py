@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from tiercel._native import NodeCall
-from tiercel.config.sizes import size_in_bytes
 from tiercel.costs import PrefillCurve
 from tiercel.node.board import BoardFacts
 from tiercel.node.calls import OpenNamespace, Root
@@ -75,16 +74,14 @@ class Link:
         self._waking = threading.RLock()  # taken by destructors, on whatever thread they run
         self._tickets = tickets
         self._pool = CallPool(self._connect, joined.welcome.calls_max)
-        block_bytes, config = self.facts.geometry.block_bytes, self.facts.config
+        block_bytes = self.facts.geometry.block_bytes
         self._copyists = Copyists(tickets, self.regions, block_bytes, self._answer, self.lose)
         self.reads = HostReads(
             tickets,
             self.regions[0],  # the host tier's, if there is one
             self._end_read,
             block_bytes=block_bytes,
-            chunk_bytes=size_in_bytes("transfer_chunk_bytes", config.transfer_chunk_bytes),
-            gpu_chunk_bytes=size_in_bytes("transfer_gpu_chunk_bytes", config.transfer_gpu_chunk_bytes),
-            queue_depth_max=config.transfer_queue_depth_max,
+            config=self.facts.config,
             on_defect=self.lose,
         )
         self._unwanted: dict[Kind, deque[int]] = {Kind.RELEASE: deque(), Kind.FORGET: deque()}

@@ -17,6 +17,8 @@ from queue import SimpleQueue
 
 import numpy as np
 
+from tiercel.config import CacheConfig
+from tiercel.config.sizes import size_in_bytes
 from tiercel.errors import ThrottledError, TiercelError
 from tiercel.node.client.calls import NodeGoneError
 from tiercel.node.client.pins import RemotePins
@@ -70,26 +72,25 @@ class HostReads:
         end_read: EndRead,
         *,
         block_bytes: int,
-        chunk_bytes: int,
-        gpu_chunk_bytes: int,
-        queue_depth_max: int,
+        config: CacheConfig,
         on_defect: Callable[[str], None],
     ) -> None:
         """Make the threads, without starting them.
 
         Args:
             region: the host memory.
-            chunk_bytes: most bytes copied between two looks at whether they are still wanted.
-            gpu_chunk_bytes: the same to a GPU, if that is more.
-            queue_depth_max: loads at once that `check_room` has room for.
+            config: the node's; its chunks are what is copied between two looks at whether it is still wanted, and as many loads
+                as one of its queues takes have room.
             on_defect: ends the connection.
         """
         self._tickets = tickets
         self._region = region
         self._end_read = end_read
+        chunk_bytes = size_in_bytes("transfer_chunk_bytes", config.transfer_chunk_bytes)
+        gpu_chunk_bytes = size_in_bytes("transfer_gpu_chunk_bytes", config.transfer_gpu_chunk_bytes)
         self._chunk_blocks = max(1, chunk_bytes // block_bytes)
         self._gpu_chunk_blocks = max(self._chunk_blocks, gpu_chunk_bytes // block_bytes)
-        self._queue_depth_max = queue_depth_max
+        self._queue_depth_max = config.transfer_queue_depth_max
         self._on_defect = on_defect
         self._num_open = 0
         self._waiting: SimpleQueue[_Read | None] = SimpleQueue()
