@@ -140,16 +140,6 @@ def test_a_manifest_that_is_not_json_is_refused(tmp_path: Path) -> None:
         DiskTier.open(disk_options(tmp_path))
 
 
-@pytest.mark.timeout(20)
-def test_a_manifest_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
-    fill(tmp_path)
-    manifest = stripe_folder(tmp_path) / "manifest.json"
-    manifest.unlink()
-    os.mkfifo(manifest)
-    with pytest.raises(FormatError, match="a pipe, not a manifest"):
-        DiskTier.open(disk_options(tmp_path))
-
-
 def test_another_block_size_under_the_same_fingerprint_is_refused(tmp_path: Path) -> None:
     fill(tmp_path)
     with pytest.raises(FormatError, match="blocks of 5000 bytes"):

@@ -203,8 +203,6 @@ def read_manifest(folder: Path) -> Manifest | None:
         FormatError: it is not one that this version reads.
     """
     path = folder / "manifest.json"
-    if path.is_fifo():  # reading it would wait for a writer
-        raise FormatError(f"{path}: a pipe, not a manifest; remove it, and {folder} if it is of no use")
     try:
         data = path.read_bytes()
     except FileNotFoundError:
