@@ -220,6 +220,17 @@ def test_no_exception_is_swallowed_whole() -> None:
     report("swallowed exception", found)
 
 
+def test_every_condition_is_entered_by_its_lock() -> None:
+    """`Condition.__enter__` is Python code: what a signal's handler raises there leaves the lock held for ever."""
+    found = {
+        f"{name_of(path)}:{node.lineno}": "a condition without a lock of its own to enter"
+        for path in PYTHON_FILES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call) and ast.unparse(node) in ("threading.Condition()", "Condition()")
+    }
+    report("condition", found)
+
+
 def test_only_the_command_line_prints() -> None:
     found = {
         f"{name_of(path)}:{node.lineno}": "print() outside cli"

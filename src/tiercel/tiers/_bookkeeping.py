@@ -130,29 +130,32 @@ class CallGate:
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._changed = threading.Condition()
+        # Entered as it is: a condition is entered by Python code, in which a signal's exception would leave the lock held.
+        self._lock = threading.RLock()
+        self._idle = threading.Condition(self._lock)
         self._inside = 0
         self._closed = False
 
     @contextmanager
     def call(self) -> Iterator[None]:
         """Count the caller as inside. Raises CacheClosedError after `close`."""
-        with self._changed:
+        with self._lock:
             if self._closed:
                 raise CacheClosedError(f"the {self._what} tier was closed")
             self._inside += 1
         try:
             yield
         finally:
-            with self._changed:
+            with self._lock:
                 self._inside -= 1
-                self._changed.notify_all()
+                if not self._inside:
+                    self._idle.notify_all()
 
     def close(self) -> bool:
         """Let nobody in any more and wait for those inside. Return whether this call was the one that closed."""
-        with self._changed:
+        with self._lock:
             first, self._closed = not self._closed, True
-            self._changed.wait_for(lambda: self._inside == 0)
+            self._idle.wait_for(lambda: self._inside == 0)
         return first
 
 

@@ -42,7 +42,9 @@ class BouncePool:
         self._arena = _native.Arena(2 * num_lanes * self.half_blocks * stride, hugepages=False)
         addresses = np.arange(2 * num_lanes * self.half_blocks, dtype=np.uint64) * np.uint64(stride)
         blocks = ContiguousMemory(addresses + np.uint64(self._arena.address), block_bytes, owner=self._arena)
-        self._changed = threading.Condition()
+        # Entered as it is: a condition is entered by Python code, in which a signal's exception would leave the lock held.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._free: list[_Lane] = []
         self._num_store_lanes = num_lanes - 1
         self._num_storing = 0
@@ -91,13 +93,13 @@ class BouncePool:
         scatter: Callable[[Chunk, ContiguousMemory], None],
     ) -> None:
         """Run `read` and then `scatter` on each chunk, as `store` does; neither may leave anything unsettled."""
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: self._free)
             lane = self._free.pop()
         try:
             self._run(num_blocks, lane, read, scatter)
         finally:
-            with self._changed:
+            with self._lock:
                 self._free.append(lane)
                 self._changed.notify_all()
 
@@ -128,7 +130,7 @@ class BouncePool:
                 raise left
 
     def _take_for_store(self) -> _Lane:
-        with self._changed:
+        with self._lock:
             while not self._free or self._num_storing >= self._num_store_lanes:
                 if self._num_unsettled >= self._num_store_lanes:
                     raise DeviceError(
@@ -139,7 +141,7 @@ class BouncePool:
             return self._free.pop()
 
     def _give_back_store(self, lane: _Lane) -> None:
-        with self._changed:
+        with self._lock:
             self._num_storing -= 1
             self._free.append(lane)
             self._changed.notify_all()
@@ -148,11 +150,11 @@ class BouncePool:
         """Keep a store's lane until nobody may write to it any more."""
 
         def settle(_: object) -> None:
-            with self._changed:
+            with self._lock:
                 self._num_unsettled -= 1
             self._give_back_store(lane)
 
-        with self._changed:
+        with self._lock:
             self._num_unsettled += 1
             self._changed.notify_all()  # who waits for a lane may now wait in vain
         unsettled.settled.add_done_callback(settle)

@@ -56,7 +56,9 @@ class Deadlines:
         self._on_deadline = on_deadline
         self._open: set[int] = set()
         self._heap: list[tuple[float, int]] = []
-        self._changed = threading.Condition()
+        # Entered as it is: a condition is entered by Python code, in which a signal's exception would leave the lock held.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._closing = False
         self._thread = threading.Thread(target=self._watch, name="tiercel-deadlines", daemon=True)
         self._thread.start()
@@ -64,7 +66,7 @@ class Deadlines:
     def add(self, ticket: int, timeout_s: float) -> None:
         """Watch a ticket from now on for `timeout_s` seconds."""
         at = time.monotonic() + timeout_s
-        with self._changed:
+        with self._lock:
             if len(self._heap) > 2 * len(self._open) + _SLACK:
                 self._heap = [entry for entry in self._heap if entry[1] in self._open]
                 heapq.heapify(self._heap)
@@ -75,7 +77,7 @@ class Deadlines:
 
     def discard(self, ticket: int) -> None:
         """Stop watching a ticket. Unknown ones are left alone."""
-        with self._changed:
+        with self._lock:
             self._open.discard(ticket)
 
     def _watch(self) -> None:
@@ -84,7 +86,7 @@ class Deadlines:
 
     def _next(self) -> int | None:
         """Wait for the next deadline of an open ticket; None when closing."""
-        with self._changed:
+        with self._lock:
             while not self._closing:
                 remaining = self._heap[0][0] - time.monotonic() if self._heap else None
                 if remaining is not None and remaining <= 0:
@@ -98,7 +100,7 @@ class Deadlines:
 
     def close(self) -> None:
         """End the thread and wait for it, but not long. Idempotent; no callback starts after this."""
-        with self._changed:
+        with self._lock:
             self._closing = True
             self._changed.notify_all()
         if threading.current_thread() is not self._thread:

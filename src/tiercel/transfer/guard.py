@@ -26,17 +26,19 @@ class Guard:
     def __init__(self, give_up: Callable[[], None] | None = None) -> None:
         """Let copies through. give_up: called when they are forbidden, to shorten those in progress."""
         self._give_up = give_up
-        self._idle = threading.Condition()
+        # Entered as it is: a condition is entered by Python code, in which a signal's exception would leave the lock held.
+        self._lock = threading.RLock()
+        self._idle = threading.Condition(self._lock)
         self._num_copying = 0
         self._revoked = False
 
     def revoke(self, timeout_s: float | None = None) -> bool:
         """Forbid all later copies and wait for those in progress. Idempotent. Returns False if some go on at the time."""
-        with self._idle:
+        with self._lock:
             self._revoked = True
         if self._give_up is not None:
             self._give_up()
-        with self._idle:
+        with self._lock:
             return self._idle.wait_for(lambda: self._num_copying == 0, timeout_s)
 
     def gather(self, memory: BlockMemory, targets: Addresses) -> None:
@@ -52,14 +54,14 @@ class Guard:
     @contextmanager
     def touching(self) -> Iterator[None]:
         """Hold the fence open; `revoke` waits for the end. Raises RevokedError if it is down."""
-        with self._idle:
+        with self._lock:
             if self._revoked:
                 raise RevokedError
             self._num_copying += 1
         try:
             yield
         finally:
-            with self._idle:
+            with self._lock:
                 self._num_copying -= 1
                 if self._num_copying == 0:
                     self._idle.notify_all()

@@ -52,7 +52,9 @@ class LayerArrivals:
         self._num_layers = num_layers
         self._group_layers = group_layers
         self._num_blocks = num_blocks
-        self._changed = threading.Condition()
+        # Entered as it is: a condition is entered by Python code, in which a signal's exception would leave the lock held.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._num_arrived = [0] * self.num_groups
         self._num_queued = [0] * self.num_groups
         self._transfers: list[list[StreamTransfer]] = [[] for _ in range(self.num_groups)]
@@ -67,7 +69,7 @@ class LayerArrivals:
         """Return what is to be told of each copy of a group that was started on a device, with its blocks."""
 
         def started(num_blocks: int, transfer: StreamTransfer) -> None:
-            with self._changed:
+            with self._lock:
                 self._num_queued[group] += num_blocks
                 self._transfers[group].append(transfer)
                 self._changed.notify_all()
@@ -76,13 +78,13 @@ class LayerArrivals:
 
     def arrived(self, group: int, num_blocks: int) -> None:
         """Enter blocks that have arrived of a group."""
-        with self._changed:
+        with self._lock:
             self._num_arrived[group] += num_blocks
             self._changed.notify_all()
 
     def arrived_whole(self, num_blocks: int) -> None:
         """Enter blocks that have arrived with all their layers."""
-        with self._changed:
+        with self._lock:
             for group in range(self.num_groups):
                 self._num_arrived[group] += num_blocks
                 self._num_queued[group] += num_blocks
@@ -90,7 +92,7 @@ class LayerArrivals:
 
     def end(self) -> None:
         """Say that nothing more arrives."""
-        with self._changed:
+        with self._lock:
             self._ended = True
             for transfers in self._transfers:
                 transfers.clear()
@@ -101,7 +103,7 @@ class LayerArrivals:
         if not 0 <= layer < self._num_layers:
             raise ValueError(f"layer = {layer}: must lie in [0, {self._num_layers})")
         group, wanted = layer // self._group_layers, self._num_blocks
-        with self._changed:
+        with self._lock:
             counts = self._num_arrived if stream is None else self._num_queued
 
             def known() -> bool:

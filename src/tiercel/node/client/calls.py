@@ -27,7 +27,9 @@ class CallPool:
         """connect: makes one more, in at most so many seconds; raises OSError. calls_max: so many at most."""
         self._connect = connect
         self._calls_max = calls_max
-        self._changed = threading.Condition()
+        # Entered as it is: a condition is entered by Python code, in which a signal's exception would leave the lock held.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._idle: list[NodeCall] = []
         self._num_open = 0
         self._closed = False
@@ -50,7 +52,7 @@ class CallPool:
 
     def close(self) -> None:
         """Close what is idle now, and the others when they come back. Idempotent."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
             self._num_open -= len(idle)
@@ -60,7 +62,7 @@ class CallPool:
 
     def _take(self, timeout_s: float) -> NodeCall:
         stop_at = time.monotonic() + timeout_s
-        with self._changed:
+        with self._lock:
             while not self._idle and self._num_open >= self._calls_max and not self._closed:
                 if not self._changed.wait(max(0.0, stop_at - time.monotonic())):
                     raise ThrottledError(
@@ -78,7 +80,7 @@ class CallPool:
             raise
 
     def _give(self, call: NodeCall) -> None:
-        with self._changed:
+        with self._lock:
             if not self._closed:
                 self._idle.append(call)
                 self._changed.notify()
@@ -90,7 +92,7 @@ class CallPool:
         self._forget()
 
     def _forget(self) -> None:
-        with self._changed:
+        with self._lock:
             self._num_open -= 1
             self._changed.notify()
 

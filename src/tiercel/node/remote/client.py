@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
-from threading import Condition
+from threading import Condition, RLock
 from typing import Final, TypeVar
 
 import msgspec
@@ -75,7 +75,8 @@ class RemoteNode:
         self._calls_max = calls_max
         self._numbers = count(1)
         self._context = zmq.Context()
-        self._changed = Condition()
+        self._lock = RLock()
+        self._changed = Condition(self._lock)
         self._idle: list[Socket] = []
         self._busy = 0
         self._closed = False
@@ -124,7 +125,7 @@ class RemoteNode:
 
     def close(self) -> None:
         """End all connections; waits for calls under way, each of which has its deadline. Idempotent."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._busy == 0)
@@ -174,7 +175,7 @@ class RemoteNode:
     @contextmanager
     def _connection(self, stop_at: float) -> Iterator[Socket]:
         """Lend a connection. One on which a call failed is not used again: what comes later would be another call's."""
-        with self._changed:
+        with self._lock:
             free = self._changed.wait_for(
                 lambda: self._closed or self._busy < self._calls_max, max(0.0, stop_at - time.monotonic())
             )
@@ -196,7 +197,7 @@ class RemoteNode:
         self._give_back(connection)
 
     def _give_back(self, connection: Socket | None) -> None:
-        with self._changed:
+        with self._lock:
             self._busy -= 1
             if connection is not None:
                 self._idle.append(connection)
