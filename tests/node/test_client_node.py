@@ -3,7 +3,6 @@
 import gc
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,18 +24,6 @@ from tiercel.hashing import root_key
 from tiercel.node.endpoint import parse_endpoint
 from tiercel.node.namespaces import write_secret
 from tiercel.node.server import NodeServer
-
-
-@pytest.fixture
-def served() -> Iterator[tuple[NodeServer, str]]:
-    with node(config(host=64)) as started:
-        yield started
-
-
-@pytest.fixture
-def client(served: tuple[NodeServer, str]) -> Iterator[NodeClient]:
-    with connect(served[1], wait_s=WAIT_S) as connected:
-        yield connected
 
 
 def pinned(client: NodeClient) -> int:

@@ -1,7 +1,6 @@
 """Hits in a node's host memory are read by the client itself: the node is asked neither before nor during it, only after."""
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,18 +12,6 @@ from tiercel import BlockStatus, CacheConfig, NodeClient, Outcome, ThrottledErro
 from tiercel.cache import ServedCache
 from tiercel.node.server import NodeServer
 from tiercel.node.server.launching import Launching
-
-
-@pytest.fixture
-def served() -> Iterator[tuple[NodeServer, str]]:
-    with node(config(host=64)) as started:
-        yield started
-
-
-@pytest.fixture
-def client(served: tuple[NodeServer, str]) -> Iterator[NodeClient]:
-    with connect(served[1], wait_s=WAIT_S) as connected:
-        yield connected
 
 
 @pytest.fixture

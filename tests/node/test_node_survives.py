@@ -8,25 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import pytest
-
-from tests.helpers.node_client import WAIT_S, meeting_place, node, until
+from tests.helpers.node_client import WAIT_S, meeting_place, until
 from tests.helpers.small_engine import MODEL, config
 from tiercel import NodeClient, TiercelError, connect
 from tiercel.node.endpoint import parse_endpoint
 from tiercel.node.server import NodeServer
-
-
-@pytest.fixture
-def served() -> Iterator[tuple[NodeServer, str]]:
-    with node(config(host=64)) as started:
-        yield started
-
-
-@pytest.fixture
-def client(served: tuple[NodeServer, str]) -> Iterator[NodeClient]:
-    with connect(served[1], wait_s=WAIT_S) as connected:
-        yield connected
 
 
 def test_clients_long_notes_keep_nobody_from_the_node_and_its_state(

@@ -241,10 +241,7 @@ class Dispatcher:
         for lane in lanes:
             if not self.transfer.has_room(lane, num_moves, owner):
                 self._on_throttled(str(lane))
-                raise ThrottledError(
-                    f"the {lane} queue has no room for {num_moves} more moves; retry later, recompute, "
-                    f"or raise transfer_queue_depth_max"
-                )
+                raise lane.no_room(num_moves)
 
     def reset(self, timeout_s: float, make_durable: Callable[[], None]) -> None:
         """Cancel everything and forget every block. What is launched meanwhile is throttled.

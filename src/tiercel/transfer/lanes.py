@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tiercel.config import ResolvedConfig, ResolvedTenant
+from tiercel.errors import ThrottledError
 from tiercel.plan import Move
 from tiercel.tiers.base import TierName
 from tiercel.transfer.job import Chunk
@@ -79,6 +80,13 @@ class LaneName:
 
     def __str__(self) -> str:
         return f"{self.tier.name.lower()}-{'load' if self.loading else 'store'}"
+
+    def no_room(self, num_moves: int) -> ThrottledError:
+        """The error of a launch for which its queue is too full."""
+        return ThrottledError(
+            f"the {self} queue has no room for {num_moves} more moves; retry later, recompute, "
+            f"or raise transfer_queue_depth_max"
+        )
 
 
 def lane_of(move: Move) -> LaneName:

@@ -1,12 +1,10 @@
 """The threads that copy blocks between this process's engine and the node's memory. Used by `link` only."""
 
 import logging
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from concurrent.futures import wait as wait_for
 
 from tiercel.errors import TiercelError
+from tiercel.node.client.threads import CopyThreads
 from tiercel.node.client.tickets import TicketTable
 from tiercel.node.codec import shortened
 from tiercel.node.events import Copy
@@ -47,27 +45,16 @@ class Copyists:
         self._block_bytes = block_bytes
         self._answer = answer
         self._on_defect = on_defect
-        self._unsettled: set[Future[None]] = set()
         self._queue: CopyQueue[Copy] = CopyQueue(answer, "the client is ending")
         self.add, self.cancel = self._queue.add, self._queue.cancel
-        self._threads = [
-            threading.Thread(target=self._work, name=f"tiercel-node-copy-{i}", daemon=True) for i in range(NUM_THREADS)
-        ]
-
-    def start(self) -> None:
-        """Start the threads. Raises RuntimeError if the machine has none left; call `end` then, too."""
-        for thread in self._threads:
-            thread.start()
+        self._threads = CopyThreads("tiercel-node-copy", NUM_THREADS, self._work)
+        self.start = self._threads.start
 
     def end(self, timeout_s: float) -> bool:
         """Refuse what has not begun and wait for the rest, a device's copies too. Returns False if one goes on after that time.
         Idempotent."""
         self._queue.end()
-        for thread in self._threads:
-            if thread.ident is not None and thread is not threading.current_thread():
-                thread.join(timeout_s)
-        settled = not wait_for(list(self._unsettled), timeout_s).not_done
-        return settled and not any(thread.is_alive() for thread in self._threads)
+        return self._threads.join(timeout_s)
 
     def _work(self) -> None:
         while (task := self._queue.wait_take()) is not None:
@@ -98,15 +85,9 @@ class Copyists:
             return _CANCELLED
         except UnsettledError as error:
             failure = shortened(str(error))
-            self._unsettled.add(error.settled)
-            error.settled.add_done_callback(lambda settled: self._settle(settled, copy.number, failure))
+            self._threads.leave(error.settled, lambda: self._answer(copy.number, failure))
             return None
         except (TiercelError, ValueError) as error:
             _log.warning("copy %d for the node failed: %s", copy.number, error)
             return shortened(str(error)) or type(error).__name__
         return ""
-
-    def _settle(self, settled: "Future[None]", number: int, failure: str) -> None:
-        """A device touches nothing of a copy any more."""
-        self._answer(number, failure)
-        self._unsettled.discard(settled)

@@ -61,15 +61,16 @@ class Launcher:
             raise ThrottledError(f"{len(loads)} loads at once: launch at most {LOADS_MAX} through a node")
         lookups = [lookup for lookup, _ in loads]
         _check_current(lookups, link)
+        slots = [_slots_of(lookup) for lookup in lookups]
         try:
-            link.reads.check_room(sum(bool(_slots_of(lookup)) for lookup in lookups))
+            link.reads.check_room(len(slots) - slots.count(b""))
         except ThrottledError:
-            self._on_throttled(LANE)
+            self._on_throttled(str(LANE))
             raise
         with self._opening() as opened:
-            for lookup, side in loads:
-                count, asked = lookup.num_blocks, not _slots_of(lookup)
-                opened.append(self._tickets.open(OperationKind.LOAD, count, side, timeout_s, asked=asked))
+            for (lookup, side), own in zip(loads, slots, strict=True):
+                count = lookup.num_blocks
+                opened.append(self._tickets.open(OperationKind.LOAD, count, side, timeout_s, packed_slots=own))
             wanted = [
                 Load(one.ticket.number, _held(lookup), lookup.first_block, lookup.num_blocks, one.on_gpu)
                 for one, lookup in zip(opened, lookups, strict=True)
@@ -132,11 +133,10 @@ class Launcher:
 
     def _take_over(self, link: Link, opened: OpenTicket, lookup: Lookup) -> None:
         """Leave a lookup's pins to the node's operation, or begin to read what they hold."""
-        slots = b"" if opened.asked else _slots_of(lookup)
         pins = lookup.take_match()
         assert isinstance(pins, RemotePins), "a lookup that may be launched here was made here"
-        if slots:
-            link.reads.begin(opened, pins, lookup.first_block, slots)
+        if not opened.asked:
+            link.reads.begin(opened, pins, lookup.first_block)
         elif lookup.num_blocks:
             pins.hand_over()
         else:

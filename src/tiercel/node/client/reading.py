@@ -11,8 +11,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import wait as wait_for
 from queue import SimpleQueue
 
 import numpy as np
@@ -22,6 +20,7 @@ from tiercel.config.sizes import size_in_bytes
 from tiercel.errors import ThrottledError, TiercelError
 from tiercel.node.client.calls import NodeGoneError
 from tiercel.node.client.pins import RemotePins
+from tiercel.node.client.threads import CopyThreads
 from tiercel.node.client.tickets import OpenTicket, TicketTable
 from tiercel.ranks.regions import MappedRegion
 from tiercel.tiers.base import Addresses, BlockStatus, TierName, UnsettledError
@@ -30,14 +29,13 @@ from tiercel.transfer.guard import RevokedError
 
 _log = logging.getLogger(__name__)
 
-LANE = str(LaneName(TierName.HOST, True))
+LANE = LaneName(TierName.HOST, True)
 """Whose place these threads take."""
 
 NUM_THREADS = 2
 """Chunks copied at once, as by a lane of a cache in process."""
 
 _CANCELLED, _FAILED = BlockStatus.CANCELLED, BlockStatus.IO_ERROR
-
 
 EndRead = Callable[[int, int, int, float], bool]
 """Ends a lookup of which slots were read, from a block on so many, which took so many seconds; whether it held all the time.
@@ -94,34 +92,23 @@ class HostReads:
         self._on_defect = on_defect
         self._num_open = 0
         self._waiting: SimpleQueue[_Read | None] = SimpleQueue()
-        self._unsettled: set[Future[None]] = set()
         self._lock = threading.Lock()
         self._ended = False
-        self._threads = [
-            threading.Thread(target=self._work, name=f"tiercel-node-read-{i}", daemon=True) for i in range(NUM_THREADS)
-        ]
-
-    def start(self) -> None:
-        """Start the threads. Raises RuntimeError if the machine has none left; call `end` then, too."""
-        for thread in self._threads:
-            thread.start()
+        self._threads = CopyThreads("tiercel-node-read", NUM_THREADS, self._work)
+        self.start = self._threads.start
 
     def check_room(self, num_loads: int) -> None:
         """Raise ThrottledError if so many more are too many."""
         if self._num_open + num_loads > self._queue_depth_max:
-            raise ThrottledError(
-                f"the {LANE} queue has no room for {num_loads} more moves; retry later, recompute, "
-                f"or raise transfer_queue_depth_max"
-            )
+            raise LANE.no_room(num_loads)
 
-    def begin(self, opened: OpenTicket, pins: RemotePins, first_block: int, packed_slots: bytes) -> None:
-        """Copy blocks into a ticket's memory soon, and resolve it. Takes the pins over.
+    def begin(self, opened: OpenTicket, pins: RemotePins, first_block: int) -> None:
+        """Copy blocks into the memory of a ticket that has slots soon, and resolve it. Takes the pins over.
 
         Args:
             first_block: of the pinned sequence, the ticket's first.
-            packed_slots: of the ticket's blocks, uint32 each.
         """
-        slots = np.frombuffer(packed_slots, np.uint32)
+        slots = np.frombuffer(opened.packed_slots, np.uint32)
         addresses = slots.astype(np.uint64) * np.uint64(self._region.unit_bytes) + np.uint64(self._region.address)
         chunk_blocks = self._gpu_chunk_blocks if opened.on_gpu else self._chunk_blocks
         read = _Read(opened, pins, first_block, addresses, chunk_blocks)
@@ -139,13 +126,9 @@ class HostReads:
         with self._lock:
             if not self._ended:
                 self._ended = True
-                for _ in self._threads:
+                for _ in range(NUM_THREADS):
                     self._waiting.put(None)
-        for thread in self._threads:
-            if thread.ident is not None and thread is not threading.current_thread():
-                thread.join(timeout_s)
-        settled = not wait_for(list(self._unsettled), timeout_s).not_done
-        return settled and not any(thread.is_alive() for thread in self._threads)
+        return self._threads.join(timeout_s)
 
     def _work(self) -> None:
         while (read := self._waiting.get()) is not None:
@@ -175,18 +158,12 @@ class HostReads:
             failure = _CANCELLED
         except UnsettledError as error:
             _log.warning("a read of the node's memory failed: %s", error)
-            self._unsettled.add(error.settled)
-            error.settled.add_done_callback(lambda settled: self._settle(settled, read))
+            self._threads.leave(error.settled, lambda: self._end_chunk(read, _FAILED, 0.0))
             return
         except (TiercelError, ValueError) as error:
             _log.warning("a read of the node's memory failed: %s", error)
             failure = _FAILED
         self._end_chunk(read, failure, time.monotonic() - begun_at)
-
-    def _settle(self, settled: "Future[None]", read: _Read) -> None:
-        """A device touches nothing of a chunk any more."""
-        self._end_chunk(read, _FAILED, 0.0)
-        self._unsettled.discard(settled)
 
     def _end_chunk(self, read: _Read, failure: BlockStatus | None, busy_s: float) -> None:
         with read.lock:

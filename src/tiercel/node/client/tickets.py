@@ -43,14 +43,14 @@ class OpenTicket:
     """A ticket that has not ended.
 
     Attributes:
-        asked: whether the node knows it; not so what is read here.
+        packed_slots: of the blocks of a load that is read here, uint32 each; empty if the node is asked.
         ended: how the node says that it ended, while a copy still runs.
         stopped: how it ends without the node, while a copy still runs: as who stopped it first said.
     """
 
-    def __init__(self, ticket: Ticket, side: EngineSide | None, asked: bool) -> None:
+    def __init__(self, ticket: Ticket, side: EngineSide | None, packed_slots: bytes) -> None:
         self.ticket = ticket
-        self.asked = asked
+        self.packed_slots = packed_slots
         self.guard = Guard() if side is None else side.guard()
         self.memory = None if side is None else GuardedMemory(side.memory, self.guard)
         self.on_gpu = side is not None and side.on_gpu
@@ -58,6 +58,11 @@ class OpenTicket:
         self.started_at = time.monotonic()
         self.ended: Ended | None = None
         self.stopped: tuple[Outcome, BlockStatus] | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether the node knows it."""
+        return not self.packed_slots
 
 
 class TicketTable:
@@ -84,13 +89,19 @@ class TicketTable:
         self._listener = thread
 
     def open(
-        self, kind: OperationKind, num_blocks: int, side: EngineSide | None, timeout_s: float, *, asked: bool = True
+        self,
+        kind: OperationKind,
+        num_blocks: int,
+        side: EngineSide | None,
+        timeout_s: float,
+        *,
+        packed_slots: bytes = b"",
     ) -> OpenTicket:
-        """Make a ticket, before the node hears of it, if it is asked."""
+        """Make a ticket, before the node hears of it. packed_slots: as of `OpenTicket`."""
         ticket = Ticket(next(self._numbers), kind, num_blocks, self._cancel)
-        opened = OpenTicket(ticket, side, asked)
+        opened = OpenTicket(ticket, side, packed_slots)
         # First: whatever comes between, it ends.
-        self._deadlines.add(ticket.number, timeout_s + GRACE_S if asked else timeout_s)
+        self._deadlines.add(ticket.number, timeout_s + GRACE_S if opened.asked else timeout_s)
         self._open[ticket.number] = opened
         return opened
 
