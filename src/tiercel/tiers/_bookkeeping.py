@@ -4,8 +4,6 @@ Tiers are called from several threads; each class here guards itself.
 """
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -126,7 +124,7 @@ class Counters:
 
 
 class CallGate:
-    """Lets calls in until closed, and lets `close` wait for those inside."""
+    """Lets calls in until closed, and lets `close` wait for those inside. Entered with `with`, by many at once."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -136,20 +134,18 @@ class CallGate:
         self._inside = 0
         self._closed = False
 
-    @contextmanager
-    def call(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         """Count the caller as inside. Raises CacheClosedError after `close`."""
         with self._lock:
             if self._closed:
                 raise CacheClosedError(f"the {self._what} tier was closed")
             self._inside += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._inside -= 1
-                if not self._inside:
-                    self._idle.notify_all()
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._closed and not self._inside:
+                self._idle.notify_all()
 
     def close(self) -> bool:
         """Let nobody in any more and wait for those inside. Return whether this call was the one that closed."""
