@@ -77,6 +77,7 @@ def test_a_signal_at_any_moment_ends_the_demo_and_leaves_no_process_and_no_direc
         assert gone(mark, 20), f"{told}: left {marked(mark)}"
 
 
+@pytest.mark.processes
 def test_the_demo_verifies_every_token_and_byte_across_a_kill_and_leaves_only_its_report(tmp_path: Path) -> None:
     docs, work = tmp_path / "docs", tmp_path / "work"
     docs.mkdir()
