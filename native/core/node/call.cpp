@@ -1,6 +1,7 @@
 #include "node/call.hpp"
 
 #include <poll.h>
+#include <sched.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -16,6 +17,10 @@ namespace tiercel::node {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+
+// What the node's front answers by itself comes at once and is waited for awake: to be woken takes as long as the
+// answer.
+constexpr std::chrono::microseconds kAwake{50};
 
 Clock::time_point deadline_after(double timeout_s) {
   constexpr double kTimeoutMaxS = 86'400.0;
@@ -80,14 +85,19 @@ void NodeCall::send_all(std::span<const Bytes> parts, Deadline deadline) {
   }
 }
 
-Bytes NodeCall::receive(Deadline deadline) {
+Bytes NodeCall::receive(Deadline deadline, std::chrono::microseconds awake) {
+  const Clock::time_point awake_until = Clock::now() + awake;
   while (true) {
-    wait_for(POLLIN, deadline);
     const Received received = receive_now(socket_.number(), buffer_);
     switch (received.state) {
       case Received::State::kDatagram:
         return Bytes(buffer_).first(received.num_bytes);
       case Received::State::kNone:
+        if (Clock::now() < awake_until) {
+          ::sched_yield();
+        } else {
+          wait_for(POLLIN, deadline);
+        }
         continue;
       case Received::State::kEnd:
         fail(ECONNRESET, "the node has closed the connection");
@@ -138,7 +148,7 @@ NodeFound NodeCall::lookup(Sequence& sequence, const LookupAsked& asked) {
   const std::uint32_t request = ++last_request_;
   const LookupHead head{request, asked.sequence, to_u32(stop), to_u32(asked.engine_blocks), to_u32(start)};
   send_piece(sequence, with_header(Kind::kLookup, head), start, stop, deadline);
-  NodeFound found = parse_found(body_of(receive(deadline), Kind::kFound), request);
+  NodeFound found = parse_found(body_of(receive(deadline, kAwake), Kind::kFound), request);
   if (found.state != FoundState::kUnknownSequence) found.num_known = to_u32(std::max(asked.num_known, stop));
   return found;
 }
@@ -181,7 +191,7 @@ bool NodeCall::end_read(const BlocksRead& read, double timeout_s) {
       with_header(Kind::kRead, ReadBody{request, read.first_block, read.num_blocks, 0, read.lookup, read.seconds});
   const Bytes part = datagram;
   send_all({&part, 1}, deadline);
-  Bytes body = body_of(receive(deadline), Kind::kHeld);
+  Bytes body = body_of(receive(deadline, kAwake), Kind::kHeld);
   const std::optional<HeldBody> held = take<HeldBody>(body);
   if (!held || !body.empty() || held->request != request) fail(EPROTO, "the node answered a read with something else");
   return held->held != 0;

@@ -76,7 +76,7 @@ class NodeCall {
   void send_keys_ahead(Sequence& sequence, std::uint32_t number, std::size_t& start, std::size_t stop, std::size_t rest,
                        Deadline deadline);
   void send_all(std::span<const Bytes> parts, Deadline deadline);
-  Bytes receive(Deadline deadline);  // valid until the next one
+  Bytes receive(Deadline deadline, std::chrono::microseconds awake = {});  // valid until the next one
   void wait_for(short events, Deadline deadline);
   Bytes body_of(Bytes answer, Kind expected);
   NodeFound parse_found(Bytes body, std::uint32_t request);
