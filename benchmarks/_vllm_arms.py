@@ -107,6 +107,7 @@ def _tier(places: Places) -> dict[str, Any]:
 
 _ALL = (
     Arm(name="none", hit=None, transfer_config=lambda places: None),
+    Arm(name="bare", hit=None, transfer_config=lambda places: _connector("BareConnector", {}, "_vllm_bare")),
     Arm(
         name="off",
         hit="host hit",

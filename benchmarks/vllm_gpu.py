@@ -4,6 +4,7 @@ A Llama of 8B shape with random weights, vLLM's default compilation and CUDA gra
 own, one after the other on one machine; an arm that fails or runs out of time leaves what it had, and the next begins.
 
     none            no connector
+    bare            a connector that keeps nothing: what vLLM itself takes for having one
     off             vLLM's OffloadingConnector
     tiercel         TiercelConnector, host tier of the same size
     tiercel_disk    TiercelConnector, a host tier that is too small, and a disk
