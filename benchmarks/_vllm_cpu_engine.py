@@ -5,12 +5,15 @@ included: a request's count until nothing of it is moved any more.
 """
 
 # pyright: reportMissingImports=false
+import functools
+import inspect
 import json
 import multiprocessing
 import multiprocessing.connection
 import os
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,9 @@ BLOCK_TOKENS = 32
 START_S = 600.0
 REQUEST_S = 600.0
 _SETTLE_S = 60.0
+_TASKS = Path("/proc/self/task")
+BARE: Mapping[str, Any] = {}
+Extra = Mapping[str, Any] | None
 _ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_KVCACHE_SPACE": "2",
@@ -55,18 +61,58 @@ MODEL = {
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One request: seconds to its first token, CPU seconds to there, and to where nothing of it moves any more."""
+    """One request: seconds to its first token, CPU seconds to there, and to where nothing of it moves any more; `own_s` of these
+    were Tiercel's."""
 
     ttft_s: float
     cpu_s: float
     settled_s: float
+    own_s: float
     cached_tokens: int
 
 
-class EngineProcess:
-    """An engine, with a connector if `extra` names its settings. Use as a context manager."""
+class OwnTime:
+    """CPU seconds of this process that are Tiercel's: what its threads took, those that have ended (the engine's go on, a copy's
+    helpers do not), and the connector's calls on the engine's thread."""
 
-    def __init__(self, folder: Path, max_tokens: int, extra: Mapping[str, Any] | None) -> None:
+    def __init__(self) -> None:
+        self._calls_s = 0.0
+        self._inside = False
+
+    def watch(self, connector: type) -> None:
+        """Count the calls of a connector's public methods from now on."""
+        for name in dir(connector):
+            method = getattr(connector, name)
+            if not name.startswith("_") and inspect.isfunction(method):
+                setattr(connector, name, self._timed(method))
+
+    def _timed(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def timed(*arguments: Any, **named: Any) -> Any:
+            if self._inside or threading.current_thread() is not threading.main_thread():
+                return method(*arguments, **named)
+            self._inside, started = True, time.thread_time()
+            try:
+                return method(*arguments, **named)
+            finally:
+                self._inside = False
+                self._calls_s += time.thread_time() - started
+
+        return timed
+
+    def seconds(self) -> float:
+        """What it comes to so far."""
+        took = {int(path.parent.name): int(path.read_text().split()[0]) for path in _TASKS.glob("*/schedstat")}
+        ended_s = time.process_time() - sum(took.values()) / 1e9
+        own = [thread.native_id for thread in threading.enumerate() if thread.name.startswith("tiercel")]
+        return ended_s + sum(took.get(number or 0, 0) for number in own) / 1e9 + self._calls_s
+
+
+class EngineProcess:
+    """An engine, with Tiercel's connector if `extra` names its settings, or with one that keeps nothing if it is `BARE`. Use as
+    a context manager."""
+
+    def __init__(self, folder: Path, max_tokens: int, extra: Extra) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, folder, max_tokens, extra), daemon=True)
@@ -108,16 +154,21 @@ def write_model(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(MODEL))
 
 
-def _serve(
-    connection: multiprocessing.connection.Connection, folder: Path, max_tokens: int, extra: Mapping[str, Any] | None
-) -> None:
+def _serve(connection: multiprocessing.connection.Connection, folder: Path, max_tokens: int, extra: Extra) -> None:
     os.environ.update(_ENVIRONMENT)
     from vllm import EngineArgs, SamplingParams
     from vllm.config import KVTransferConfig
     from vllm.v1.engine.llm_engine import LLMEngine
 
-    transfer = None
-    if extra is not None:
+    transfer, own = None, OwnTime()
+    if extra == BARE:
+        transfer = KVTransferConfig(
+            kv_connector="BareConnector", kv_connector_module_path="_vllm_bare", kv_role="kv_both"
+        )
+    elif extra is not None:
+        from tiercel.connectors.vllm import TiercelConnector
+
+        own.watch(TiercelConnector)
         transfer = KVTransferConfig(
             kv_connector="TiercelConnector",
             kv_connector_module_path="tiercel.connectors.vllm",
@@ -148,11 +199,12 @@ def _serve(
             engine.reset_prefix_cache()
         number += 1
         sampling = SamplingParams(temperature=0, max_tokens=1, ignore_eos=True, detokenize=False)
-        connection.send(_run(engine, str(number), prompt, sampling, settles=transfer is not None))
+        connection.send(_run(engine, str(number), prompt, sampling, own if extra else None))
     engine.engine_core.shutdown()
 
 
-def _run(engine: Any, name: str, prompt: list[int], sampling: Any, *, settles: bool) -> Sample:
+def _run(engine: Any, name: str, prompt: list[int], sampling: Any, own: OwnTime | None) -> Sample:
+    own_start = own.seconds() if own is not None else 0.0
     cpu_start, start = time.process_time(), time.perf_counter()
     engine.add_request(name, {"prompt_token_ids": prompt}, sampling)
     outputs: list[Any] = []
@@ -160,15 +212,18 @@ def _run(engine: Any, name: str, prompt: list[int], sampling: Any, *, settles: b
         outputs = engine.step()
     stop, cpu_stop = time.perf_counter(), time.process_time()
     deadline = stop + _SETTLE_S
-    while settles and read_status(os.getpid()).tickets["running"]:
+    while own is not None and read_status(os.getpid()).tickets["running"]:
         assert time.perf_counter() < deadline, "transfers do not end"
         time.sleep(0.005)
     settled = time.process_time()
-    if settles:
+    own_s = 0.0
+    if own is not None:
+        own_s = own.seconds() - own_start
         engine.step()
     return Sample(
         ttft_s=stop - start,
         cpu_s=cpu_stop - cpu_start,
         settled_s=settled - cpu_start,
+        own_s=own_s,
         cached_tokens=outputs[0].num_cached_tokens or 0,
     )

@@ -1,9 +1,11 @@
 """What does Tiercel cost and save a real vLLM engine on the CPU, end to end?
 
-A Llama of 16 layers and 1,024 hidden units with vLLM's dummy weights, prompts of 4,096 tokens: 128 MiB of KV each. Two engines
-take turns, one without a connector and one with Tiercel, and swap who goes first.
+A Llama of 16 layers and 1,024 hidden units with vLLM's dummy weights, prompts of 4,096 tokens: 128 MiB of KV each. Three engines
+take turns and swap who goes first: one without a connector, one with a connector that keeps nothing, which is what vLLM itself
+takes for having any, and one with Tiercel.
 
-    cold        a new prompt: TTFT and CPU seconds, the latter until every block is stored
+    cold        a new prompt: TTFT and CPU seconds, the latter until every block is stored; of these, Tiercel's own: its
+                threads, their helpers and the connector's calls, which says more than the difference of two noisy totals
     restart     the engine is closed and started anew; the same prompts come from disk
     own hit     the same prompt again, from vLLM's own prefix cache: what is left to pay when nothing is loaded
     dead store  the disk tier's files are cut to nothing under the running engine: what the next requests, of 512 tokens, pay
@@ -22,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from _harness import Row, make_parser, report
-from _vllm_cpu_engine import BLOCK_TOKENS, KV_BYTES_A_TOKEN, MODEL, EngineProcess, Sample, write_model
+from _vllm_cpu_engine import BARE, BLOCK_TOKENS, KV_BYTES_A_TOKEN, MODEL, EngineProcess, Extra, Sample, write_model
 
 COLD_BOUND = 1.03
 HIT_BOUND_S = 0.5
@@ -68,7 +70,7 @@ def settings(folder: Path, prompts: Sequence[list[int]], *, host_prompts: float)
     }
 
 
-def start(folder: Path, prompts: Sequence[list[int]], extra: dict[str, Any] | None) -> EngineProcess:
+def start(folder: Path, prompts: Sequence[list[int]], extra: Extra) -> EngineProcess:
     """Start an engine and let it run a short prompt, so that its kernels are ready."""
     engine = EngineProcess(folder / "model", len(prompts[0]) + 2 * BLOCK_TOKENS, extra)
     engine.run(random_prompt(random.Random(2), min(_WARM_UP_TOKENS, len(prompts[0]))))
@@ -76,15 +78,17 @@ def start(folder: Path, prompts: Sequence[list[int]], extra: dict[str, Any] | No
 
 
 def cold(folder: Path, prompts: Sequence[list[int]]) -> list[Row]:
-    """New prompts, the two engines by turns. The second one's store leaves all of them on disk."""
+    """New prompts, the engines by turns. Tiercel's store leaves all of them on disk."""
     alone: list[Sample] = []
+    bare: list[Sample] = []
     ours: list[Sample] = []
     with (
         start(folder, prompts, None) as plain,
+        start(folder, prompts, BARE) as idle,
         start(folder, prompts, settings(folder, prompts, host_prompts=2)) as tiercel,
     ):
         for number, prompt in enumerate(prompts):
-            turns: list[tuple[EngineProcess, list[Sample]]] = [(plain, alone), (tiercel, ours)]
+            turns: list[tuple[EngineProcess, list[Sample]]] = [(plain, alone), (idle, bare), (tiercel, ours)]
             for engine, samples in turns if number % 2 == 0 else reversed(turns):
                 samples.append(engine.run(prompt))
                 assert samples[-1].cached_tokens == 0
@@ -96,8 +100,13 @@ def cold(folder: Path, prompts: Sequence[list[int]]) -> list[Row]:
         row_of("cold, Tiercel: TTFT", ours, ttft, "s"),
         ratios("cold: TTFT, Tiercel / no connector", ours, alone, ttft, None),
         row_of("cold, no connector: CPU", alone, lambda sample: sample.settled_s, "s"),
+        row_of("cold, bare connector: CPU", bare, lambda sample: sample.settled_s, "s"),
         row_of("cold, Tiercel: CPU until all is stored", ours, lambda sample: sample.settled_s, "s"),
         ratios("cold: CPU, Tiercel / no connector", ours, alone, lambda sample: sample.settled_s, COLD_BOUND),
+        ratios("cold: CPU, bare connector / none", bare, alone, lambda sample: sample.settled_s, None),
+        ratios("cold: CPU, Tiercel / bare connector", ours, bare, lambda sample: sample.settled_s, COLD_BOUND),
+        row_of("cold: CPU of Tiercel's own", ours, lambda sample: sample.own_s, "s"),
+        row_of("cold: CPU, all / all but Tiercel's own", ours, beside_own, "", COLD_BOUND),
         row_of("own prefix cache: TTFT", own, ttft, "s"),
     ]
 
@@ -154,6 +163,10 @@ def dead_store(folder: Path, prompts: Sequence[list[int]], generator: random.Ran
 
 def ttft(sample: Sample) -> float:
     return sample.ttft_s
+
+
+def beside_own(sample: Sample) -> float:
+    return sample.settled_s / (sample.settled_s - sample.own_s)
 
 
 def row_of(
