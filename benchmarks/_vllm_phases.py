@@ -120,6 +120,20 @@ class Phases:
                     self._hit(length, prompt, reference)
             self._rates(f"load {length.name}", counters)
 
+    def visit(self, length: Length) -> None:
+        """One new prompt: cold, then from the GPU, then from the arm's cache with nothing in the engine's own."""
+        prompt = self._prompt(length.tokens)
+        full = self._scale.full_tokens(length)
+        cold = self._engine.one(prompt)
+        self._add(f"cold {length.name}", cold, _cached_problems(cold, 0, 0))
+        self._settle()
+        warm = self._engine.one(prompt, _CHECK_TOKENS)
+        self._add(f"GPU hit {length.name}", warm, _cached_problems(warm, full, 0))
+        if self._arm.hit is not None:
+            self._settle()
+            self._engine.evict_gpu()
+            self._hit(length, prompt, warm.tokens)
+
     def tail(self) -> None:
         """Most of a long prompt cached, its end new."""
         longest = self._scale.longest
