@@ -15,6 +15,7 @@ from tests.helpers.small_engine import MODEL, config
 from tests.helpers.telemetry_samples import sample_snapshot
 from tiercel import Cache, cli
 from tiercel.cli import render
+from tiercel.cli.app import app
 from tiercel.errors import ConfigError, TierFailedError
 from tiercel.telemetry.status import SOCKET_NAME, StatusServer
 
@@ -234,3 +235,32 @@ sys.exit(cli.main(["version"]))
 """
     ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (130, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["node", "statu"], 'Unknown command "statu". Did you mean "status"? Available commands: run, start, status'),
+        (["node", "statu", "--json"], 'Unknown command "statu". Did you mean "status"?'),
+        (["node", "xyz"], 'Unknown command "xyz". Available commands: run'),
+        (["node", "--confg", "x"], "Did you mean --config instead of --confg?"),
+        (["node", "--config", "x", "y"], "Unused Tokens: ['y']"),
+        (["node"], "--config requires an argument"),
+        (["trace", "inf"], 'Unknown command "inf". Did you mean "info"?'),
+    ],
+)
+def test_a_mistyped_command_is_told_with_the_one_that_is_near(words: list[str], told: str, capsys: Capture) -> None:
+    assert cli.main(words) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_what_takes_more_memory_than_there_is_ends_with_one_line(capsys: Capture) -> None:
+    def take_all() -> None:
+        raise MemoryError
+
+    app.command(take_all, name="take-all")
+    try:
+        assert cli.main(["take-all"]) == 1
+    finally:
+        del app["take-all"]
+    assert capsys.readouterr().err == "error: there is not enough memory for that; give smaller sizes or counts\n"
