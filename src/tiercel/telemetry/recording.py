@@ -213,13 +213,16 @@ def read_recording(path: str | Path, tail: Tail | None = None) -> Iterator[Recor
     """
     path = Path(path)
     runs: list[_Run] = []
+    has_begun = False
     with path.open("rb") as file:
         for record in read_records(file, path, tail):
             if isinstance(record, SessionRecord):
-                runs = []
+                runs, has_begun = [], True
                 yield record
             elif isinstance(record, GapRecord):
                 yield record
+            elif not has_begun:
+                raise FormatError(f"{path} begins with a {type(record).__name__}, and no session has begun")
             else:
                 yield _expand(record, _keys_of(record, runs, path))
 
