@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,18 @@ def test_a_folder_is_listed_whatever_encoding_the_locale_has(tmp_path: Path) -> 
     done = subprocess.run(command, check=False, capture_output=True, env=environ, timeout=60)
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"problem" not in done.stdout
+    done = subprocess.run([*command, "--json"], check=False, capture_output=True, env=environ, timeout=60)
+    (folder,) = json.loads(done.stdout)
+    assert os.fsencode(folder["path"]).startswith(os.fsencode(directory))
+
+
+def test_what_the_locale_cannot_show_is_a_question_mark(tmp_path: Path) -> None:
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-c", "import sys, tiercel.cli; sys.exit(tiercel.cli.main())", "stats", str(tmp_path)]
+    with Cache.open(replace(MODEL, model_id="größer"), config(tmp_path, disk=4)):
+        done = subprocess.run(command, check=False, capture_output=True, env=environ, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"model gr??er" in done.stdout
 
 
 def test_help_and_version_succeed(capsys: Capture) -> None:

@@ -19,6 +19,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 from tiercel.errors import ConfigError, TiercelError
@@ -78,6 +79,8 @@ def _run(words: Sequence[str]) -> int:
 
     if sys.stdout is None:
         raise OSError(errno.EBADF, "the standard output is closed")
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # what the locale cannot show is a question mark, not the end
     try:
         code = app(words)
     except CycloptsError as error:

@@ -1,5 +1,6 @@
 """How numbers look on the terminal: tables for people, JSON for programs."""
 
+import json
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -24,8 +25,13 @@ class _Terminal(Console):
 
 
 def print_json(value: object) -> None:
-    """Print a message, a dataclass or plain data as indented JSON."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+    """Print a message, a dataclass or plain data as indented JSON, which any encoding of the output can hold."""
+    try:
+        text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # or a path is none in UTF-8
+        text = json.dumps(msgspec.to_builtins(value), indent=2)
+    sys.stdout.write(text + "\n")
 
 
 def print_line(text: str) -> None:

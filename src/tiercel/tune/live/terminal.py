@@ -56,10 +56,7 @@ def show_plain(watcher: Watcher, interval_s: float, output: TextIO) -> None:
 
 
 def _print(look: Look, output: TextIO) -> None:
-    encoding = output.encoding or "utf-8"
-    for line in lines(look, _PLAIN_WIDTH):
-        # What the locale cannot show is a question mark, not the end.
-        output.write(line.text.encode(encoding, "replace").decode(encoding) + "\n")
+    output.writelines(f"{line.text}\n" for line in lines(look, _PLAIN_WIDTH))
     output.flush()
 
 
