@@ -17,8 +17,10 @@ from tests.helpers.telemetry_samples import sample_snapshot
 from tiercel import Cache, cli
 from tiercel.cli import render
 from tiercel.cli.app import app
+from tiercel.cli.ls import print_folders
 from tiercel.errors import ConfigError, TierFailedError
 from tiercel.telemetry.status import SOCKET_NAME, StatusServer
+from tiercel.tiers.inspect import FolderReport
 
 Capture = pytest.CaptureFixture[str]
 
@@ -134,6 +136,14 @@ def test_a_folder_is_listed_whatever_encoding_the_locale_has(tmp_path: Path) -> 
     done = subprocess.run([*command, "--json"], check=False, capture_output=True, env=environ, timeout=60)
     (folder,) = json.loads(done.stdout)
     assert os.fsencode(folder["path"]).startswith(os.fsencode(directory))
+
+
+def test_of_a_folder_that_cannot_be_read_nothing_is_made_up(capsys: Capture) -> None:
+    print_folders([FolderReport(path="/c/tiercel-v1-ab", problem="cannot be read (Permission denied)")])
+    shown = capsys.readouterr().out
+    assert "problem: /c/tiercel-v1-ab: cannot be read (Permission denied)" in shown
+    assert "ago" not in shown
+    assert "nobody" not in shown
 
 
 def test_what_the_locale_cannot_show_is_a_question_mark(tmp_path: Path) -> None:
