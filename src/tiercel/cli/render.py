@@ -35,8 +35,13 @@ def print_json(value: object) -> None:
 
 
 def print_line(text: str) -> None:
-    """Print one line as it is, without markup or wrapping."""
-    _Terminal(soft_wrap=True).print(Text(text))
+    """Print one line as it is, without markup or wrapping, and without what would steer a terminal."""
+    _Terminal(soft_wrap=True).print(Text(_harmless(text)))
+
+
+def _harmless(text: str) -> str:
+    """Names of models, clients and files come from whoever wrote them."""
+    return text if text.isprintable() else "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -44,7 +49,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
 
     Only the last column is ever wrapped. On a terminal too narrow for the others, each row is printed as a list.
     """
-    texts = [list(row) for row in rows]
+    title, texts = _harmless(title), [[_harmless(cell) for cell in row] for row in rows]
     widths = [max(len(row[number]) for row in (columns, *texts)) for number in range(len(columns))]
     console = _Terminal()
     if not console.is_terminal:  # a pipe has no width: nothing may be cut or wrapped

@@ -1,12 +1,14 @@
 """WEKA's agent sessions and a cache's own recordings."""
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from tests.helpers.trace_samples import shared_blocks, write_rows
 from tiercel.errors import FormatError
@@ -147,6 +149,32 @@ def test_a_recording_without_a_session_is_told(tmp_path: Path) -> None:
     path = recording(tmp_path / "lookups.rec", lookup(0.5, [1]))
     for read in (read_trace, summarise_recording):
         with pytest.raises(FormatError, match=r"lookups\.rec begins with a LookupRecord, and no session has begun"):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        (begun(math.nan),),
+        (begun(math.inf),),
+        (begun(-1.0),),
+        (begun(0.0, tokens_per_block=0),),
+        (begun(0.0, tokens_per_block=1 << 40),),
+        (begun(0.0), replace(lookup(0.5, [1]), num_tokens=-64)),
+        (begun(0.0), replace(lookup(0.5, [1]), num_tokens=2**64 - 1)),
+        (begun(0.0), replace(lookup(0.5, [1]), matched_blocks=-1)),
+        (begun(0.0), replace(lookup(0.5, [1]), hits=(("host", -1),))),
+        (begun(0.0), lookup(-0.5, [1])),
+        (begun(0.0), lookup(1e13, [1])),
+        (begun(0.0), GapRecord(-1)),
+    ],
+)
+def test_a_recording_of_numbers_that_cannot_be_is_told(tmp_path: Path, records: tuple[Record, ...]) -> None:
+    path = recording(tmp_path / "lookups.rec", *records)
+    for read in (read_trace, summarise_recording):
+        with pytest.raises(
+            FormatError, match=r"lookups\.rec has a record before byte \d+ that this version cannot read"
+        ):
             read(path)
 
 
