@@ -91,6 +91,23 @@ def test_the_terminal_is_left_as_it_was(cache: Cache, way: str) -> None:
         assert terminal.output.count(LEAVE) == 1
 
 
+def test_a_terminal_that_goes_away_ends_it_in_a_line(cache: Cache) -> None:
+    master, slave = pty.openpty()
+    command = [*COMMAND, "--pid", str(os.getpid()), "--interval", "0.2"]
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    with subprocess.Popen(
+        command, stdin=slave, stdout=slave, stderr=subprocess.PIPE, env=environment, start_new_session=True
+    ) as process:
+        os.close(slave)
+        shown = b""
+        while ENTER not in shown:
+            shown += os.read(master, 65536)
+        os.close(master)
+        _, told = process.communicate(timeout=20)
+    assert told == b"error: Input/output error\n"
+    assert process.returncode == 1
+
+
 def test_a_small_terminal_says_that_lines_are_left_out(cache: Cache) -> None:
     with Terminal("--pid", str(os.getpid()), "--interval", "0.2", columns=40, rows=6) as terminal:
         terminal.read_until(b"lines more")

@@ -12,7 +12,7 @@ import termios
 import time
 import tty
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TextIO
 
@@ -125,7 +125,8 @@ def _keys() -> Iterator[int | None]:
         yield keyboard
     finally:
         if keyboard is not None and before is not None:
-            termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+            with suppress(termios.error):  # the terminal is gone
+                termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
         for name, handler in previous.items():
             signal.signal(name, handler)
 
