@@ -219,6 +219,8 @@ def read_recording(path: str | Path, tail: Tail | None = None) -> Iterator[Recor
         OSError: it cannot be read.
     """
     path = Path(path)
+    if path.is_fifo():
+        raise FormatError(f"{path} is a pipe, which is not waited for; write it to a file first")
     runs: list[_Run] = []
     has_begun = False
     with path.open("rb") as file:
