@@ -99,7 +99,9 @@ def test_absurd_prefills_are_refused_by_point(
 ) -> None:
     (tmp_path / "prefill.json").write_text(json.dumps({"points": [[0, 1000, 0.1], [0, 4000, seconds]]}))
     assert main([*words, "--prefill", str(tmp_path / "prefill.json")]) == 2
-    assert f"prefill: point 2 takes {seconds} s" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "prefill: point 2 is none: a prefill needs" in told
+    assert f"got 0, 4000 and {seconds}; correct it" in told
 
 
 def test_an_engine_without_room_for_a_block_is_said_to_hold_nothing(
