@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from tiercel._native import OnlineFit
 
+_SECONDS = (1e-100, 1e100)
+"""Times between which observations can be weighed: the square of another one is no number."""
+
 
 @dataclass(frozen=True, slots=True)
 class TransferCost:
@@ -61,8 +64,9 @@ class TransferCostModel:
         self._cost = self._estimate()
 
     def observe(self, num_bytes: int, seconds: float) -> None:
-        """Take in one transfer. Transfers of nothing or in no time are left out."""
-        if num_bytes > 0 and seconds > 0:
+        """Take in one transfer. Those of nothing or in no time are left out; one that was held up counts for little, as it is
+        relative errors that are fitted."""
+        if num_bytes > 0 and _SECONDS[0] <= seconds <= _SECONDS[1]:
             self._fit.observe((1.0, float(num_bytes)), seconds)
             self._optimism = 1.0
             self._cost = self._estimate()
@@ -84,10 +88,10 @@ class TransferCostModel:
 
 
 def check_prefill(cached_tokens: int, new_tokens: int, seconds: float) -> None:
-    """Raise ValueError for the timing of a prefill with negative counts or a time that is not positive."""
-    if cached_tokens < 0 or new_tokens <= 0 or not 0 < seconds < float("inf"):
+    """Raise ValueError for the timing of a prefill with negative counts or a time that is none."""
+    if cached_tokens < 0 or new_tokens <= 0 or not _SECONDS[0] <= seconds <= _SECONDS[1]:
         raise ValueError(
-            f"a prefill needs cached_tokens >= 0, computed_tokens > 0 and finite seconds > 0, "
+            f"a prefill needs cached_tokens >= 0, computed_tokens > 0 and seconds of {_SECONDS[0]:g} to {_SECONDS[1]:g}, "
             f"got {cached_tokens}, {new_tokens} and {seconds}"
         )
 

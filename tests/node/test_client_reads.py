@@ -1,6 +1,7 @@
 """Hits in a node's host memory are read by the client itself: the node is asked neither before nor during it, only after."""
 
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from tests.helpers.node_client import WAIT_S, node, until
 from tests.helpers.small_engine import SmallEngine, config, tokens
 from tiercel import BlockStatus, CacheConfig, NodeClient, Outcome, ThrottledError, TierName, connect
 from tiercel.cache import ServedCache
+from tiercel.costs import TransferCostModel
+from tiercel.node.client.reading import HostReads
 from tiercel.node.server import NodeServer
 from tiercel.node.server.launching import Launching
 
@@ -79,6 +82,39 @@ def test_a_read_is_counted_as_a_load(client: NodeClient, engine: SmallEngine) ->
     activity = client.stats().activity
     assert [(each.kind, each.outcome) for each in activity.tickets if each.kind == "load"] == [("load", "done")]
     assert [each.source for each in activity.transfers if each.target == "gpu"] == ["host"]
+
+
+def is_counted(client: NodeClient, num_blocks: int) -> bool:
+    return bool(host(client).blocks_read == num_blocks)
+
+
+@pytest.mark.parametrize("seconds", [5e-324, 1e-200, 1e-12, 3600.0])
+def test_a_time_that_no_copy_takes_changes_neither_the_node_nor_its_costs(
+    served: tuple[NodeServer, str], monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """What a client tells of itself: that of a stopped one goes on, and one may lie."""
+    learnt = []
+    observe = TransferCostModel.observe
+    end_lookup = HostReads._end_lookup
+
+    def lie(self: HostReads, read: Any) -> object:
+        read.busy_s = seconds
+        return end_lookup(self, read)
+
+    def note(self: TransferCostModel, num_bytes: int, told_s: float) -> None:
+        learnt.append(told_s / num_bytes)
+        observe(self, num_bytes, told_s)
+
+    monkeypatch.setattr(HostReads, "_end_lookup", lie)
+    monkeypatch.setattr(TransferCostModel, "observe", note)
+    with connect(served[1]) as client:
+        made = SmallEngine(client.geometry)
+        store(client, made, 1)
+        for _ in range(2):
+            before = host(client).blocks_read
+            assert client.load(client.sequence(tokens(4, seed=1)), made.blocks(10, 14)).wait(WAIT_S).ok
+            assert until(partial(is_counted, client, before + 4))
+    assert min(learnt) >= 1e-12, "more than a terabyte a second"
 
 
 def test_pins_hold_while_a_read_runs_and_end_with_it(client: NodeClient, engine: SmallEngine) -> None:

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.helpers import node_examples
 from tests.helpers.node_examples import EXAMPLES, compose, kubernetes, pods, read_unit, schema_check
 from tiercel.cli.app import app
 from tiercel.config import SETTINGS, load_config, parse_size
+from tiercel.connectors.vllm.versions import check_version
 
 UNIT = (EXAMPLES / "tiercel-node.service").read_text()
 SOCKET_DIRECTORY = "/run/tiercel"
@@ -260,6 +262,39 @@ def test_pods_have_one_release_one_user_and_the_memory_that_the_settings_ask_for
     (init,) = pods()["DaemonSet"]["initContainers"]
     assert init["command"][-2:] == [SOCKET_DIRECTORY, "/var/lib/tiercel"]
     assert init["command"][4:8] == ["-o", str(contexts[0]["runAsUser"]), "-g", str(contexts[0]["runAsGroup"])]
+
+
+# ── the image ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def instructions() -> dict[str, list[str]]:
+    """What the Dockerfile has of each instruction, lines that go on joined."""
+    found: dict[str, list[str]] = {}
+    for line in re.sub(r"\\\n", " ", (EXAMPLES / "Dockerfile").read_text()).splitlines():
+        if line and not line.startswith("#"):
+            name, _, rest = line.partition(" ")
+            found.setdefault(name, []).append(rest)
+    return found
+
+
+def test_the_image_needs_no_file_and_has_what_both_sides_ask_for() -> None:
+    assert instructions().keys() == {"FROM", "RUN", "USER", "ENV", "ENTRYPOINT"}, (
+        "what takes a file is not looked at here"
+    )
+    (base,), (run,), (user,), (environment,) = (instructions()[name] for name in ("FROM", "RUN", "USER", "ENV"))
+    version = re.fullmatch(r"vllm/vllm-openai:v([0-9.]+)", base)
+    assert version is not None
+    check_version(version[1])
+    extras = re.search(r"'tiercel\[([\w,]+)\]'", run)
+    assert extras is not None
+    project = tomllib.loads((node_examples.ROOT / "pyproject.toml").read_text())["project"]
+    assert set(extras[1].split(",")) <= project["optional-dependencies"].keys()
+    assert instructions()["ENTRYPOINT"] == ["[]"], "commands name the program themselves"
+    assert {service["user"] for service in compose()["services"].values()} == {user}
+    mounted = {mount.split(":")[1] for service in compose()["services"].values() for mount in service["volumes"]}
+    made = set(re.findall(r" (/\S+)", run.partition("install -d")[2]))
+    assert {path for path in mounted if not path.endswith(".yaml")} == made
+    assert dict(part.split("=") for part in environment.split())["HF_HOME"] in made
 
 
 # ── the page ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -16,7 +16,9 @@ from tests.helpers.small_engine import MODEL, config, tokens
 from tiercel import ConfigError
 from tiercel.hashing import root_key
 from tiercel.node.calls import AskStats, AskStatus, CountHits, Failed, Hits, Okay, OpenNamespace, Reset, Stats, Status
+from tiercel.node.codec import encode
 from tiercel.node.endpoint import SOCKET_NAME, LocalEndpoint
+from tiercel.node.events import Observe
 from tiercel.node.joining import Hello, Join, Refused
 from tiercel.node.namespaces import write_secret
 from tiercel.node.protocol import Kind
@@ -296,6 +298,16 @@ def test_only_who_knows_the_token_joins_and_only_one_call_at_a_time_is_answered(
         assert isinstance(ask(calls, Hello("twice", None)), Refused)
         assert client.call(CountHits("", b"")) == Hits(0)
         assert node.status().malformed == 2
+
+
+@pytest.mark.parametrize("seconds", [5e-324, 1e-200, 0.0])
+def test_a_prefill_in_no_time_cuts_its_client_and_nobody_else(node: NodeServer, seconds: float) -> None:
+    with connect(node) as client, connect(node) as other:
+        client.events.send(encode(Observe(0, 16, seconds)))
+        assert client.over.wait(WAIT_S)
+        assert "a prefill needs" in client.reason
+        assert other.call(CountHits("", b"")) == Hits(0)
+        assert node.cache.costs().num_prefills == 0
 
 
 def test_the_node_tells_its_clients_when_it_ends(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,11 @@ from tests.helpers.small_engine import MODEL, config
 from tests.helpers.telemetry_samples import sample_snapshot
 from tiercel import Cache, cli
 from tiercel.cli import render
+from tiercel.cli.app import app
+from tiercel.cli.ls import print_folders
 from tiercel.errors import ConfigError, TierFailedError
 from tiercel.telemetry.status import SOCKET_NAME, StatusServer
+from tiercel.tiers.inspect import FolderReport
 
 Capture = pytest.CaptureFixture[str]
 
@@ -129,6 +133,26 @@ def test_a_folder_is_listed_whatever_encoding_the_locale_has(tmp_path: Path) -> 
     done = subprocess.run(command, check=False, capture_output=True, env=environ, timeout=60)
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"problem" not in done.stdout
+    done = subprocess.run([*command, "--json"], check=False, capture_output=True, env=environ, timeout=60)
+    (folder,) = json.loads(done.stdout)
+    assert os.fsencode(folder["path"]).startswith(os.fsencode(directory))
+
+
+def test_of_a_folder_that_cannot_be_read_nothing_is_made_up(capsys: Capture) -> None:
+    print_folders([FolderReport(path="/c/tiercel-v1-ab", problem="cannot be read (Permission denied)")])
+    shown = capsys.readouterr().out
+    assert "problem: /c/tiercel-v1-ab: cannot be read (Permission denied)" in shown
+    assert "ago" not in shown
+    assert "nobody" not in shown
+
+
+def test_what_the_locale_cannot_show_is_a_question_mark(tmp_path: Path) -> None:
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-c", "import sys, tiercel.cli; sys.exit(tiercel.cli.main())", "stats", str(tmp_path)]
+    with Cache.open(replace(MODEL, model_id="größer"), config(tmp_path, disk=4)):
+        done = subprocess.run(command, check=False, capture_output=True, env=environ, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"model gr??er" in done.stdout
 
 
 def test_help_and_version_succeed(capsys: Capture) -> None:
@@ -234,3 +258,32 @@ sys.exit(cli.main(["version"]))
 """
     ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (130, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["node", "statu"], 'Unknown command "statu". Did you mean "status"? Available commands: run, start, status'),
+        (["node", "statu", "--json"], 'Unknown command "statu". Did you mean "status"?'),
+        (["node", "xyz"], 'Unknown command "xyz". Available commands: run'),
+        (["node", "--confg", "x"], "Did you mean --config instead of --confg?"),
+        (["node", "--config", "x", "y"], "Unused Tokens: ['y']"),
+        (["node"], "--config requires an argument"),
+        (["trace", "inf"], 'Unknown command "inf". Did you mean "info"?'),
+    ],
+)
+def test_a_mistyped_command_is_told_with_the_one_that_is_near(words: list[str], told: str, capsys: Capture) -> None:
+    assert cli.main(words) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_what_takes_more_memory_than_there_is_ends_with_one_line(capsys: Capture) -> None:
+    def take_all() -> None:
+        raise MemoryError
+
+    app.command(take_all, name="take-all")
+    try:
+        assert cli.main(["take-all"]) == 1
+    finally:
+        del app["take-all"]
+    assert capsys.readouterr().err == "error: there is not enough memory for that; give smaller sizes or counts\n"

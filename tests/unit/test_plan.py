@@ -1,5 +1,6 @@
 """choose_split against brute force, and messages against msgpack."""
 
+import math
 import random
 
 import msgspec
@@ -115,6 +116,27 @@ def test_a_tiers_rate_and_latency_are_learnt_from_transfers() -> None:
     assert model.cost.bytes_per_s == pytest.approx(2e9, rel=0.05)
 
 
+@pytest.mark.parametrize("num_before", [3, 50])
+@pytest.mark.parametrize("times_slower", [2, 10, 1e3, 1e6])
+def test_a_transfer_that_was_stopped_in_between_hardly_changes_what_is_learnt(
+    num_before: int, times_slower: float
+) -> None:
+    """A client that is stopped while it copies tells the time until it goes on; hits must not be declined for that."""
+    model = TransferCostModel(latency_s=1e-5, bytes_per_s=1e10)
+    sizes = [1 << 16, 1 << 20, 1 << 24]
+    for number in range(num_before):
+        model.observe(sizes[number % 3], 2e-5 + sizes[number % 3] / 8e9)
+    before = [model.cost.seconds(size) for size in sizes]
+    for size in sizes:
+        model.observe(size, times_slower * (2e-5 + size / 8e9))
+    for size, seconds in zip(sizes, before, strict=True):
+        assert model.cost.seconds(size) <= 3 * seconds, "three of them in a row"
+    for size in sizes:
+        model.observe(size, 2e-5 + size / 8e9)
+    for size, seconds in zip(sizes, before, strict=True):
+        assert model.cost.seconds(size) <= 2 * seconds, "and as many good ones"
+
+
 def test_a_declined_tier_is_believed_less_until_it_is_tried_again() -> None:
     model = TransferCostModel(latency_s=1.0, bytes_per_s=1e6)
     for _ in range(400):
@@ -122,6 +144,18 @@ def test_a_declined_tier_is_believed_less_until_it_is_tried_again() -> None:
     assert model.cost.seconds(1 << 20) < 0.01
     model.observe(1 << 20, 2.0)
     assert model.cost.seconds(1 << 20) == pytest.approx(2.0, rel=0.1)
+
+
+@pytest.mark.parametrize("seconds", [5e-324, 1e-200, 1e200, math.inf, math.nan, 0.0, -1.0])
+def test_times_that_cannot_be_weighed_are_left_out(seconds: float) -> None:
+    model = TransferCostModel(latency_s=1e-5, bytes_per_s=1e10)
+    before = model.cost
+    model.observe(1 << 20, seconds)
+    assert model.cost == before
+    prefill = PrefillCostModel()
+    with pytest.raises(ValueError, match="a prefill needs"):
+        prefill.observe(0, 16, seconds)
+    assert prefill.num_observations == 0
 
 
 def test_the_prefill_curve_is_learnt_from_timings() -> None:

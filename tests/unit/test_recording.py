@@ -279,6 +279,20 @@ def test_a_cache_records_its_lookups_and_stores_and_the_command_line_sums_them_u
     assert '"torn_bytes": 4' in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("suffix", ["", ".1"])
+def test_a_pipe_is_refused_and_never_waited_for(
+    tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "lookups.rec"
+    pipe = path.with_name(path.name + suffix)
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigError, match=rf"^record_path = .*{pipe.name} is no regular file"):
+        Cache.open(MODEL, config(host=8, record_path=str(path)))
+    for command in (["record", "info"], ["trace", "info"], ["trace", "info", "--format", "recording"]):
+        assert cli.main([*command, str(pipe)]) == 1
+        assert "is a pipe" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("place", ["/", "."])
 def test_a_directory_named_as_the_file_is_refused_by_the_settings_name(place: str) -> None:
     with pytest.raises(ConfigError, match=r"^record_path = .*: cannot be recorded to \(Is a directory\)"):

@@ -50,3 +50,13 @@ def test_a_narrow_terminal_gets_a_list_with_each_name_and_a_wide_one_a_table(sho
     assert narrow[1].rstrip() == PATH
     assert narrow[2].split() == ["blocks", "1234"]
     assert wide[1].split() == ["folder", "blocks", "in", "use", "by"]
+
+
+def test_what_would_steer_a_terminal_is_a_question_mark(capsys: pytest.CaptureFixture[str]) -> None:
+    render.print_line("session of m\x1b[2J\x9b0m\r")
+    render.print_table("t\x1b[1m", ("name",), [["n\x1b]0;x\x07"]])
+    shown = capsys.readouterr().out
+    assert "session of m?[2J?0m?" in shown
+    assert "t?[1m" in shown
+    assert "n?]0;x?" in shown
+    assert not set("\x1b\x9b\x07\r") & set(shown)

@@ -80,11 +80,14 @@ def test_the_status_tells_what_the_disk_had_to_do_without(tmp_path: Path, monkey
         assert any(reason in note for note in cache.stats().notes)
 
 
-def test_the_status_tells_for_how_long_the_cache_is_open() -> None:
-    before = time.time()
+@pytest.mark.parametrize("set_by_s", [0.0, -3600.0, 86400.0])
+def test_the_status_tells_for_how_long_the_cache_is_open(set_by_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the clock is set to meanwhile."""
+    before, time_of_day = time.monotonic(), time.time
     with Cache.open(MODEL, config(host=8)) as cache:
+        monkeypatch.setattr(time, "time", lambda: time_of_day() + set_by_s)
         time.sleep(0.01)
-        assert 0.01 <= cache.stats().uptime_s <= time.time() - before
+        assert 0.01 <= cache.stats().uptime_s <= time.monotonic() - before
 
 
 def test_a_page_cache_that_was_asked_for_is_noted_with_its_setting(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ class Reporter:
     def __init__(self, assembly: Assembly) -> None:
         self._assembly = assembly
         self._started_at = time.time()
+        self._start_s = time.monotonic()  # a clock that is set goes on to tell for how long
         self._status: StatusServer | None = None
         self._stop_http: Callable[[], None] | None = None
         self._depths: Callable[[], dict[str, int]] = dict
@@ -112,7 +113,7 @@ class Reporter:
             model=assembly.geometry.model_id,
             fingerprint=assembly.fingerprint.hex(),
             started_at=self._started_at,
-            uptime_s=time.time() - self._started_at,
+            uptime_s=time.monotonic() - self._start_s,
             tiers=tuple(self._tier_status(tier) for tier in assembly.control.tiers),
             activity=self._activity({} if node is None else node.events),
             tickets=self._tickets(),

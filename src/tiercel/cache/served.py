@@ -17,6 +17,8 @@ from tiercel.hashing import Sequence
 from tiercel.index import Index, Match
 from tiercel.tiers.base import TierName
 
+_READ_BYTES_PER_S_MAX = 1e12
+
 
 class Costs(NamedTuple):
     """What loading and computing cost as of now; `tiers` has each one's cost, and the bytes that wait to be loaded from it."""
@@ -98,11 +100,13 @@ class ServedCache(Cache):
 
         Args:
             blocks: of the sequence.
+            seconds: as that process tells; what is faster than memory is not believed.
             client: as of `prefetch`.
         """
         host = self._assembly.host
         assert host is not None, "nobody was told of slots in a tier that there is not"
         num_bytes = len(blocks) * self.geometry.block_bytes
+        seconds = max(seconds, num_bytes / _READ_BYTES_PER_S_MAX)
         host.count_read(len(blocks), seconds)
         self._dispatcher.note_load(sequence, blocks.stop, num_bytes, seconds, self._checks.timeout(None), client)
         self._observer.observe_read(len(blocks), num_bytes, seconds)

@@ -19,8 +19,13 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
+from typing import TYPE_CHECKING
 
 from tiercel.errors import ConfigError, TiercelError
+
+if TYPE_CHECKING:
+    from cyclopts import CycloptsError
 
 DEBUG_OPTION = "--debug"
 
@@ -49,6 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug or not isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
             raise
         return 130  # Ctrl-C while native code was imported
+    except MemoryError:
+        if debug:
+            raise
+        return _fail(1, OSError(errno.ENOMEM, "there is not enough memory for that; give smaller sizes or counts"))
     except (TiercelError, OSError, ValueError) as error:
         if debug:
             raise
@@ -70,12 +79,28 @@ def _run(words: Sequence[str]) -> int:
 
     if sys.stdout is None:
         raise OSError(errno.EBADF, "the standard output is closed")
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # what the locale cannot show is a question mark, not the end
     try:
         code = app(words)
     except CycloptsError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(str(_unknown_command(error) or error)) from error
     sys.stdout.flush()
     return code if isinstance(code, int) else 0
+
+
+def _unknown_command(error: "CycloptsError") -> "CycloptsError | None":
+    """What to say instead where a word names no command below one that does something by itself, as `tiercel node` does: it is
+    taken for a stray argument there. None if there is no such word."""
+    from cyclopts import UnknownCommandError
+
+    words, app = error.unused_tokens, error.app
+    has_commands = app is not None and any(not name.startswith("-") for name in app)
+    if not words or words[0].startswith("-") or not has_commands:
+        return None
+    if error.root_input_tokens != [*(error.command_chain or ()), *words]:
+        return None  # an option stands before it
+    return UnknownCommandError(unused_tokens=words, app=app)
 
 
 def _fail(code: int, error: Exception) -> int:

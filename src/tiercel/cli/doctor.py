@@ -1,5 +1,6 @@
 """`tiercel doctor`: what is wrong or slow here, and what to do."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -12,6 +13,8 @@ from tiercel.cli.render import print_json, print_line
 
 if TYPE_CHECKING:
     from tiercel.tune.doctor import Finding, Report
+
+_TIMEOUT_S_MAX = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +64,10 @@ def doctor(*, options: Annotated[DoctorOptions, Parameter(name="*", negative="")
     from tiercel.config import parse_size
     from tiercel.tune.doctor import Asked, diagnose
 
-    if not (options.timeout_s > 0 and options.drive_writes_per_day > 0):
-        raise ValueError("--timeout-s and --drive-writes-per-day must be positive")
+    if not 0 < options.timeout_s <= _TIMEOUT_S_MAX:
+        raise ValueError(f"--timeout-s {options.timeout_s:g}: must be above 0 and at most {_TIMEOUT_S_MAX:g} seconds")
+    if not 0 < options.drive_writes_per_day < math.inf:
+        raise ValueError(f"--drive-writes-per-day {options.drive_writes_per_day:g}: must be positive")
     named = (options.config, options.model, *options.pid, *options.directory)
     report = diagnose(
         Asked(

@@ -72,6 +72,6 @@ def _row(report: "FolderReport") -> tuple[str, ...]:
         str(report.num_slots),
         bytes_text(report.stored_bytes) if is_first else "-",
         bytes_text(report.file_bytes),
-        f"{seconds_text(max(0.0, time.time() - report.modified_at))} ago",
-        report.holder or "nobody",
+        f"{seconds_text(max(0.0, time.time() - report.modified_at))} ago" if report.modified_at else "-",
+        report.holder or ("-" if report.problem else "nobody"),
     )

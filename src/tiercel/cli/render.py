@@ -1,5 +1,6 @@
 """How numbers look on the terminal: tables for people, JSON for programs."""
 
+import json
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -24,13 +25,23 @@ class _Terminal(Console):
 
 
 def print_json(value: object) -> None:
-    """Print a message, a dataclass or plain data as indented JSON."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+    """Print a message, a dataclass or plain data as indented JSON, which any encoding of the output can hold."""
+    try:
+        text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # or a path is none in UTF-8
+        text = json.dumps(msgspec.to_builtins(value), indent=2)
+    sys.stdout.write(text + "\n")
 
 
 def print_line(text: str) -> None:
-    """Print one line as it is, without markup or wrapping."""
-    _Terminal(soft_wrap=True).print(Text(text))
+    """Print one line as it is, without markup or wrapping, and without what would steer a terminal."""
+    _Terminal(soft_wrap=True).print(Text(_harmless(text)))
+
+
+def _harmless(text: str) -> str:
+    """Names of models, clients and files come from whoever wrote them."""
+    return text if text.isprintable() else "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -38,7 +49,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
 
     Only the last column is ever wrapped. On a terminal too narrow for the others, each row is printed as a list.
     """
-    texts = [list(row) for row in rows]
+    title, texts = _harmless(title), [[_harmless(cell) for cell in row] for row in rows]
     widths = [max(len(row[number]) for row in (columns, *texts)) for number in range(len(columns))]
     console = _Terminal()
     if not console.is_terminal:  # a pipe has no width: nothing may be cut or wrapped

@@ -27,9 +27,11 @@ def top(
     """
     if not _INTERVAL_S[0] <= interval <= _INTERVAL_S[1]:
         raise ValueError(f"--interval {interval:g}: must be {_INTERVAL_S[0]:g} to {_INTERVAL_S[1]:g} seconds")
-    watcher = Watcher(pid)
-    if pid is not None and (reason := watcher.look().reason) is not None:
+    if pid is not None and (reason := Watcher(pid).look().reason) is not None:
         raise StatusError(reason)
+    watcher = Watcher(
+        pid
+    )  # another one: its first two looks are an interval apart, or rates would be of a few milliseconds
     console = Console()
     if once:
         show_once(watcher, interval, sys.stdout)

@@ -11,12 +11,13 @@ from tiercel.config.layers import FULL_ATTENTION, LayerGroup
 from tiercel.config.load import LoadedConfig, load_config, load_settings, read_config
 from tiercel.config.model import ModelConfig
 from tiercel.config.notes import NOTE_HEADINGS, Note, NoteKind
-from tiercel.config.resolved import SLOT_ALIGNMENT, DeviceRoom, ResolvedConfig, Room
+from tiercel.config.resolved import BLOCKS_MAX, SLOT_ALIGNMENT, DeviceRoom, ResolvedConfig, Room
 from tiercel.config.resources import check_resources
 from tiercel.config.sizes import format_bytes, parse_size
 from tiercel.config.tenants import ResolvedTenant, TenantConfig, TenantTier
 
 __all__ = [
+    "BLOCKS_MAX",
     "DTYPE_BYTES",
     "FULL_ATTENTION",
     "NOTE_HEADINGS",

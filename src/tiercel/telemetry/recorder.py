@@ -288,6 +288,8 @@ class Recorder:
 def _require_ours(path: Path) -> None:
     """Raise FormatError if a file holds what no recorder wrote; a beginning cut short by a kill is a recorder's."""
     if path.exists():
+        if not path.is_file():  # a pipe would be waited for
+            raise FormatError(f"{path} is no regular file")
         with path.open("rb") as file:
             head = file.read(len(MAGIC))
         if not MAGIC.startswith(head) and head[:-1] != MAGIC[:-1]:

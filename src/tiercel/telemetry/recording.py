@@ -19,10 +19,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from tiercel.errors import FormatError
@@ -35,6 +36,12 @@ FRAME_HEAD = Struct("<II")
 PAYLOAD_BYTES_MAX = 64 << 20
 NO_RUN = -1
 
+TOKENS_PER_BLOCK_MAX = 1 << 16
+SECONDS_MAX = 1e12
+Count = Annotated[int, Meta(ge=0, le=1 << 27)]
+"""Tokens or blocks of one sequence: more than any model takes."""
+Microseconds = Annotated[int, Meta(ge=0, le=10**18)]
+
 Keys = NDArray[np.uint64]
 """Names of consecutive blocks from a sequence's first on: uint64[num_blocks]."""
 
@@ -44,46 +51,46 @@ class RecordingAbout(msgspec.Struct, frozen=True, kw_only=True):
 
     fingerprint: str
     model: str
-    tokens_per_block: int
-    block_bytes: int
+    tokens_per_block: Annotated[int, Meta(ge=1, le=TOKENS_PER_BLOCK_MAX)]
+    block_bytes: Annotated[int, Meta(ge=1)]
 
 
 class SessionRecord(msgspec.Struct, frozen=True, array_like=True, tag="session"):
     """A session begins; times of its records count from `started_at`, seconds since the epoch."""
 
-    started_at: float
+    started_at: Annotated[float, Meta(ge=0, le=SECONDS_MAX)]
     about: RecordingAbout
 
 
 class LookupRecord(msgspec.Struct, frozen=True, array_like=True, tag="lookup"):
     """A lookup of a whole sequence, `time_us` after the session began; `hits` are the blocks to load, by tier."""
 
-    time_us: int
-    base_run: int
-    base_blocks: int
+    time_us: Microseconds
+    base_run: Annotated[int, Meta(ge=NO_RUN)]
+    base_blocks: Count
     keys: bytes
-    num_tokens: int
-    matched_blocks: int
-    hits: tuple[tuple[str, int], ...]
+    num_tokens: Count
+    matched_blocks: Count
+    hits: tuple[tuple[str, Count], ...]
     request_id: str | None = None
 
 
 class StoreRecord(msgspec.Struct, frozen=True, array_like=True, tag="store"):
     """A store of blocks [first_block, end of the sequence)."""
 
-    time_us: int
-    base_run: int
-    base_blocks: int
+    time_us: Microseconds
+    base_run: Annotated[int, Meta(ge=NO_RUN)]
+    base_blocks: Count
     keys: bytes
-    num_tokens: int
-    first_block: int
+    num_tokens: Count
+    first_block: Count
     request_id: str | None = None
 
 
 class GapRecord(msgspec.Struct, frozen=True, array_like=True, tag="gap"):
     """`num_events` were not recorded here, because the recorder fell behind."""
 
-    num_events: int
+    num_events: Annotated[int, Meta(ge=0)]
 
 
 Record = SessionRecord | LookupRecord | StoreRecord | GapRecord
@@ -212,14 +219,19 @@ def read_recording(path: str | Path, tail: Tail | None = None) -> Iterator[Recor
         OSError: it cannot be read.
     """
     path = Path(path)
+    if path.is_fifo():
+        raise FormatError(f"{path} is a pipe, which is not waited for; write it to a file first")
     runs: list[_Run] = []
+    has_begun = False
     with path.open("rb") as file:
         for record in read_records(file, path, tail):
             if isinstance(record, SessionRecord):
-                runs = []
+                runs, has_begun = [], True
                 yield record
             elif isinstance(record, GapRecord):
                 yield record
+            elif not has_begun:
+                raise FormatError(f"{path} begins with a {type(record).__name__}, and no session has begun")
             else:
                 yield _expand(record, _keys_of(record, runs, path))
 

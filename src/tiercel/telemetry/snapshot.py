@@ -273,7 +273,7 @@ class StatusSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         model: name of the model whose KV is cached.
         fingerprint: what must be equal for blocks to be exchangeable, in hexadecimal.
-        started_at: seconds since the epoch.
+        started_at: seconds since the epoch. uptime_s: since then, even if the clock was set meanwhile.
         tickets: tickets by state.
         queue_depths: moves waiting, by queue.
         hit_curve: None without a ghost index. prefill: None before an engine has reported one. tuning: None without `auto_tune`.

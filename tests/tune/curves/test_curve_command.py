@@ -84,6 +84,7 @@ def test_the_default_capacities_end_where_lru_hits_all_it_can(file: Path) -> Non
     ("words", "text"),
     [
         (["--capacities", "3"], "capacities: 3 tokens are less than a block of 16"),
+        (["--capacities", "1" + 20 * "0"], "tokens are more than 2147483648 blocks of 16; give less"),
         (["--policies", "best"], "policy 'best': known are lru"),
         (["--sample", "0"], "rate = 0"),
         (["--json", "--csv"], "--json and --csv: choose one"),

@@ -35,6 +35,8 @@ def test_what_is_as_it_should_be_is_printed_on_request_only(capsys: Capture) -> 
     [
         (["--gpu-memory", "lots"], 2, "--gpu-memory"),
         (["--timeout-s", "0"], 2, "--timeout-s"),
+        (["--timeout-s", "1e300"], 2, "--timeout-s 1e+300: must be above 0 and at most 3600 seconds"),
+        (["--drive-writes-per-day", "inf"], 2, "--drive-writes-per-day inf: must be positive"),
         (["--nonsense"], 2, "--nonsense"),
         (["--machine", "/no/such/machine.json"], 1, "/no/such/machine.json"),
     ],

@@ -1,26 +1,26 @@
 """`tiercel top` on a real terminal, and without one."""
 
 import fcntl
-import io
 import os
 import pty
+import re
 import select
 import signal
 import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Self
 
 import pytest
 
 from tests.helpers.small_engine import MODEL, SmallEngine, config, tokens
 from tiercel import Cache, cli
-from tiercel.tune.live.history import History
-from tiercel.tune.live.terminal import _print
-from tiercel.tune.live.watching import Look
 
 ENTER, LEAVE = b"\x1b[?1049h", b"\x1b[?1049l"
 MOUSE = (b"\x1b[?1000h", b"\x1b[?1002h", b"\x1b[?1003h")
@@ -40,12 +40,12 @@ def cache() -> Iterator[Cache]:
 class Terminal:
     """A terminal of the kernel's, with the command on it."""
 
-    def __init__(self, *words: str, columns: int = 80, rows: int = 24) -> None:
+    def __init__(self, *words: str, columns: int = 80, rows: int = 24, **more: str) -> None:
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.before = termios.tcgetattr(slave)
         self.slave = slave
-        environment = {**os.environ, "TERM": "xterm-256color"}
+        environment = {**os.environ, "TERM": "xterm-256color", **more}
         environment.pop("COLUMNS", None)
         environment.pop("LINES", None)
         self.process = subprocess.Popen(
@@ -91,6 +91,23 @@ def test_the_terminal_is_left_as_it_was(cache: Cache, way: str) -> None:
         assert terminal.output.count(LEAVE) == 1
 
 
+def test_a_terminal_that_goes_away_ends_it_in_a_line(cache: Cache) -> None:
+    master, slave = pty.openpty()
+    command = [*COMMAND, "--pid", str(os.getpid()), "--interval", "0.2"]
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    with subprocess.Popen(
+        command, stdin=slave, stdout=slave, stderr=subprocess.PIPE, env=environment, start_new_session=True
+    ) as process:
+        os.close(slave)
+        shown = b""
+        while ENTER not in shown:
+            shown += os.read(master, 65536)
+        os.close(master)
+        _, told = process.communicate(timeout=20)
+    assert told == b"error: Input/output error\n"
+    assert process.returncode == 1
+
+
 def test_a_small_terminal_says_that_lines_are_left_out(cache: Cache) -> None:
     with Terminal("--pid", str(os.getpid()), "--interval", "0.2", columns=40, rows=6) as terminal:
         terminal.read_until(b"lines more")
@@ -109,11 +126,37 @@ def test_once_prints_plain_lines(cache: Cache, capsys: pytest.CaptureFixture[str
     assert "\x1b" not in shown
 
 
-def test_a_locale_that_cannot_show_a_letter_shows_a_question_mark() -> None:
-    shown = io.BytesIO()
-    with io.TextIOWrapper(shown, encoding="ascii") as output:
-        _print(Look(History(), reason="größer" + 300 * "."), output)
-        assert b"gr??er" in shown.getvalue()
+def test_once_tells_rates_of_an_interval(cache: Cache, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also of a cache that was named, which is asked once more, so that a mistake is told at once."""
+    stop = threading.Event()
+
+    def look_up() -> None:
+        while not stop.wait(0.02):
+            cache.lookup(cache.sequence(tokens(6, seed=1))).release()
+
+    thread = threading.Thread(target=look_up)
+    thread.start()
+    try:
+        assert cli.main(["top", "--pid", str(os.getpid()), "--once", "--interval", "0.5"]) == 0
+    finally:
+        stop.set()
+        thread.join()
+    rate = re.search(r"lookups  ([0-9.]+)/s", capsys.readouterr().out)
+    assert rate is not None
+    assert 2 <= float(rate[1]) <= 50
+
+
+@pytest.mark.parametrize("words", [(), ("--once",)])
+def test_a_locale_that_cannot_show_a_letter_shows_a_question_mark(tmp_path: Path, words: tuple[str, ...]) -> None:
+    model = replace(MODEL, model_id="größer")
+    with (
+        Cache.open(model, config(host=8)),
+        Terminal("--pid", str(os.getpid()), *words, PYTHONIOENCODING="ascii") as terminal,
+    ):
+        terminal.read_until(b"gr??er")
+        if not words:
+            os.write(terminal.master, b"q")
+            assert terminal.end() == 0
 
 
 def test_on_a_pipe_plain_lines_come_at_every_interval(cache: Cache) -> None:

@@ -20,9 +20,11 @@ class Caches:
         self.runtime = runtime
         self.stack = ExitStack()
 
-    def start(self, number: int, *, path: Path | None = None, fingerprint: str = "ab" * 16) -> StatusServer:
-        sample = replace(sample_snapshot(), pid=number, started_at=1e9 + number, uptime_s=1.0, fingerprint=fingerprint)
-        asked = iter(range(1, 1000))
+    def start(
+        self, number: int, *, path: Path | None = None, fingerprint: str = "ab" * 16, uptime_s: int = 1
+    ) -> StatusServer:
+        sample = replace(sample_snapshot(), pid=number, started_at=1e9 + number, fingerprint=fingerprint)
+        asked = iter(range(uptime_s, uptime_s + 1000))
 
         def snapshot() -> StatusSnapshot:
             return replace(sample, uptime_s=float(next(asked)))
@@ -90,6 +92,18 @@ def test_one_of_the_same_model_takes_the_place_and_one_of_another_does_not(cache
     assert watcher.look().reason is not None
     caches.start(7)
     assert pid_of(watcher.look()) == 7
+
+
+def test_who_takes_the_place_is_younger_and_one_that_ran_beside_it_is_not(caches: Caches, tmp_path: Path) -> None:
+    """Whatever the time of day was when each began: it may have been set back, and number 3 began at an earlier one."""
+    server = caches.start(5, path=tmp_path / "status.sock", uptime_s=50)
+    watcher = Watcher(runtime=caches.runtime)
+    watcher.look()
+    server.close()
+    caches.start(6, uptime_s=60)
+    assert watcher.look().reason is not None
+    caches.start(3)
+    assert pid_of(watcher.look()) == 3
 
 
 def test_without_any_cache_the_watcher_waits_for_one(caches: Caches) -> None:

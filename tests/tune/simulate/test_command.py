@@ -99,7 +99,9 @@ def test_absurd_prefills_are_refused_by_point(
 ) -> None:
     (tmp_path / "prefill.json").write_text(json.dumps({"points": [[0, 1000, 0.1], [0, 4000, seconds]]}))
     assert main([*words, "--prefill", str(tmp_path / "prefill.json")]) == 2
-    assert f"prefill: point 2 takes {seconds} s" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "prefill: point 2 is none: a prefill needs" in told
+    assert f"got 0, 4000 and {seconds}; correct it" in told
 
 
 def test_an_engine_without_room_for_a_block_is_said_to_hold_nothing(
@@ -120,7 +122,12 @@ def test_an_engine_without_room_for_a_block_is_said_to_hold_nothing(
         ([*RATE, "--efficiency", "2"], "efficiency = 2.0: must be above 0 and at most 1"),
         ([*RATE, "--endurance", "much"], "endurance = 'much': must be"),
         ([*RATE, "--speedup", "0"], "speedup = 0.0: must be a positive number"),
-        ([*RATE, "--replicas", "0"], "replicas = 0: must be at least 1"),
+        ([*RATE, "--replicas", "0"], "replicas = 0: must be 1 to 1024; count the engines"),
+        ([*RATE, "--replicas", "1000000"], "replicas = 1000000: must be 1 to 1024; count the engines"),
+        (
+            [*RATE, "--gpu-kv", "1000000TiB"],
+            "gpu-kv = 1000000.00 TiB: must be at most 2147483648 blocks of 8.00 MiB; give",
+        ),
         ([*RATE, "--json", "--csv"], "json, csv: both"),
         ([*RATE, "--gpu-kv", "many"], "gpu-kv = 'many'"),
         ([*RATE, "--decode-ms", "-3"], "decode-ms = -3: must be 0 or more milliseconds"),

@@ -97,7 +97,8 @@ def test_an_existing_file_is_replaced_only_when_told(path: Path, capsys: pytest.
         (["info", "{path}", "--tokenizer", "nowhere.json"], 1, "No such file"),
         (["convert", "{path}", "out", "--to", "weka"], 2, "must be one of"),
         (["convert", "{path}", "nowhere/out", "--to", "mooncake"], 1, "No such file"),
-        (["convert", "{path}", "out", "--to", "mooncake", "--reblock", "0"], 2, "must be 1 or more"),
+        (["convert", "{path}", "out", "--to", "mooncake", "--reblock", "0"], 2, "must be 1 to 65536"),
+        (["convert", "{path}", "out", "--to", "mooncake", "--reblock", "1" + 30 * "0"], 2, "must be 1 to 65536; give"),
     ],
 )
 def test_mistakes_are_one_line(

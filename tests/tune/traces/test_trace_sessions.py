@@ -1,12 +1,14 @@
 """WEKA's agent sessions and a cache's own recordings."""
 
 import gzip
+import math
 import zlib
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from tests.helpers.trace_samples import shared_blocks, write_rows
 from tiercel.errors import FormatError
@@ -21,6 +23,7 @@ from tiercel.telemetry.recording import (
     SessionRecord,
     StoreRecord,
 )
+from tiercel.telemetry.recording_summary import summarise_recording
 from tiercel.tune.traces import NO_REQUEST, ReadOptions, Trace, read_trace
 
 
@@ -130,6 +133,49 @@ def test_a_recordings_lookups_are_requests_over_all_its_sessions(tmp_path: Path)
     assert any("7 events are missing" in note for note in trace.notes)
     assert any("last 4 bytes are torn" in note for note in trace.notes)
     assert any("2 sessions" in note for note in trace.notes)
+
+
+def test_sessions_of_a_recording_follow_each_other_when_the_clock_was_set_back(tmp_path: Path) -> None:
+    path = recording(
+        tmp_path / "lookups.rec", begun(1000.0), lookup(0.5, [1]), lookup(9.5, [2]), begun(400.0), lookup(1.0, [3])
+    )
+    trace = read_recorded(path)
+    assert trace.arrivals_s.tolist() == [0, 9, 10]
+    assert any("1 sessions begin before the end of the one" in note for note in trace.notes)
+    assert not any("sorted by time" in note for note in trace.notes)
+
+
+def test_a_recording_without_a_session_is_told(tmp_path: Path) -> None:
+    path = recording(tmp_path / "lookups.rec", lookup(0.5, [1]))
+    for read in (read_trace, summarise_recording):
+        with pytest.raises(FormatError, match=r"lookups\.rec begins with a LookupRecord, and no session has begun"):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        (begun(math.nan),),
+        (begun(math.inf),),
+        (begun(-1.0),),
+        (begun(0.0, tokens_per_block=0),),
+        (begun(0.0, tokens_per_block=1 << 40),),
+        (begun(0.0), replace(lookup(0.5, [1]), num_tokens=-64)),
+        (begun(0.0), replace(lookup(0.5, [1]), num_tokens=2**64 - 1)),
+        (begun(0.0), replace(lookup(0.5, [1]), matched_blocks=-1)),
+        (begun(0.0), replace(lookup(0.5, [1]), hits=(("host", -1),))),
+        (begun(0.0), lookup(-0.5, [1])),
+        (begun(0.0), lookup(1e13, [1])),
+        (begun(0.0), GapRecord(-1)),
+    ],
+)
+def test_a_recording_of_numbers_that_cannot_be_is_told(tmp_path: Path, records: tuple[Record, ...]) -> None:
+    path = recording(tmp_path / "lookups.rec", *records)
+    for read in (read_trace, summarise_recording):
+        with pytest.raises(
+            FormatError, match=r"lookups\.rec has a record before byte \d+ that this version cannot read"
+        ):
+            read(path)
 
 
 def test_sessions_of_a_cache_with_another_block_size_are_refused_by_name(tmp_path: Path) -> None:

@@ -46,6 +46,16 @@ def test_a_row_with_blocks_of_another_size_tells_which_one_fits(tmp_path: Path) 
     assert read_trace(path, options=ReadOptions(tokens_per_block=16)).num_references == 63
 
 
+@pytest.mark.parametrize("named", [None, "mooncake"])
+def test_a_row_of_bailians_format_in_mooncakes_is_told_with_what_is_expected(tmp_path: Path, named: str | None) -> None:
+    """Its few blocks would pass for few of Mooncake's, and its seconds for milliseconds."""
+    row = {"chat_id": 2, "parent_chat_id": -1, "timestamp": 61.1, "input_length": 40, "type": "text", "hash_ids": [7]}
+    path = write_rows(tmp_path / "trace.jsonl", GOOD, row)
+    told = f"{path}, line 2, parent_chat_id = -1: is of a row in Bailian's format, with seconds and blocks of 16 tokens; expected"
+    with pytest.raises(FormatError, match=re.escape(told)):
+        read_trace(path, named)
+
+
 @pytest.mark.parametrize("text", ['{"timestamp": NaN}', "{'timestamp': 1}", '{"timestamp": 1e999}', "\0\0\0", "[1, 2"])
 def test_a_line_that_is_no_json_is_told(tmp_path: Path, text: str) -> None:
     path = write_rows(tmp_path / "trace.jsonl", GOOD)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
+from tiercel.config import BLOCKS_MAX
 from tiercel.tune.curves.belady import BeladyBound
 from tiercel.tune.curves.lru import LruCurve, lru_curve
 from tiercel.tune.curves.policies import Miniature, run_policies
@@ -109,6 +110,8 @@ def survey_trace(
         raise ValueError(
             f"capacities: {min(tokens)} tokens are less than a block of {size}; give room for one at least"
         )
+    if tokens and max(blocks) > BLOCKS_MAX:
+        raise ValueError(f"capacities: {max(tokens)} tokens are more than {BLOCKS_MAX} blocks of {size}; give less")
     found: dict[str, list[Rates]] = {}
     if "lru" in policies:
         curve = exact if sample_rate == 1 else sampled_lru_curve(trace, rate=sample_rate, seed=seed)

@@ -12,7 +12,7 @@ import termios
 import time
 import tty
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TextIO
 
@@ -56,10 +56,7 @@ def show_plain(watcher: Watcher, interval_s: float, output: TextIO) -> None:
 
 
 def _print(look: Look, output: TextIO) -> None:
-    encoding = output.encoding or "utf-8"
-    for line in lines(look, _PLAIN_WIDTH):
-        # What the locale cannot show is a question mark, not the end.
-        output.write(line.text.encode(encoding, "replace").decode(encoding) + "\n")
+    output.writelines(f"{line.text}\n" for line in lines(look, _PLAIN_WIDTH))
     output.flush()
 
 
@@ -128,7 +125,8 @@ def _keys() -> Iterator[int | None]:
         yield keyboard
     finally:
         if keyboard is not None and before is not None:
-            termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+            with suppress(termios.error):  # the terminal is gone
+                termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
         for name, handler in previous.items():
             signal.signal(name, handler)
 

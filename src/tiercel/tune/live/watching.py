@@ -94,11 +94,12 @@ class Watcher:
         return {path.resolve(): snapshot for path, snapshot in found.items()}
 
     def _is_heir(self, snapshot: StatusSnapshot) -> bool:
-        """Whether a cache may be shown in the place of the one that does not answer."""
+        """Whether a cache may be shown in the place of the one that does not answer: it is younger, by time that nobody sets."""
         last = self._history.latest
         if last is None:
             return self._pid is None
-        return snapshot.fingerprint == last.fingerprint and snapshot.started_at > last.started_at
+        age_s = last.uptime_s + self._clock() - self._answered_at
+        return snapshot.fingerprint == last.fingerprint and snapshot.uptime_s < age_s
 
 
 def _followed(path: Path) -> Path:

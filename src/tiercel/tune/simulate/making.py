@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tiercel.config import (
+    BLOCKS_MAX,
     CacheConfig,
     DeviceRoom,
     ModelConfig,
@@ -93,7 +94,7 @@ def make_engine(facts: EngineFacts, block_bytes: int, notes: list[str] | None = 
         notes: what was assumed is added to it.
 
     Raises:
-        ConfigError: the size of its memory is none.
+        ConfigError: the size of its memory is none, or more than there can be.
         ValueError: a value is out of range.
     """
     notes = [] if notes is None else notes
@@ -103,6 +104,9 @@ def make_engine(facts: EngineFacts, block_bytes: int, notes: list[str] | None = 
     else:
         kv_bytes = parse_size("gpu-kv", facts.kv_bytes) if isinstance(facts.kv_bytes, str) else facts.kv_bytes
         num_blocks = kv_bytes // block_bytes
+        if num_blocks > BLOCKS_MAX:
+            rule = f"must be at most {BLOCKS_MAX} blocks of {format_bytes(block_bytes)}"
+            raise ConfigError(f"gpu-kv = {format_bytes(kv_bytes)}: {rule}; give the memory of one engine's GPUs")
         if num_blocks == 0:
             notes.append(
                 f"the engine's own prefix cache is taken to hold nothing: a block takes {format_bytes(block_bytes)}, its memory "

@@ -55,11 +55,7 @@ def prefill_of_points(points: Sequence[Point]) -> PrefillSource:
         try:
             model.observe(cached, computed, seconds)
         except ValueError as error:
-            raise ConfigError(f"prefill: point {number + 1} is none: {error}") from error
-        except ArithmeticError as error:
-            raise ConfigError(
-                f"prefill: point {number + 1} takes {seconds} s, which no prefill does; correct it"
-            ) from error
+            raise ConfigError(f"prefill: point {number + 1} is none: {error}; correct it") from error
     curve = model.curve
     errors = [abs(curve.seconds(cached, computed) / seconds - 1) for cached, computed, seconds in points]
     told = f"prefill fitted to {len(points)} measured points, off by {max(errors):.0%} at most"

@@ -8,6 +8,9 @@ from tiercel.costs import PrefillCurve
 from tiercel.tiers.base import TierName
 from tiercel.transfer import TransferSettings
 
+REPLICAS_MAX = 1024
+"""More engines than share one cache; each request looks at all of them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Link:
@@ -49,8 +52,9 @@ class EngineModel:
 
     def __post_init__(self) -> None:
         """Raises ValueError for what no engine could be."""
-        if self.replicas < 1:
-            raise ValueError(f"replicas = {self.replicas}: must be at least 1")
+        if not 1 <= self.replicas <= REPLICAS_MAX:
+            remedy = "count the engines of one cache, and simulate others by themselves"
+            raise ValueError(f"replicas = {self.replicas}: must be 1 to {REPLICAS_MAX}; {remedy}")
         if self.gpu_blocks < 0:
             raise ValueError(f"gpu_blocks = {self.gpu_blocks}: must not be negative; 0 for no prefix cache")
         if not 0 <= self.decode_token_s < float("inf"):

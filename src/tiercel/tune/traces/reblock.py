@@ -12,6 +12,7 @@ from math import gcd
 import numpy as np
 from numpy.typing import NDArray
 
+from tiercel.tune.traces.format import TOKENS_PER_BLOCK_MAX
 from tiercel.tune.traces.trace import NO_BLOCK, Trace
 
 
@@ -19,10 +20,11 @@ def with_tokens_per_block(trace: Trace, tokens_per_block: int) -> Trace:
     """Return the trace with its blocks cut or joined to another size; where neither comes out even, through their common part.
 
     Raises:
-        ValueError: the size is less than 1.
+        ValueError: the size is less than 1, or more than a cache has.
     """
-    if tokens_per_block < 1:
-        raise ValueError(f"tokens_per_block = {tokens_per_block}: must be 1 or more")
+    if not 1 <= tokens_per_block <= TOKENS_PER_BLOCK_MAX:
+        remedy = "give the size of a cache's blocks, such as 16"
+        raise ValueError(f"tokens_per_block = {tokens_per_block}: must be 1 to {TOKENS_PER_BLOCK_MAX}; {remedy}")
     if tokens_per_block == trace.tokens_per_block:
         return trace
     common = gcd(tokens_per_block, trace.tokens_per_block)

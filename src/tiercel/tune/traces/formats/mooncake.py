@@ -30,6 +30,8 @@ class MooncakeRow(msgspec.Struct):
     timestamp: Seconds | None = None
     session_id: str | int | None = None
     delay: Seconds | None = None
+    parent_chat_id: Any = msgspec.UNSET
+    """Of another format's rows, whose times are in seconds and whose blocks have 16 tokens."""
 
 
 class _Conversation(msgspec.Struct):
@@ -56,6 +58,13 @@ class _Reader:
         self._num_repeating = 0
 
     def add(self, line: int, row: MooncakeRow) -> None:
+        if row.parent_chat_id is not msgspec.UNSET:
+            reason = (
+                "is of a row in Bailian's format, with seconds and blocks of 16 tokens; expected are timestamp in ms, "
+                f"input_length, output_length and hash_ids of {self._size} tokens: keep each format in a file of its own, or "
+                "name another --format"
+            )
+            raise self._source.wrong(line, reason, key="parent_chat_id", value=row.parent_chat_id)
         self.checker.check(line, row.hash_ids, row.input_length)
         arrival_s = self.arrivals.next() if row.timestamp is None and row.session_id is None else 0.0
         if row.timestamp is not None:

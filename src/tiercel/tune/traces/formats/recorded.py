@@ -1,9 +1,10 @@
 """Recordings that a cache made of its own lookups (`record_path`): every lookup is a request.
 
-A recording may hold several sessions of a cache, one behind the other; theirs must have one block size. It does not say how long
-answers were.
+A recording may hold several sessions of a cache, one behind the other, whatever their times say: a clock that was set back
+between two does not mix them. Theirs must have one block size. It does not say how long answers were.
 """
 
+import math
 from datetime import UTC, datetime
 
 from tiercel.errors import FormatError
@@ -20,21 +21,30 @@ RECORDING_MAGIC = MAGIC[:-1]
 def read(source: Source, options: ReadOptions) -> Trace:
     """Read a recording."""
     builder = TraceBuilder(source.path.name, tokens_per_block=options.tokens_per_block or TOKENS_PER_BLOCK)
-    tail, missing, started_at = Tail(), 0, 0.0
+    tail, missing, num_set_back = Tail(), 0, 0
+    started_at = last_s = -math.inf
     sessions: list[SessionRecord] = []
     for event in read_recording(source.path, tail):
         if isinstance(event, SessionRecord):
             sessions.append(event)
             _check(source, sessions, options)
             builder.tokens_per_block = event.about.tokens_per_block
-            started_at = event.started_at
+            num_set_back += event.started_at < last_s
+            started_at = max(event.started_at, last_s)
         elif isinstance(event, GapRecord):
             missing += event.num_events
         elif isinstance(event, RecordedLookup):
-            builder.add(event.keys, arrival_s=started_at + event.time_s, input_tokens=event.num_tokens)
+            arrival_s = started_at + event.time_s
+            last_s = max(last_s, arrival_s)
+            builder.add(event.keys, arrival_s=arrival_s, input_tokens=event.num_tokens)
     notes = [*source.notes, *builder.out_of_order(), "a recording does not say how long answers were: 0 was taken"]
     if len(sessions) > 1:
         notes.append(f"{len(sessions)} sessions of the cache follow each other")
+    if num_set_back:
+        notes.append(
+            f"{num_set_back} sessions begin before the end of the one that stands before them, as the clock was set back; each "
+            "was taken to begin at that end"
+        )
     if missing:
         notes.append(f"{missing} events are missing, because the recorder fell behind")
     if tail.torn_bytes:
