@@ -35,6 +35,9 @@ LANE = LaneName(TierName.HOST, True)
 NUM_THREADS = 2
 """Chunks copied at once, as by a lane of a cache in process."""
 
+_SHARE_BYTES = 4 << 20
+"""Least part of a load that another thread is woken for."""
+
 _CANCELLED, _FAILED = BlockStatus.CANCELLED, BlockStatus.IO_ERROR
 
 EndRead = Callable[[int, int, int, float], bool]
@@ -86,6 +89,7 @@ class HostReads:
         self._end_read = end_read
         chunk_bytes = size_in_bytes("transfer_chunk_bytes", config.transfer_chunk_bytes)
         gpu_chunk_bytes = size_in_bytes("transfer_gpu_chunk_bytes", config.transfer_gpu_chunk_bytes)
+        self._share_blocks = max(1, _SHARE_BYTES // block_bytes)
         self._chunk_blocks = max(1, chunk_bytes // block_bytes)
         self._gpu_chunk_blocks = max(self._chunk_blocks, gpu_chunk_bytes // block_bytes)
         self._queue_depth_max = config.transfer_queue_depth_max
@@ -110,7 +114,11 @@ class HostReads:
         """
         slots = np.frombuffer(opened.packed_slots, np.uint32)
         addresses = slots.astype(np.uint64) * np.uint64(self._region.unit_bytes) + np.uint64(self._region.address)
-        chunk_blocks = self._gpu_chunk_blocks if opened.on_gpu else self._chunk_blocks
+        if opened.on_gpu:
+            chunk_blocks = self._gpu_chunk_blocks
+        else:
+            share = max(self._share_blocks, -(-len(slots) // NUM_THREADS))
+            chunk_blocks = min(self._chunk_blocks, share)
         read = _Read(opened, pins, first_block, addresses, chunk_blocks)
         with self._lock:
             ended = self._ended
