@@ -9,9 +9,12 @@ says what each method is for.
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from vllm.distributed.kv_transfer import get_kv_transfer_group, has_kv_transfer_group
+from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
 from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     KVConnectorBase_V1,
     KVConnectorHandshakeMetadata,
@@ -29,6 +32,7 @@ from tiercel.connectors.vllm.facts import (
     names_items,
     require_fixed_scales,
     require_parallelism,
+    require_recompute_around,
     whole_group,
 )
 from tiercel.connectors.vllm.launching import Launcher
@@ -122,6 +126,8 @@ class TiercelConnector(KVConnectorBase_V1, SupportsHMA):
 
     def register_kv_caches(self, kv_caches: dict[str, Any]) -> None:
         """Take the KV tensors, and in one process open the cache; raises ConfigError or TierError."""
+        if has_kv_transfer_group() and get_kv_transfer_group() is not self:
+            require_recompute_around(get_kv_transfer_group())
         self._worker.register(self._vllm_config, self._kv_cache_config, kv_caches, vllm_version)
 
     def get_handshake_metadata(self) -> Any:
@@ -274,3 +280,8 @@ def _recompute_lost_loads(transfer: Any) -> None:
     if transfer.kv_load_failure_policy != "recompute":
         transfer.kv_load_failure_policy = "recompute"
         _logger.info("kv_load_failure_policy is recompute with TiercelConnector: what cannot be loaded is computed")
+
+
+with suppress(ValueError):  # somebody has told it
+    # Where MultiConnector stands around this connector, the front end looks up by name what its counts mean.
+    KVConnectorFactory.register_connector("TiercelConnector", "tiercel.connectors.vllm", "TiercelConnector")

@@ -65,8 +65,8 @@ def whole_group(kv_cache_config: Any) -> Any:
     kind = type(spec).__name__
     if kind not in _WHOLE:
         raise ConfigError(
-            f"the model's layers are of kind {kind}; TiercelConnector keeps {', '.join(_WHOLE)}. Sliding windows run with "
-            f"--disable-hybrid-kv-cache-manager"
+            f"the model's layers are all of kind {kind}; TiercelConnector keeps {', '.join(_WHOLE)}. On GPUs TiercelTier keeps "
+            f"what vLLM's offloading does; else run without either"
         )
     _require_block_size(spec.block_size)
     if getattr(getattr(spec, "kv_quant_mode", None), "is_per_token_head", False):
@@ -90,6 +90,17 @@ def require_fixed_scales(vllm_config: Any) -> None:
         raise ConfigError(
             "calculate_kv_scales gives each run its own scales, so KV of one run is wrong in the next; take scales from the "
             "checkpoint, or leave the KV cache unquantized"
+        )
+
+
+def require_recompute_around(outer: Any) -> None:
+    """Raise ConfigError if the connector that stands around ours lets requests fail whose load has lost blocks: vLLM goes by its
+    setting alone, and ours does not reach it."""
+    policy = outer._vllm_config.kv_transfer_config.kv_load_failure_policy
+    if policy != "recompute":
+        raise ConfigError(
+            f"kv_load_failure_policy = {policy!r} of {type(outer).__name__}: a request would fail for a block that "
+            f"TiercelConnector cannot load; set it to recompute, beside {type(outer).__name__}"
         )
 
 
