@@ -32,6 +32,7 @@ from tiercel.connectors.vllm.facts import (
     names_items,
     require_fixed_scales,
     require_parallelism,
+    require_prefixes,
     require_recompute_around,
     whole_group,
 )
@@ -68,6 +69,7 @@ class TiercelConnector(KVConnectorBase_V1, SupportsHMA):
         extra: Mapping[str, Any] = transfer.kv_connector_extra_config
         require_parallelism(vllm_config)
         require_fixed_scales(vllm_config)
+        require_prefixes(vllm_config)
         group = whole_group(kv_cache_config)
         self._settings = read_settings(extra, block_size=group.kv_cache_spec.block_size)
         check_version(vllm_version, allow_untested=self._settings.allow_untested_vllm)

@@ -68,6 +68,11 @@ def whole_group(kv_cache_config: Any) -> Any:
             f"the model's layers are all of kind {kind}; TiercelConnector keeps {', '.join(_WHOLE)}. On GPUs TiercelTier keeps "
             f"what vLLM's offloading does; else run without either"
         )
+    if getattr(spec, "non_causal", False):
+        raise ConfigError(
+            "the model's attention is not causal: KV of a prefix depends on what follows it, so none can be kept for another prompt; "
+            "run it without TiercelConnector"
+        )
     _require_block_size(spec.block_size)
     if getattr(getattr(spec, "kv_quant_mode", None), "is_per_token_head", False):
         raise ConfigError(
@@ -90,6 +95,27 @@ def require_fixed_scales(vllm_config: Any) -> None:
         raise ConfigError(
             "calculate_kv_scales gives each run its own scales, so KV of one run is wrong in the next; take scales from the "
             "checkpoint, or leave the KV cache unquantized"
+        )
+
+
+def require_prefixes(vllm_config: Any) -> None:
+    """Raise ConfigError for an engine whose answers need a prompt to be computed whole: a prefix that was loaded ends it, or makes
+    its answers wrong."""
+    model = vllm_config.model_config
+    if not model.is_prefix_caching_supported:
+        pooler = getattr(model, "pooler_config", None)
+        pooling = "" if pooler is None else f", with {pooler.seq_pooling_type}/{pooler.tok_pooling_type} pooling"
+        raise ConfigError(
+            f"vLLM does not support prefix caching with {model.model} (runner {model.runner_type}{pooling}): it has to compute every "
+            f"prompt whole; run it without TiercelConnector"
+        )
+    is_whole = not (
+        vllm_config.cache_config.enable_prefix_caching or vllm_config.scheduler_config.enable_chunked_prefill
+    )
+    if is_whole and model.use_mla and str(vllm_config.device_config.device_type) == "cpu":
+        raise ConfigError(
+            f"{model.model} has MLA, whose prompts vLLM computes whole on this CPU (enable_prefix_caching and "
+            f"enable_chunked_prefill are false); run it without TiercelConnector, or on a GPU"
         )
 
 
