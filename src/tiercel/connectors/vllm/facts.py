@@ -70,8 +70,8 @@ def whole_group(kv_cache_config: Any) -> Any:
         )
     if getattr(spec, "non_causal", False):
         raise ConfigError(
-            "the model's attention is not causal: KV of a prefix depends on what follows it, so none can be kept for another prompt; "
-            "run it without TiercelConnector"
+            "the model's attention is not causal: KV of a prefix depends on what follows it, so it is no other prompt's; run it "
+            "without TiercelConnector"
         )
     _require_block_size(spec.block_size)
     if getattr(getattr(spec, "kv_quant_mode", None), "is_per_token_head", False):
@@ -99,15 +99,15 @@ def require_fixed_scales(vllm_config: Any) -> None:
 
 
 def require_prefixes(vllm_config: Any) -> None:
-    """Raise ConfigError for an engine whose answers need a prompt to be computed whole: a prefix that was loaded ends it, or makes
-    its answers wrong."""
+    """Raise ConfigError for an engine that has to compute a prompt whole: a prefix that was loaded ends it, or makes its answers
+    wrong."""
     model = vllm_config.model_config
     if not model.is_prefix_caching_supported:
         pooler = getattr(model, "pooler_config", None)
         pooling = "" if pooler is None else f", with {pooler.seq_pooling_type}/{pooler.tok_pooling_type} pooling"
         raise ConfigError(
-            f"vLLM does not support prefix caching with {model.model} (runner {model.runner_type}{pooling}): it has to compute every "
-            f"prompt whole; run it without TiercelConnector"
+            f"vLLM does not support prefix caching with {model.model} (runner {model.runner_type}{pooling}): it has to compute "
+            f"every prompt whole; run it without TiercelConnector"
         )
     is_whole = not (
         vllm_config.cache_config.enable_prefix_caching or vllm_config.scheduler_config.enable_chunked_prefill
