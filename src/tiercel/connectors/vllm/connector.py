@@ -83,6 +83,7 @@ class TiercelConnector(KVConnectorBase_V1, SupportsHMA):
                 if not has_worker_processes(vllm_config):
                     self._start_scheduling()
                 _recompute_lost_loads(transfer)
+                _tell_role(transfer)
             elif has_worker_processes(vllm_config):
                 self._worker_side = RankWorker(vllm_config, get_tensor_model_parallel_rank(), self._settings)
             else:
@@ -282,6 +283,11 @@ def _recompute_lost_loads(transfer: Any) -> None:
     if transfer.kv_load_failure_policy != "recompute":
         transfer.kv_load_failure_policy = "recompute"
         _logger.info("kv_load_failure_policy is recompute with TiercelConnector: what cannot be loaded is computed")
+
+
+def _tell_role(transfer: Any) -> None:
+    if transfer.kv_role != "kv_both":
+        _logger.info("kv_role = %r has no effect: TiercelConnector loads and stores", transfer.kv_role)
 
 
 with suppress(ValueError):  # somebody has told it
