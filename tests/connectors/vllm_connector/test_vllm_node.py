@@ -32,7 +32,7 @@ from tiercel.connectors.vllm.settings import ConnectorSettings, read_settings
 from tiercel.node.endpoint import LocalEndpoint, default_endpoint, parse_endpoint
 from tiercel.node.server.ensuring import NodeGuard, ensure_node
 
-VLLM_CONFIG = SimpleNamespace(parallel_config=SimpleNamespace(data_parallel_size=2, data_parallel_rank=1))
+VLLM_CONFIG = SimpleNamespace(parallel_config=SimpleNamespace(data_parallel_index=1))
 
 
 def _settings(endpoint: str | None, **extra: Any) -> ConnectorSettings:

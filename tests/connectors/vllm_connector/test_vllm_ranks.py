@@ -35,7 +35,9 @@ def _vllm_config(num_ranks: int, total_heads: int, name: str) -> Any:
     )  # fmt: skip
     return SimpleNamespace(
         model_config=model,
-        parallel_config=SimpleNamespace(tensor_parallel_size=num_ranks, distributed_executor_backend="mp"),
+        parallel_config=SimpleNamespace(
+            tensor_parallel_size=num_ranks, distributed_executor_backend="mp", data_parallel_index=0
+        ),
         cache_config=SimpleNamespace(cache_dtype="auto"),
         load_config=SimpleNamespace(load_format="dummy", model_loader_extra_config={}),
         speculative_config=None,

@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from tiercel import BlockGeometry, ConfigError
-from tiercel.connectors.vllm.facts import has_worker_processes, require_fixed_scales, require_parallelism, whole_group
+from tiercel.connectors.vllm.facts import (
+    has_worker_processes,
+    require_fixed_scales,
+    require_parallelism,
+    require_prefixes,
+    whole_group,
+)
 from tiercel.connectors.vllm.keys import block_extras, is_cacheable
 from tiercel.connectors.vllm.pages import distinct_layers, map_memory, page_layout, page_shape
 from tiercel.connectors.vllm.settings import read_settings
@@ -103,10 +109,37 @@ def test_models_that_cannot_be_kept_whole_are_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"2 kinds: FullAttentionSpec .* MambaSpec .*disable-hybrid"):
         whole_group(SimpleNamespace(kv_cache_groups=[full, _group("MambaSpec")]))
     for kind in ("SlidingWindowSpec", "ChunkedLocalAttentionSpec", "UniformTypeKVCacheSpecs", "SomethingNewSpec"):
-        with pytest.raises(ConfigError, match=kind):
+        with pytest.raises(ConfigError, match=f"all of kind {kind}.*TiercelTier"):
             whole_group(SimpleNamespace(kv_cache_groups=[_group(kind)]))
     with pytest.raises(ConfigError, match="block_size = 24"):
         whole_group(SimpleNamespace(kv_cache_groups=[_group("FullAttentionSpec", block_size=24)]))
+
+
+def test_attention_that_looks_ahead_is_refused() -> None:
+    with pytest.raises(ConfigError, match="not causal"):
+        whole_group(SimpleNamespace(kv_cache_groups=[_group("FullAttentionSpec", non_causal=True)]))
+
+
+def _engine(device: str = "cuda", *, prefixes: bool = True, chunks: bool = True, **model: Any) -> SimpleNamespace:
+    facts = {"model": "m", "is_prefix_caching_supported": True, "runner_type": "generate", "use_mla": False, **model}
+    return SimpleNamespace(
+        model_config=SimpleNamespace(**facts),
+        cache_config=SimpleNamespace(enable_prefix_caching=prefixes),
+        scheduler_config=SimpleNamespace(enable_chunked_prefill=chunks),
+        device_config=SimpleNamespace(device_type=device),
+    )
+
+
+def test_engines_that_have_to_compute_prompts_whole_are_refused_by_name() -> None:
+    require_prefixes(_engine(prefixes=False, chunks=False))
+    require_prefixes(_engine("cpu", use_mla=True))
+    require_prefixes(_engine(use_mla=True, prefixes=False, chunks=False))
+    with pytest.raises(ConfigError, match="MLA, whose prompts vLLM computes whole on this CPU"):
+        require_prefixes(_engine("cpu", use_mla=True, prefixes=False, chunks=False))
+    pooler = SimpleNamespace(seq_pooling_type="MEAN", tok_pooling_type="ALL")
+    pooling = _engine(runner_type="pooling", is_prefix_caching_supported=False, pooler_config=pooler)
+    with pytest.raises(ConfigError, match=r"m \(runner pooling, with MEAN/ALL pooling\).*without TiercelConnector"):
+        require_prefixes(pooling)
 
 
 def _spread(**facts: object) -> SimpleNamespace:

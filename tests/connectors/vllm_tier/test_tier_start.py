@@ -3,6 +3,7 @@
 # pyright: reportMissingImports=false
 
 import random
+from pathlib import Path
 
 import pytest
 from vllm.v1.core import kv_cache_utils as hashes
@@ -50,7 +51,9 @@ def test_a_vllm_without_what_is_needed_is_refused_by_name(monkeypatch: pytest.Mo
         versions.require()
 
 
-def test_replicas_of_one_engine_have_a_folder_each(open_driver: OpenDriver) -> None:
-    driver = open_driver(dp_size=2)
-    folder = driver.tier._cache._assembly.disk_folder
-    assert "replica0" in str(folder)
+def test_replicas_of_one_engine_have_a_folder_each(open_driver: OpenDriver, tmp_path: Path) -> None:
+    first = open_driver(dp_index=0)
+    second = open_driver(dp_index=1)
+    folders = [driver.tier._cache._assembly.disk_folder for driver in (first, second)]
+    assert folders[0] != folders[1]
+    assert "dp1" in str(folders[1])

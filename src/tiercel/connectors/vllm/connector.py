@@ -9,9 +9,12 @@ says what each method is for.
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from vllm.distributed.kv_transfer import get_kv_transfer_group, has_kv_transfer_group
+from vllm.distributed.kv_transfer.kv_connector.factory import KVConnectorFactory
 from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     KVConnectorBase_V1,
     KVConnectorHandshakeMetadata,
@@ -29,6 +32,8 @@ from tiercel.connectors.vllm.facts import (
     names_items,
     require_fixed_scales,
     require_parallelism,
+    require_prefixes,
+    require_recompute_around,
     whole_group,
 )
 from tiercel.connectors.vllm.launching import Launcher
@@ -64,6 +69,7 @@ class TiercelConnector(KVConnectorBase_V1, SupportsHMA):
         extra: Mapping[str, Any] = transfer.kv_connector_extra_config
         require_parallelism(vllm_config)
         require_fixed_scales(vllm_config)
+        require_prefixes(vllm_config)
         group = whole_group(kv_cache_config)
         self._settings = read_settings(extra, block_size=group.kv_cache_spec.block_size)
         check_version(vllm_version, allow_untested=self._settings.allow_untested_vllm)
@@ -77,6 +83,7 @@ class TiercelConnector(KVConnectorBase_V1, SupportsHMA):
                 if not has_worker_processes(vllm_config):
                     self._start_scheduling()
                 _recompute_lost_loads(transfer)
+                _tell_role(transfer)
             elif has_worker_processes(vllm_config):
                 self._worker_side = RankWorker(vllm_config, get_tensor_model_parallel_rank(), self._settings)
             else:
@@ -122,6 +129,8 @@ class TiercelConnector(KVConnectorBase_V1, SupportsHMA):
 
     def register_kv_caches(self, kv_caches: dict[str, Any]) -> None:
         """Take the KV tensors, and in one process open the cache; raises ConfigError or TierError."""
+        if has_kv_transfer_group() and get_kv_transfer_group() is not self:
+            require_recompute_around(get_kv_transfer_group())
         self._worker.register(self._vllm_config, self._kv_cache_config, kv_caches, vllm_version)
 
     def get_handshake_metadata(self) -> Any:
@@ -274,3 +283,13 @@ def _recompute_lost_loads(transfer: Any) -> None:
     if transfer.kv_load_failure_policy != "recompute":
         transfer.kv_load_failure_policy = "recompute"
         _logger.info("kv_load_failure_policy is recompute with TiercelConnector: what cannot be loaded is computed")
+
+
+def _tell_role(transfer: Any) -> None:
+    if transfer.kv_role != "kv_both":
+        _logger.info("kv_role = %r has no effect: TiercelConnector loads and stores", transfer.kv_role)
+
+
+with suppress(ValueError):  # somebody has told it
+    # Where MultiConnector stands around this connector, the front end looks up by name what its counts mean.
+    KVConnectorFactory.register_connector("TiercelConnector", "tiercel.connectors.vllm", "TiercelConnector")

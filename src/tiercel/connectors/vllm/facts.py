@@ -65,8 +65,13 @@ def whole_group(kv_cache_config: Any) -> Any:
     kind = type(spec).__name__
     if kind not in _WHOLE:
         raise ConfigError(
-            f"the model's layers are of kind {kind}; TiercelConnector keeps {', '.join(_WHOLE)}. Sliding windows run with "
-            f"--disable-hybrid-kv-cache-manager"
+            f"the model's layers are all of kind {kind}; TiercelConnector keeps {', '.join(_WHOLE)}. On GPUs TiercelTier keeps "
+            f"what vLLM's offloading does; else run without either"
+        )
+    if getattr(spec, "non_causal", False):
+        raise ConfigError(
+            "the model's attention is not causal: KV of a prefix depends on what follows it, so it is no other prompt's; run it "
+            "without TiercelConnector"
         )
     _require_block_size(spec.block_size)
     if getattr(getattr(spec, "kv_quant_mode", None), "is_per_token_head", False):
@@ -90,6 +95,38 @@ def require_fixed_scales(vllm_config: Any) -> None:
         raise ConfigError(
             "calculate_kv_scales gives each run its own scales, so KV of one run is wrong in the next; take scales from the "
             "checkpoint, or leave the KV cache unquantized"
+        )
+
+
+def require_prefixes(vllm_config: Any) -> None:
+    """Raise ConfigError for an engine that has to compute a prompt whole: a prefix that was loaded ends it, or makes its answers
+    wrong."""
+    model = vllm_config.model_config
+    if not model.is_prefix_caching_supported:
+        pooler = getattr(model, "pooler_config", None)
+        pooling = "" if pooler is None else f", with {pooler.seq_pooling_type}/{pooler.tok_pooling_type} pooling"
+        raise ConfigError(
+            f"vLLM does not support prefix caching with {model.model} (runner {model.runner_type}{pooling}): it has to compute "
+            f"every prompt whole; run it without TiercelConnector"
+        )
+    is_whole = not (
+        vllm_config.cache_config.enable_prefix_caching or vllm_config.scheduler_config.enable_chunked_prefill
+    )
+    if is_whole and model.use_mla and str(vllm_config.device_config.device_type) == "cpu":
+        raise ConfigError(
+            f"{model.model} has MLA, whose prompts vLLM computes whole on this CPU (enable_prefix_caching and "
+            f"enable_chunked_prefill are false); run it without TiercelConnector, or on a GPU"
+        )
+
+
+def require_recompute_around(outer: Any) -> None:
+    """Raise ConfigError if the connector that stands around ours lets requests fail whose load has lost blocks: vLLM goes by its
+    setting alone, and ours does not reach it."""
+    policy = outer._vllm_config.kv_transfer_config.kv_load_failure_policy
+    if policy != "recompute":
+        raise ConfigError(
+            f"kv_load_failure_policy = {policy!r} of {type(outer).__name__}: a request would fail for a block that "
+            f"TiercelConnector cannot load; set it to recompute, beside {type(outer).__name__}"
         )
 
 

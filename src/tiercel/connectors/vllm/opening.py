@@ -10,10 +10,10 @@
 import json
 import logging
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 from tiercel import BlockGeometry, Cache, CacheConfig, CacheFacade, ConfigError, NodeClient, connect
+from tiercel.connectors.replicas import settings_of_replica
 from tiercel.connectors.vllm.logs import node_line, start_line
 from tiercel.connectors.vllm.model import ModelBlocks
 from tiercel.connectors.vllm.settings import ConnectorSettings
@@ -45,7 +45,8 @@ class OpenCache:
         self._guard: NodeGuard | None = None
         self.cache: CacheFacade
         if settings.endpoint is None:
-            config = _for_rank(settings.cache, vllm_config)
+            # Rank and size are no help: vLLM makes engines of dense models forget them.
+            config = settings_of_replica(settings.cache, vllm_config.parallel_config.data_parallel_index)
             cache = Cache.open(blocks.model, config, order=blocks.geometry.order, shares_memory=has_ranks)
             self.cache = cache
             _logger.info("%s", start_line(cache, config))
@@ -118,12 +119,3 @@ def _node_file(blocks: ModelBlocks) -> str:
         },
     }
     return json.dumps(document)
-
-
-def _for_rank(config: CacheConfig, vllm_config: Any) -> CacheConfig:
-    """Give each data-parallel engine directories of its own: a cache directory belongs to one process."""
-    parallel = vllm_config.parallel_config
-    if getattr(parallel, "data_parallel_size", 1) <= 1 or not config.enable_ssd:
-        return config
-    rank = f"dp{parallel.data_parallel_rank}"
-    return replace(config, ssd_cache_dir=tuple(str(Path(folder) / rank) for folder in config.ssd_cache_dirs))

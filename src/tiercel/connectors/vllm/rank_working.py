@@ -120,6 +120,12 @@ def agreed_blocks(descriptions: Mapping[int, Any], num_ranks: int) -> ModelBlock
     """
     if sorted(descriptions) != list(range(num_ranks)):
         raise ConfigError(f"workers {sorted(descriptions)} of {num_ranks} told TiercelConnector what they hold")
+    others = {type(one).__name__ for one in descriptions.values() if not isinstance(one, RankDescription)}
+    if others:
+        raise ConfigError(
+            f"workers told what another connector holds ({', '.join(others)}), and nothing of TiercelConnector: MultiConnector "
+            f"lets only the first speak that has anything to say; name TiercelConnector first in its connectors"
+        )
     first: ModelBlocks = descriptions[0].blocks
     odd = [rank for rank, description in descriptions.items() if description.blocks != first]
     if odd:

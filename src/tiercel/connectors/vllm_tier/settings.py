@@ -1,10 +1,11 @@
 """From the keys of a tier's entry in `secondary_tiers` to a cache's settings."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tiercel.config import CacheConfig, load_settings
 from tiercel.config.messages import problem
+from tiercel.connectors.replicas import settings_of_replica
 
 _ORIGIN = "secondary_tiers"
 
@@ -25,13 +26,12 @@ class TierSettings:
     model_revision: str | None
 
 
-def read_settings(given: Mapping[str, object], *, replica: int | None) -> TierSettings:
+def read_settings(given: Mapping[str, object], *, replica: int) -> TierSettings:
     """Check a tier's keys.
 
     Args:
         given: the entry's keys, those that vLLM reads itself ignored.
-        replica: number of this data-parallel replica, None if there is one only. Each has a folder of its own, as each has a
-            process of its own that locks it.
+        replica: number of this data-parallel replica.
 
     Raises:
         ConfigError: a key or value is wrong; the message names both and a remedy.
@@ -46,6 +46,4 @@ def read_settings(given: Mapping[str, object], *, replica: int | None) -> TierSe
         raise problem("enable_cpu", settings["enable_cpu"], "must be false: host memory is vLLM's own (cpu_bytes_to_use)",
                       "leave it out", _ORIGIN)  # fmt: skip
     config = load_settings({"enable_ssd": True, **settings, "enable_cpu": False}, _ORIGIN).config
-    if replica is not None:
-        config = replace(config, ssd_cache_dir=[str(path / f"replica{replica}") for path in config.ssd_cache_dirs])
-    return TierSettings(config=config, model_revision=revision)
+    return TierSettings(config=settings_of_replica(config, replica), model_revision=revision)

@@ -91,9 +91,7 @@ class TiercelTier(SecondaryTierManager):
         """
         super().__init__(offloading_spec, primary_kv_view, tier_type, backpressure_detector)
         self.locality = Locality(locality or "LOCAL")
-        parallel = offloading_spec.config.parallel
-        replica = parallel.data_parallel_index if parallel.data_parallel_size > 1 else None
-        chosen = read_settings(settings, replica=replica)
+        chosen = read_settings(settings, replica=offloading_spec.config.parallel.data_parallel_index)
         identity = chunk_identity(offloading_spec, self.block_size_bytes, chosen.model_revision)
         self._cache = KeyedCache.open(identity, block_bytes=self.block_size_bytes, config=chosen.config)
         self._memory = describe_view(self._cache, primary_kv_view)
