@@ -29,9 +29,8 @@ def top(
         raise ValueError(f"--interval {interval:g}: must be {_INTERVAL_S[0]:g} to {_INTERVAL_S[1]:g} seconds")
     if pid is not None and (reason := Watcher(pid).look().reason) is not None:
         raise StatusError(reason)
-    watcher = Watcher(
-        pid
-    )  # another one: its first two looks are an interval apart, or rates would be of a few milliseconds
+    # Not the one that just looked: the first two looks of this one are an interval apart, or rates would be of milliseconds.
+    watcher = Watcher(pid)
     console = Console()
     if once:
         show_once(watcher, interval, sys.stdout)
