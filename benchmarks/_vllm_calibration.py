@@ -105,9 +105,7 @@ class Calibrating:
         hits = [hit for _ in range(self._lengths.repeats) for hit in self._loads()]
         load = _rate(self._engine.counters(), counters, "load")
         points += [(size, tokens - size, warm_s) for tokens, size, warm_s, _ in hits]
-        beyond = [
-            hit_s - warm_s - size * self._scale.shape.token_bytes / load for _, size, warm_s, hit_s in hits
-        ]
+        beyond = [hit_s - warm_s - size * self._scale.shape.token_bytes / load for _, size, warm_s, hit_s in hits]
         gaps = self._decode()
         if self._unexpected:
             raise RuntimeError(f"prompts were cached otherwise than they should be: {'; '.join(self._unexpected)}")
@@ -185,9 +183,7 @@ class Calibrating:
 
 def _rate(after: dict[str, float], before: dict[str, float], direction: str) -> float:
     """Bytes a second of the copies between two readings of the counters."""
-    moved, spent, waited = (
-        after.get(name, 0.0) - before.get(name, 0.0) for name in TIERCEL_COUNTERS[direction]
-    )
+    moved, spent, waited = (after.get(name, 0.0) - before.get(name, 0.0) for name in TIERCEL_COUNTERS[direction])
     if moved <= 0 or spent - waited <= 0:
         raise RuntimeError(f"the connector counted {moved:.0f} bytes in {spent - waited:.3g} s of {direction}s")
     return moved / (spent - waited)

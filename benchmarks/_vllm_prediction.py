@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tiercel import ModelConfig, TierName
 from tiercel.config import load_config
 from tiercel.control import control_settings
+from tiercel.transfer import TransferSettings
 from tiercel.tune.replay import TOLERANCE, simulate_in_lockstep
 from tiercel.tune.replay.proof import compare_figures
 from tiercel.tune.simulate import (
@@ -31,7 +32,6 @@ from tiercel.tune.simulate import (
     simulate,
 )
 from tiercel.tune.traces import Trace
-from tiercel.transfer import TransferSettings
 
 _HOST = TierName.HOST
 _ROOT = bytes(16)
@@ -68,6 +68,7 @@ def make_setup(
         prefill=prefill,
         decode_token_s=calibration.decode_token_s,
         kv_bytes=(scale.num_gpu_blocks - 1) * resolved.block_bytes,  # vLLM keeps one block as its null block
+        step_tokens=scale.max_batched_tokens,
     )
     load, store = calibration.load, calibration.store
     return SimulationSetup(
@@ -188,8 +189,13 @@ def compare(
         label = f"{pace}: {name}, predicted {before:.4g} of {after:.4g} {unit}: off by"
         rows.append(Row(name=label, value=100 * abs(deviation), unit="%", bound=bound))
         figures.append({"name": name, "unit": unit, "predicted": before, "measured": after, "deviation": deviation})
+    serial = predict(trace, replace(setup, engine=replace(setup.engine, step_tokens=0)), lockstep=lockstep)
     details = {
         "figures": figures,
+        "figures, prompts simulated one after the other": [
+            dict(zip(("name", "unit", "predicted", "measured", "deviation"), each, strict=True))
+            for each in _figures(serial, measured)
+        ],
         "differing": others,
         "predicted": {
             "gpu_tokens": (predicted.gpu_blocks * predicted.tokens_per_block).tolist(),

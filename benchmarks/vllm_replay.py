@@ -33,6 +33,7 @@ from typing import Any
 from _harness import Row, describe_machine, make_parser, report
 from _vllm_scale import H100, Scale
 from _vllm_scale import SMOKE as SMOKE_SCALE
+from _vllm_trace import Choice, choose_requests, job_of
 
 METRICS_PORT = 29474
 _RECORD = "vllm_replay.json"
@@ -40,10 +41,12 @@ _LOG = "vllm_replay.log"
 _SMOKE_SHRINK = 16
 _DEFAULTS: dict[str, tuple[Any, Any]] = {
     # H100, smoke
-    "host_bytes": (20 << 30, 2 << 20),
-    "requests": (300, 60),
-    "lockstep": (60, 40),
-    "replay_s": (110.0, 6.0),
+    "host_bytes": (24 << 30, 2 << 20),
+    "gpu_blocks": (6400, 36),
+    "window": (2000, 1200),
+    "turns": (4, 4),
+    "lockstep": (80, 40),
+    "replay_s": (100.0, 6.0),
     "outputs": (16, 8),
 }
 
@@ -70,7 +73,6 @@ def rows_of(record: dict[str, Any], arguments: argparse.Namespace) -> tuple[list
     """Predict what was recorded and hold both against each other."""
     from _vllm_calibration import calibration_of
     from _vllm_prediction import compare, make_setup
-    from _vllm_trace import choose_requests
 
     rows = [Row(name="phases that failed", value=len(record["errors"]), unit="", bound=0)]
     details: dict[str, Any] = {"record": record}
@@ -78,13 +80,7 @@ def rows_of(record: dict[str, Any], arguments: argparse.Namespace) -> tuple[list
         return rows, details
     scale, pace = scale_of(arguments), record["pace"]
     calibration = calibration_of(record["calibration"])
-    chosen = choose_requests(
-        arguments.trace,
-        scale,
-        count=arguments.requests,
-        output_tokens=arguments.outputs,
-        shrink=_shrink(arguments),
-    )
+    chosen = choose_requests(arguments.trace, scale, choice_of(arguments))
     curve_rows = [
         ("decode, one stream", calibration.decode_token_s * 1e3, "ms"),
         ("loads, by the connector's clock", calibration.load.bytes_per_s / 1e9, "GB/s"),
@@ -165,20 +161,13 @@ class _Worker:
     def __init__(
         self, engine: Any, scale: Scale, arguments: argparse.Namespace, record: dict[str, Any], path: Path
     ) -> None:
-        from _vllm_trace import choose_requests
 
         self._engine = engine
         self._scale = scale
         self._arguments = arguments
         self._record = record
         self._path = path
-        self._chosen = choose_requests(
-            arguments.trace,
-            scale,
-            count=arguments.requests,
-            output_tokens=arguments.outputs,
-            shrink=_shrink(arguments),
-        )
+        self._chosen = choose_requests(arguments.trace, scale, choice_of(arguments))
 
     def run(self) -> None:
         """Run the phases; without a calibration none of the others."""
@@ -210,15 +199,12 @@ class _Worker:
             self._chosen.trace, setup, utilisation=self._arguments.utilisation, span_s=self._arguments.replay_s
         )
         self._record["pace"] = {"count": pace.count, "speedup": pace.speedup}
-        self._record["dropped_tokens"] = self._chosen.dropped_tokens
         counters = self._engine.counters()
         self._record["host_blocks"] = counters.get('tiercel_tier_capacity_blocks{tier="host"}')
         self._record["setup"] = {"host_blocks": setup.control.capacities, "notes": setup.notes}
         print(f"# pace: {pace}; {setup.notes}", flush=True)
 
     def _in_lockstep(self) -> None:
-        from _vllm_trace import job_of
-
         self._forget()
         counters = self._engine.counters()
         deadline_s = time.perf_counter() + self._arguments.lockstep_s
@@ -231,8 +217,6 @@ class _Worker:
         self._record["lockstep"] = self._data(samples, counters) | {"unsettled": unsettled}
 
     def _in_realtime(self) -> None:
-        from _vllm_trace import job_of
-
         self._forget()
         counters = self._engine.counters()
         trace, pace = self._chosen.trace, self._record["pace"]
@@ -269,22 +253,39 @@ class _Worker:
 
 
 def scale_of(arguments: argparse.Namespace) -> Scale:
-    scale = SMOKE_SCALE if arguments.smoke else H100
-    return replace(scale, num_gpu_blocks=arguments.gpu_blocks or scale.num_gpu_blocks)
+    scale = replace(SMOKE_SCALE, max_batched_tokens=256) if arguments.smoke else H100
+    return replace(scale, num_gpu_blocks=arguments.gpu_blocks)
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__)
-    parser.add_argument("--trace", type=Path, required=True, metavar="FILE", help="Mooncake's conversation trace, or its beginning")
+    parser.add_argument(
+        "--trace", type=Path, required=True, metavar="FILE", help="Mooncake's conversation trace, or its beginning"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the record and the log")
-    parser.add_argument("--requests", type=int, default=None, metavar="N", help="most requests of the trace (300)")
-    parser.add_argument("--lockstep", type=int, default=None, metavar="N", help="requests in lockstep (60)")
-    parser.add_argument("--lockstep-s", type=float, default=50.0, metavar="S", help="no further request in lockstep after")
-    parser.add_argument("--replay-s", type=float, default=None, metavar="S", help="seconds of the replay in real time (110)")
-    parser.add_argument("--utilisation", type=float, default=0.5, metavar="X", help="share of the time spent computing prompts")
-    parser.add_argument("--outputs", type=int, default=None, metavar="N", help="tokens that each request generates (16)")
-    parser.add_argument("--host-bytes", type=int, default=None, metavar="N", help="host tier (20 GiB)")
-    parser.add_argument("--gpu-blocks", type=int, default=None, metavar="N", help="blocks of the engine's own cache")
+    parser.add_argument(
+        "--window", type=int, default=None, metavar="N", help="requests of the trace to choose from (2000)"
+    )
+    parser.add_argument(
+        "--turns", type=int, default=None, metavar="N", help="fewest requests of a conversation there (4)"
+    )
+    parser.add_argument("--lockstep", type=int, default=None, metavar="N", help="requests in lockstep (80)")
+    parser.add_argument(
+        "--lockstep-s", type=float, default=45.0, metavar="S", help="no further request in lockstep after"
+    )
+    parser.add_argument(
+        "--replay-s", type=float, default=None, metavar="S", help="seconds of the replay in real time (100)"
+    )
+    parser.add_argument(
+        "--utilisation", type=float, default=0.5, metavar="X", help="share of the time spent computing prompts"
+    )
+    parser.add_argument(
+        "--outputs", type=int, default=None, metavar="N", help="tokens that each request generates (16)"
+    )
+    parser.add_argument("--host-bytes", type=int, default=None, metavar="N", help="host tier (24 GiB)")
+    parser.add_argument(
+        "--gpu-blocks", type=int, default=None, metavar="N", help="blocks of the engine's own cache (6400)"
+    )
     parser.add_argument("--settings", default="{}", metavar="JSON", help="more settings of the cache")
     parser.add_argument("--timeout", type=float, default=270, metavar="S", help="seconds that the engine may live")
     parser.add_argument("--dir", type=Path, default=None, help="where the model's configuration lies for the time")
@@ -299,8 +300,13 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def _shrink(arguments: argparse.Namespace) -> int:
-    return _SMOKE_SHRINK if arguments.smoke else 1
+def choice_of(arguments: argparse.Namespace) -> Choice:
+    return Choice(
+        window=arguments.window,
+        turns_min=arguments.turns,
+        output_tokens=arguments.outputs,
+        shrink=_SMOKE_SHRINK if arguments.smoke else 1,
+    )
 
 
 def _gpu_name() -> str:

@@ -20,7 +20,8 @@ from tiercel.tune.replay.lockstep import in_lockstep
 from tiercel.tune.replay.memory import EngineBuffers
 from tiercel.tune.replay.setup import Pace, ReplaySetup, own_folders
 from tiercel.tune.simulate import SimulationResult, TierTraffic
-from tiercel.tune.simulate.simulation import Progress, Serving
+from tiercel.tune.simulate.serving import Progress
+from tiercel.tune.simulate.steps import make_serving
 from tiercel.tune.traces import Trace
 
 OpenCache = Callable[[ModelConfig, CacheConfig], Cache]
@@ -89,7 +90,7 @@ def replay(
         clock = StepClock(cache) if lockstep else RealClock()
         buffers = EngineBuffers(cache.geometry, num_blocks, copy_threads=config.cpu_copy_threads)
         served = RealCache(cache, buffers, clock)
-        record = Serving(trace, setup.engine, served, speedup=setup.speedup, progress=progress).run()
+        record = make_serving(trace, setup.engine, served, speedup=setup.speedup, progress=progress).run()
         settle(cache)
         status = cache.stats()
     result = record.result(
