@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from _vllm_arms import TIERCEL_COUNTERS
-from _vllm_engine import Engine
+from _vllm_engine import Engine, Sample
 from _vllm_scale import Scale
 
 Point = tuple[int, int, float]
@@ -96,7 +96,11 @@ class Calibrating:
         self._unexpected: list[str] = []
 
     def run(self) -> Calibration:
-        """Measure everything. Raises RuntimeError if hits did not come from where they should."""
+        """Measure everything. Samples that did not come from where they should are left out, and named.
+
+        Raises:
+            RuntimeError: None is left.
+        """
         self._warm_up()
         counters = self._engine.counters()
         points = [point for _ in range(self._lengths.repeats) for point in self._prefills()]
@@ -104,11 +108,11 @@ class Calibrating:
         counters = self._engine.counters()
         hits = [hit for _ in range(self._lengths.repeats) for hit in self._loads()]
         load = _rate(self._engine.counters(), counters, "load")
+        if not points or not hits:
+            raise RuntimeError(f"prompts were cached otherwise than they should be: {'; '.join(self._unexpected)}")
         points += [(size, tokens - size, warm_s) for tokens, size, warm_s, _ in hits]
         beyond = [hit_s - warm_s - size * self._scale.shape.token_bytes / load for _, size, warm_s, hit_s in hits]
         gaps = self._decode()
-        if self._unexpected:
-            raise RuntimeError(f"prompts were cached otherwise than they should be: {'; '.join(self._unexpected)}")
         return Calibration(
             points=tuple(points),
             decode_token_s=statistics.median(gaps),
@@ -118,6 +122,7 @@ class Calibrating:
                 "host hits, (tokens, loaded tokens, TTFT of a GPU hit, TTFT)": hits,
                 "beyond GPU hit and bytes over the rate, s": beyond,
                 "decode gaps, s, min and max": (min(gaps), max(gaps)),
+                "left out": self._unexpected,
             },
         )
 
@@ -134,19 +139,20 @@ class Calibrating:
     def _prefills(self) -> list[Point]:
         points: list[Point] = []
         for tokens in self._lengths.cold:
-            points.append(self._point(self._prompt(tokens), 0))
+            points += self._point(self._prompt(tokens), 0)
         for cached, computed in self._lengths.behind:
             prefix = self._prompt(cached)
             self._engine.one(prefix)
             self._engine.settle()
-            points.append(self._point(prefix + self._prompt(computed), cached))
+            points += self._point(prefix + self._prompt(computed), cached)
         return points
 
-    def _point(self, prompt: Sequence[int], cached: int) -> Point:
+    def _point(self, prompt: Sequence[int], cached: int) -> list[Point]:
+        """The timing of a prompt; none if another part of it than this was cached."""
         sample = self._engine.one(list(prompt))
-        self._expect(sample.num_local, sample.num_external, (cached, 0))
         self._engine.settle()
-        return cached, len(prompt) - cached, sample.ttft_s
+        is_right = self._is_expected(sample, cached, 0)
+        return [(cached, len(prompt) - cached, sample.ttft_s)] if is_right else []
 
     def _loads(self) -> list[tuple[int, int, float, float]]:
         """(tokens, those of them that are loaded, seconds of a GPU hit, seconds of a host hit) of each length."""
@@ -157,13 +163,12 @@ class Calibrating:
             self._engine.one(prompt)
             self._engine.settle()
             warm = self._engine.one(prompt)
-            self._expect(warm.num_local, warm.num_external, (size, 0))
             self._engine.settle()
             self._engine.evict_gpu()
             hit = self._engine.one(prompt)
-            self._expect(hit.num_local, hit.num_external, (0, size))
             self._engine.settle()
-            found.append((tokens, size, warm.ttft_s, hit.ttft_s))
+            if self._is_expected(warm, size, 0) and self._is_expected(hit, 0, size):
+                found.append((tokens, size, warm.ttft_s, hit.ttft_s))
         return found
 
     def _decode(self) -> list[float]:
@@ -172,9 +177,11 @@ class Calibrating:
         self._engine.settle()
         return [end - start for start, end in sample.gaps]
 
-    def _expect(self, num_local: int | None, num_external: int | None, expected: tuple[int, int]) -> None:
-        if (num_local, num_external) != expected:
-            self._unexpected.append(f"{num_local} + {num_external} tokens, not {expected[0]} + {expected[1]}")
+    def _is_expected(self, sample: Sample, num_local: int, num_external: int) -> bool:
+        found = sample.num_local, sample.num_external
+        if found != (num_local, num_external):
+            self._unexpected.append(f"{found[0]} + {found[1]} tokens, not {num_local} + {num_external}")
+        return found == (num_local, num_external)
 
     def _prompt(self, num_tokens: int) -> list[int]:
         tokens: list[int] = self._random.integers(10, self._scale.shape.vocab_size - 10, num_tokens).tolist()

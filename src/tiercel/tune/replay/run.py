@@ -121,10 +121,11 @@ def _close(cache: Cache) -> None:
 
 
 def _engine_blocks(trace: Trace, setup: ReplaySetup) -> int:
-    """Blocks of the engine's memory: a longest prompt and answer for each replica, one more that is still being stored, and some
-    for loads in flight."""
+    """Blocks of the engine's memory: a longest prompt and answer, or a step, for each replica, one more that is still being
+    stored, and some for loads in flight."""
     size = setup.config.tokens_per_block
     longest = int(((trace.input_tokens + trace.output_tokens) // size).max()) if trace.num_requests else 0
+    longest = max(longest, setup.engine.step_tokens // size)
     slack = _FLIGHT_BYTES // (setup.model.token_size_in_bytes * size)
     return (setup.engine.replicas + 1) * (longest + 1) + min(slack, 8 * longest)
 

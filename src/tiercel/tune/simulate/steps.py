@@ -4,9 +4,9 @@
                         one that waits is looked up now, and loads from when the step begins
            -> step ends: what is full of each prompt is stored, those whose prompt is whole have their first token
 
-A step takes what its tokens take by the prefill curve, and at least as long as one token of decoding. The curve's fixed part is what a
-request takes beside the steps: it makes nobody else wait. Steps are planned one ahead of the one that runs, so a request
-that arrives during a step may have to wait for the next one, too.
+A step takes what its tokens take by the prefill curve, and at least as long as one token of decoding. The curve's fixed part
+is what a request takes beside the steps: it makes nobody else wait. Steps are planned one ahead of the one that runs, so a
+request that arrives during a step may have to wait for the next one, too.
 """
 
 from collections import deque
