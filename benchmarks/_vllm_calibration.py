@@ -127,13 +127,13 @@ class Calibrating:
         )
 
     def _warm_up(self) -> None:
-        for tokens in self._lengths.cold:
-            prompt = self._prompt(tokens)
+        prompts = [self._prompt(tokens) for tokens in self._lengths.cold]
+        for prompt in prompts:
             self._engine.one(prompt, 4)
             self._engine.one(prompt, 4)
         self._engine.settle()
         self._engine.evict_gpu()
-        self._engine.one(prompt, 4)
+        self._engine.one(prompts[-1], 4)
         self._engine.settle()
 
     def _prefills(self) -> list[Point]:

