@@ -38,6 +38,9 @@ from _vllm_scale import SMOKE as SMOKE_SCALE
 from _vllm_trace import Choice, choose_requests, job_of
 
 METRICS_PORT = 29474
+_STARTED_S = time.monotonic()
+_RESERVE_S = 20.0
+"""Before the timeout nothing more arrives: what runs has to end, and the record to be written."""
 _RECORD = "vllm_replay.json"
 _LOG = "vllm_replay.log"
 _SMOKE_SHRINK = 16
@@ -99,6 +102,9 @@ def rows_of(record: dict[str, Any], arguments: argparse.Namespace) -> tuple[list
         found, more = compare(name, chosen.trace, setup, record[name], held=scale.bounds)
         rows += found
         details[name] = more
+    if "realtime" in record:
+        left_out = record["realtime"]["planned"] - len(record["realtime"]["requests"])
+        rows.append(Row(name="realtime: requests that came too late for the timeout", value=left_out, unit="", bound=0))
     return rows, details
 
 
@@ -224,10 +230,11 @@ class _Worker:
             (float(trace.arrivals_s[number]) / pace["speedup"], job_of(trace, number, self._scale))
             for number in range(pace["count"])
         ]
-        samples = self._engine.run_timed(jobs, time_limit_s=1.2 * self._arguments.replay_s)
+        left_s = self._arguments.timeout - (time.monotonic() - _STARTED_S) - _RESERVE_S
+        samples = self._engine.run_timed(jobs, time_limit_s=left_s)
         self._engine.settle()
         late_s = max(sample.late_s for sample in samples)
-        self._record["realtime"] = self._data(samples, counters) | {"late_s": late_s}
+        self._record["realtime"] = self._data(samples, counters) | {"late_s": late_s, "planned": len(jobs)}
 
     def _forget(self) -> None:
         self._engine.settle()
