@@ -44,6 +44,18 @@ def test_a_load_begins_with_the_step_that_was_planned_for_it() -> None:
     assert_allclose(result.first_token_s[2], 15 + 1)
 
 
+def test_the_end_of_a_load_is_told_by_a_step_that_was_planned_after_it() -> None:
+    setup = make_setup(host=60, reads={HOST: link(0.5)}, engine={"step_tokens": 4 * SIZE})
+    first, busy, next_ = [1, 2, 3], list(range(100, 111)), list(range(200, 208))
+    trace = make_trace((0, first), (10, busy), (11, first), (11, next_))
+    result = simulate(trace, setup)
+    # Steps from 10, 14, 18, 22 and 26. That from 18 begins the load, which has ended at 19; that from 26 has a block to
+    # spare and was planned at 22: it notices the end, and tells it at 29.
+    assert_allclose(result.ready_s[2], 19)
+    assert_allclose(result.first_token_s[3], 29)
+    assert_allclose(result.first_token_s[2], 29 + 1)
+
+
 def test_the_fixed_part_of_the_curve_makes_nobody_else_wait() -> None:
     curve = PrefillCurve(fixed_s=0.75, token_s=1 / SIZE)
     setup = make_setup(host=20, engine={"step_tokens": SIZE, "prefill": curve})

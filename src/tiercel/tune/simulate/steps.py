@@ -6,7 +6,8 @@
 
 A step takes what its tokens take by the prefill curve, and at least as long as one token of decoding. The curve's fixed part
 is what a request takes beside the steps: it makes nobody else wait. Steps are planned one ahead of the one that runs, so a
-request that arrives during a step may have to wait for the next one, too.
+request that arrives during a step may have to wait for the next one, too. The end of a load is noticed when a step is
+planned, and told when that step ends; at once if no step is under way.
 """
 
 from collections import deque
@@ -55,11 +56,13 @@ class _Turn:
 
 @dataclass(slots=True, eq=False)
 class _Step:
-    """What one step does. prompts: how many tokens of each. decodes: requests that get one token more."""
+    """What one step does. prompts: how many tokens of each. decodes: requests that get one token more.
+    noticed: those whose load has ended before it was planned."""
 
     prompts: list[tuple[_Turn, int]] = field(default_factory=list)
     decodes: list[_Turn] = field(default_factory=list)
     loads: list[tuple[_Turn, Lookup]] = field(default_factory=list)
+    noticed: list[Request] = field(default_factory=list)
     work_s: float = 0.0
 
     @property
@@ -75,6 +78,7 @@ class _Line:
         self.waiting: list[_Turn] = []
         self.running: list[_Turn] = []
         self.planned: deque[_Step] = deque()
+        self.loaded: list[Request] = []  # and not noticed yet
         self.is_computing = False
 
     def blocks_in_use(self) -> int:
@@ -114,11 +118,16 @@ class SteppedServing(Serving):
         self._plan(request.replica)
 
     def _ready(self, request: Request) -> None:
-        """A load has ended: the engine has what it brought."""
+        """A load has ended."""
         self._record.ready_s[request.number] = self.clock.now_s
-        self._turns[request.number].is_loading = False
-        self._take_in(request, (request.engine_blocks + sum(request.loaded.values())) * self._size)
+        self._lines[request.replica].loaded.append(request)
         self._plan(request.replica)
+
+    def _notice(self, requests: list[Request]) -> None:
+        """Let requests be planned whose loads have ended."""
+        for request in requests:
+            self._turns[request.number].is_loading = False
+            self._take_in(request, (request.engine_blocks + sum(request.loaded.values())) * self._size)
 
     def _take_in(self, request: Request, num_tokens: int) -> None:
         """Let the engine hold a prompt's leading tokens."""
@@ -130,9 +139,15 @@ class SteppedServing(Serving):
         """Plan steps as far ahead as an engine does, and begin one if none runs."""
         line = self._lines[replica]
         while len(line.planned) + line.is_computing < _STEPS_MAX:
+            noticed, line.loaded = line.loaded, []
+            if not line.planned and not line.is_computing:
+                self._notice(noticed)
+                noticed = []
             step = self._next_step(line)
             if not step.computes and not step.loads:
+                line.loaded = noticed
                 return
+            step.noticed = noticed
             line.planned.append(step)
             if not line.is_computing:
                 self._begin(replica)
@@ -225,6 +240,7 @@ class SteppedServing(Serving):
         for turn, count in step.prompts:
             self._advance(turn, count, beside_s)
         line.running = [turn for turn in line.running if turn.request.number in self._turns]
+        self._notice(step.noticed)
         if line.planned:
             self._begin(replica)
         self._plan(replica)
