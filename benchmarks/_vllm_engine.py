@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ from _vllm_scale import Scale
 from prometheus_client import REGISTRY
 
 _RESET_TRIES = 50
+_POLL_S = 0.0002
+_SETTLE_S = 0.03  # longer than a step of a request's end, which begins its last store
 _SHORT_PROMPT = [10, 11, 12, 13]  # no whole block: nothing is cached of it
 _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -47,6 +50,7 @@ class Sample:
     tokens: list[int] = field(default_factory=list)
     num_local: int | None = None
     num_external: int | None = None
+    late_s: float = 0.0
 
     @property
     def ttft_s(self) -> float:
@@ -124,13 +128,7 @@ class Engine:
         samples = [self._add(job) for job in jobs]
         running = dict(samples)
         while self._engine.has_unfinished_requests():
-            outputs = cast("Sequence[Any]", self._engine.step())
-            now = time.perf_counter()
-            for output in outputs:
-                tokens = output.outputs[0].token_ids
-                sample = running[output.request_id]
-                sample.tokens.extend(tokens)
-                sample.token_times_s.extend([now] * len(tokens))
+            self._step(running)
             if arrival is not None and all(len(sample.tokens) >= arrival[0] for _, sample in samples):
                 late = self._add(arrival[1])
                 running[late[0]] = late[1]
@@ -139,14 +137,70 @@ class Engine:
             sample.num_local, sample.num_external = self._cached.pop(name, (None, None))
         return list(running.values())
 
-    def evict_gpu(self) -> None:
+    def run_timed(self, jobs: Sequence[tuple[float, Job]], *, time_limit_s: float) -> list[Sample]:
+        """Add each request when it is due and run until all are done.
+
+        Args:
+            jobs: (seconds from now, request), ascending.
+            time_limit_s: Requests that are due later are left out.
+
+        Returns:
+            A sample of each request that was added, in their order. `started_s` is when it was due.
+        """
+        due = deque(job for job in jobs if job[0] <= time_limit_s)
+        began_s = time.perf_counter()
+        running: dict[str, Sample] = {}
+        while due or self._engine.has_unfinished_requests():
+            while due and time.perf_counter() - began_s >= due[0][0]:
+                due_s, job = due.popleft()
+                name, sample = self._add(job)
+                sample.late_s = sample.started_s - began_s - due_s
+                sample.started_s = began_s + due_s
+                running[name] = sample
+            if not self._has_output():
+                time.sleep(_POLL_S)
+                continue
+            self._step(running)
+        for name, sample in running.items():
+            sample.num_local, sample.num_external = self._cached.pop(name, (None, None))
+        return list(running.values())
+
+    def _has_output(self) -> bool:
+        """Whether a step brings something at once. An engine in this very process has no queue: a step computes."""
+        queue = getattr(self._engine.engine_core, "outputs_queue", None)
+        return self._engine.has_unfinished_requests() if queue is None else not queue.empty()
+
+    def _step(self, running: dict[str, Sample]) -> None:
+        outputs = cast("Sequence[Any]", self._engine.step())
+        now = time.perf_counter()
+        for output in outputs:
+            tokens = output.outputs[0].token_ids
+            sample = running[output.request_id]
+            sample.tokens.extend(tokens)
+            sample.token_times_s.extend([now] * len(tokens))
+
+    def settle(self, timeout_s: float = 5.0) -> bool:
+        """Wait until Tiercel moves nothing any more. Returns whether that was so before the timeout."""
+        if getattr(self._engine.engine_core, "outputs_queue", None) is None:
+            self.one(_SHORT_PROMPT)  # what a finished request leaves to do is begun by the next step
+        deadline_s = time.perf_counter() + timeout_s
+        while time.perf_counter() < deadline_s:
+            time.sleep(_SETTLE_S)
+            if not any(value for name, value in self.counters().items() if name.startswith("tiercel_tickets{")):
+                return True
+        return False
+
+    def evict_gpu(self, *, and_connector: bool = False) -> None:
         """Drop what the engine itself caches, and nothing else. Waits for stores that still hold blocks.
+
+        Args:
+            and_connector: Let the connector forget everything, too.
 
         Raises:
             RuntimeError: Blocks stayed in use.
         """
         for _ in range(_RESET_TRIES):
-            if self._llm.reset_prefix_cache():
+            if self._llm.reset_prefix_cache(reset_connector=and_connector):
                 return
             self.one(_SHORT_PROMPT)  # an engine in this very process moves only while it has a request
             time.sleep(0.05)

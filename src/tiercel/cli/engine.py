@@ -30,6 +30,8 @@ class EngineOptions:
         efficiency: share of that rate which prefill reaches; 0.5 by default.
         gpu_kv: GPU memory of the engine's own KV cache over all its GPUs, "40GiB" for example.
         decode_ms: milliseconds between two tokens that a request generates.
+        step_tokens: tokens that one step of the engine computes at most, of all its requests together: vLLM's
+            max_num_batched_tokens, for example. Without it prompts are computed one after the other.
         replicas: engines that share the cache.
         store_output: whether blocks that are generated are stored, too.
         speedup: requests arrive this many times faster than in the trace.
@@ -43,6 +45,7 @@ class EngineOptions:
     efficiency: float | None = None
     gpu_kv: str | None = None
     decode_ms: float | None = None
+    step_tokens: int | None = None
     replicas: int = 1
     store_output: bool = True
     speedup: float = 1.0
@@ -65,12 +68,15 @@ class EngineOptions:
 
         if self.decode_ms is not None and not 0 <= self.decode_ms < float("inf"):
             raise ConfigError(f"decode-ms = {self.decode_ms:g}: must be 0 or more milliseconds")
+        if self.step_tokens is not None and self.step_tokens < 1:
+            raise ConfigError(f"step-tokens = {self.step_tokens}: must be at least 1; leave it out for no steps")
         return EngineFacts(
             prefill=self._prefill_source(model),
             decode_token_s=None if self.decode_ms is None else self.decode_ms / 1e3,
             kv_bytes=self.gpu_kv,
             replicas=self.replicas,
             stores_output=self.store_output,
+            step_tokens=self.step_tokens or 0,
         )
 
     def _prefill_source(self, model: "ModelConfig") -> "PrefillSource":

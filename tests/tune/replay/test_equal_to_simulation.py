@@ -74,10 +74,29 @@ def test_so_they_are_with_other_settings(tmp_path: Path, others: dict[str, objec
     assert_equal(random_trace(chosen_seed()), settings(tmp_path, host=16, disk=48, **others), tmp_path)
 
 
-@pytest.mark.parametrize("engine", [{"gpu_blocks": 12}, {"gpu_blocks": 6, "replicas": 2}, {"stores_output": False}])
+@pytest.mark.parametrize(
+    "engine",
+    [
+        {"gpu_blocks": 12},
+        {"gpu_blocks": 6, "replicas": 2},
+        {"stores_output": False},
+        {"gpu_blocks": 12, "step_tokens": 10},
+    ],
+)
 def test_so_they_are_behind_an_engine_with_blocks_of_its_own(tmp_path: Path, engine: dict[str, object]) -> None:
     config = settings(tmp_path, host=24, disk=48, load_policy="always")
     assert_equal(random_trace(chosen_seed()), config, tmp_path, prefill=CURVE, **engine)
+
+
+def test_an_engine_of_steps_gets_the_right_bytes_in_real_time(tmp_path: Path) -> None:
+    config = settings(tmp_path, host=24, disk=48, load_policy="always")
+    chosen = setup(config, pace=Pace.REALTIME, prefill=CURVE, gpu_blocks=12, step_tokens=10, decode_token_s=1e-3)
+    trace = random_trace(chosen_seed(), span_s=0.5)
+    report = replay(trace, chosen)
+    assert report.wrong_blocks == report.failed_blocks == 0
+    assert report.restored_blocks > 0
+    assert (report.result.ended_s >= report.result.first_token_s).all()
+    assert (report.result.first_token_s >= report.result.arrived_s).all()
 
 
 def prove_it(tmp_path: Path, tolerance: float, trace: Trace, progress: StageProgress | None = None) -> Proof:

@@ -130,6 +130,7 @@ def test_an_engine_without_room_for_a_block_is_said_to_hold_nothing(
         ),
         ([*RATE, "--json", "--csv"], "json, csv: both"),
         ([*RATE, "--gpu-kv", "many"], "gpu-kv = 'many'"),
+        ([*RATE, "--step-tokens", "0"], "step-tokens = 0: must be at least 1"),
         ([*RATE, "--decode-ms", "-3"], "decode-ms = -3: must be 0 or more milliseconds"),
         ([*RATE, "--seed", "-1"], "seed = -1: must be 0 or more"),
         (["--prefill", "p.json", "--efficiency", "0.4"], "efficiency = 0.4: is a share of gpu-rate"),

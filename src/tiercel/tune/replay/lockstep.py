@@ -17,7 +17,8 @@ from tiercel.tune.simulate import EngineModel, SimulationResult, SimulationSetup
 from tiercel.tune.simulate.caches import OnLoaded
 from tiercel.tune.simulate.clock import Clock
 from tiercel.tune.simulate.operations import Operations
-from tiercel.tune.simulate.simulation import Progress, Serving
+from tiercel.tune.simulate.serving import Progress
+from tiercel.tune.simulate.steps import make_serving
 from tiercel.tune.traces import NO_REQUEST, Trace
 
 _APART_S = 3600.0
@@ -56,7 +57,7 @@ def simulate_in_lockstep(
         ssd_write_budget_per_day=None,
     )
     cache = _SteppedCache(replace(setup, control=control, relieves_when_idle=True), root)
-    record = Serving(in_lockstep(trace, setup.engine), setup.engine, cache, progress=progress).run()
+    record = make_serving(in_lockstep(trace, setup.engine), setup.engine, cache, progress=progress).run()
     return record.result(
         trace,
         tokens_per_block=setup.control.tokens_per_block,

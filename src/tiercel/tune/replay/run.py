@@ -20,7 +20,8 @@ from tiercel.tune.replay.lockstep import in_lockstep
 from tiercel.tune.replay.memory import EngineBuffers
 from tiercel.tune.replay.setup import Pace, ReplaySetup, own_folders
 from tiercel.tune.simulate import SimulationResult, TierTraffic
-from tiercel.tune.simulate.simulation import Progress, Serving
+from tiercel.tune.simulate.serving import Progress
+from tiercel.tune.simulate.steps import make_serving
 from tiercel.tune.traces import Trace
 
 OpenCache = Callable[[ModelConfig, CacheConfig], Cache]
@@ -89,7 +90,7 @@ def replay(
         clock = StepClock(cache) if lockstep else RealClock()
         buffers = EngineBuffers(cache.geometry, num_blocks, copy_threads=config.cpu_copy_threads)
         served = RealCache(cache, buffers, clock)
-        record = Serving(trace, setup.engine, served, speedup=setup.speedup, progress=progress).run()
+        record = make_serving(trace, setup.engine, served, speedup=setup.speedup, progress=progress).run()
         settle(cache)
         status = cache.stats()
     result = record.result(
@@ -120,10 +121,11 @@ def _close(cache: Cache) -> None:
 
 
 def _engine_blocks(trace: Trace, setup: ReplaySetup) -> int:
-    """Blocks of the engine's memory: a longest prompt and answer for each replica, one more that is still being stored, and some
-    for loads in flight."""
+    """Blocks of the engine's memory: a longest prompt and answer, or a step, for each replica, one more that is still being
+    stored, and some for loads in flight."""
     size = setup.config.tokens_per_block
     longest = int(((trace.input_tokens + trace.output_tokens) // size).max()) if trace.num_requests else 0
+    longest = max(longest, setup.engine.step_tokens // size)
     slack = _FLIGHT_BYTES // (setup.model.token_size_in_bytes * size)
     return (setup.engine.replicas + 1) * (longest + 1) + min(slack, 8 * longest)
 

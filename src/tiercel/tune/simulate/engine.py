@@ -24,12 +24,12 @@ class PrefixCache:
         """Hold a sequence's leading blocks."""
         return self.index.match(sequence, limit_blocks=limit_blocks, now_s=now_s)
 
-    def insert(self, sequence: Sequence, now_s: float) -> Match:
-        """Take a sequence's full blocks in, as far as there is room, and hold them."""
-        reservation = self.index.reserve(sequence, 0, owner=1, now_s=now_s)
+    def insert(self, sequence: Sequence, now_s: float, limit_blocks: int | None = None) -> Match:
+        """Take a sequence's full blocks in, the first limit_blocks or all, as far as there is room, and hold them."""
+        reservation = self.index.reserve(sequence, 0, owner=1, limit_blocks=limit_blocks, now_s=now_s)
         self.index.commit(reservation)
         reservation.release()
-        return self.index.match(sequence, now_s=now_s)
+        return self.index.match(sequence, limit_blocks=limit_blocks, now_s=now_s)
 
 
 @dataclass(slots=True, eq=False)
@@ -97,4 +97,8 @@ class Replica:
         """Compute a request."""
         self.is_computing = True
         self._busy_until_s = until_s
+        self.forget(request)
+
+    def forget(self, request: Request) -> None:
+        """Count on a request no longer."""
         self._expected_ns -= request.expected_ns

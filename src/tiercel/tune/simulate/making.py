@@ -39,7 +39,7 @@ class EngineFacts:
         prefill: its prefill curve.
         decode_token_s: seconds between two tokens of a request; None if nobody knows.
         kv_bytes: GPU memory of its own KV cache over all ranks, in bytes or as "40GiB"; None if nobody knows.
-        replicas, stores_output: as of `EngineModel`.
+        replicas, stores_output, step_tokens: as of `EngineModel`.
     """
 
     prefill: PrefillSource
@@ -47,6 +47,7 @@ class EngineFacts:
     kv_bytes: int | str | None = None
     replicas: int = 1
     stores_output: bool = True
+    step_tokens: int = 0
 
 
 def make_setup(
@@ -120,6 +121,7 @@ def make_engine(facts: EngineFacts, block_bytes: int, notes: list[str] | None = 
         gpu_blocks=num_blocks,
         replicas=facts.replicas,
         stores_output=facts.stores_output,
+        step_tokens=facts.step_tokens,
     )
 
 

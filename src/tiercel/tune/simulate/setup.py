@@ -34,7 +34,7 @@ class Link:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineModel:
-    """One engine: prefills one after the other, decodes beside them.
+    """One engine: prefills one after the other, decodes beside them; or both in steps that requests share.
 
     Attributes:
         prefill: seconds to compute new tokens behind cached ones; the first of a request's output tokens comes with it.
@@ -42,6 +42,8 @@ class EngineModel:
         gpu_blocks: blocks of the engine's own prefix cache in GPU memory, in blocks of the cache's size; 0 for none.
         replicas: engines that share the cache, each request going to the one that is free first.
         stores_output: whether blocks that decoding fills are stored, too.
+        step_tokens: tokens that one step computes at most, of all its requests together (chunked prefill; vLLM's
+            max_num_batched_tokens); 0 for prompts that are computed one after the other.
     """
 
     prefill: PrefillCurve
@@ -49,6 +51,7 @@ class EngineModel:
     gpu_blocks: int = 0
     replicas: int = 1
     stores_output: bool = True
+    step_tokens: int = 0
 
     def __post_init__(self) -> None:
         """Raises ValueError for what no engine could be."""
@@ -57,6 +60,8 @@ class EngineModel:
             raise ValueError(f"replicas = {self.replicas}: must be 1 to {REPLICAS_MAX}; {remedy}")
         if self.gpu_blocks < 0:
             raise ValueError(f"gpu_blocks = {self.gpu_blocks}: must not be negative; 0 for no prefix cache")
+        if self.step_tokens < 0:
+            raise ValueError(f"step_tokens = {self.step_tokens}: must not be negative; 0 for an engine without steps")
         if not 0 <= self.decode_token_s < float("inf"):
             raise ValueError(f"decode_token_s = {self.decode_token_s}: must be 0 or more seconds")
 
