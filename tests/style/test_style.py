@@ -231,6 +231,19 @@ def test_every_condition_is_entered_by_its_lock() -> None:
     report("condition", found)
 
 
+def test_what_runs_beside_a_caller_calls_nothing_that_imports() -> None:
+    """`np.unique` imports numpy.ma when it is called first: what a signal's handler raises in an import of the main thread leaves
+    that module's lock held, and the worker that calls it next waits for ever."""
+    found = {
+        f"{name_of(path)}:{node.lineno}": "np.unique: use tiers._bookkeeping.distinct"
+        for path in PYTHON_FILES
+        if layer_of(path) not in ("tune", "demo", "cli")
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "np.unique"
+    }
+    report("import in a call", found)
+
+
 def test_only_the_command_line_prints() -> None:
     found = {
         f"{name_of(path)}:{node.lineno}": "print() outside cli"

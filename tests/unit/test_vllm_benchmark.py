@@ -74,7 +74,8 @@ def test_every_arm_names_a_connector_or_none(name: str) -> None:
         host_bytes=1, disk_host_bytes=2, disk_bytes=3, disk_directory=Path("/d"), settings={"metrics_port": 1}
     )
     config = ARMS[name].transfer_config(places)
-    assert (config is None) == (ARMS[name].hit is None)
+    assert (config is None) == (name == "none")
+    assert (ARMS[name].hit is None) == (name in ("none", "bare"))
     if config is not None:
         assert config["kv_role"] == "kv_both"
 

@@ -5,6 +5,7 @@ Tiers are called from several threads; each class here guards itself.
 
 import threading
 from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ RESERVED = 1
 WRITTEN = 2
 
 _OK = int(BlockStatus.OK)
+
+_Number = TypeVar("_Number", bound=np.integer[Any])
 
 
 class SlotStates:
@@ -78,7 +81,7 @@ class SlotStates:
     def _change(self, slots: Slots, state: int) -> Slots:
         self.check_range(slots)
         with self._lock:
-            written: Slots = np.unique(slots[self._states[slots] == WRITTEN])
+            written = distinct(slots[self._states[slots] == WRITTEN])
             self._states[slots] = state
             self._num_written -= len(written)
         return written
@@ -153,6 +156,15 @@ class CallGate:
             first, self._closed = not self._closed, True
             self._idle.wait_for(lambda: self._inside == 0)
         return first
+
+
+def distinct(numbers: NDArray[_Number]) -> NDArray[_Number]:
+    """Return the different numbers of a vector, ascending. `np.unique` imports a module when it is called first, and an import
+    that a signal's exception cuts off leaves a lock held, for which every other thread waits that calls it."""
+    ordered = np.sort(numbers)
+    is_first = np.ones(len(ordered), dtype=np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=is_first[1:])
+    return ordered[is_first]
 
 
 def runs_of(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:

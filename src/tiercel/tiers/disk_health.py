@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tiercel import _native
 from tiercel.errors import TierFailedError
+from tiercel.tiers._bookkeeping import distinct
 from tiercel.tiers.base import BlockStatus, Slots, Statuses
 
 _log = logging.getLogger("tiercel.tiers.disk")
@@ -120,7 +121,7 @@ def statuses_of(slots: Slots, errors: NDArray[np.int32], act: str) -> Statuses:
     statuses[errors == 0] = BlockStatus.OK
     statuses[errors == _native.CHECKSUM_MISMATCH] = BlockStatus.CORRUPT
     statuses[(errors == errno.ENOSPC) | (errors == errno.EDQUOT)] = BlockStatus.NO_SPACE
-    for code in np.unique(errors[errors != 0]).tolist():
+    for code in distinct(errors[errors != 0]).tolist():
         failed = slots[errors == code]
         _log.warning(
             "%s of %d blocks failed: %s; first slot %d",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tiercel import _native
 from tiercel.config.paths import utf8_path
-from tiercel.tiers._bookkeeping import runs_of
+from tiercel.tiers._bookkeeping import distinct, runs_of
 from tiercel.tiers.base import BlockLabels, BlockStatus, Slots, Statuses
 from tiercel.tiers.labels import NAME_BYTES
 
@@ -156,7 +156,7 @@ class BlockRecords:
         if not voids:
             return
         try:
-            self._journal.free(np.unique(np.concatenate(voids)))
+            self._journal.free(distinct(np.concatenate(voids)))
         except OSError:
             with self._voids_lock:
                 self._unrecorded_voids[:0] = voids
