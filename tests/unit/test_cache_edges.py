@@ -1,5 +1,6 @@
 """Mistakes of a caller are refused at the edge, before anything is started or any byte moves."""
 
+import errno
 import socket
 import threading
 import time
@@ -14,8 +15,9 @@ import pytest
 from tests.helpers.node_client import until
 from tests.helpers.small_engine import MODEL, POISON, SmallEngine, config, tokens
 from tiercel import Cache, EngineMemory
-from tiercel.errors import ConfigError, StaleTicketError, ThrottledError
+from tiercel.errors import ConfigError, StaleTicketError, ThrottledError, TierError
 from tiercel.layout import BlockGeometry
+from tiercel.tiers.host import HostTier
 from tiercel.transfer import NOBODY
 
 
@@ -33,6 +35,20 @@ def engine(cache: Cache) -> SmallEngine:
 def store(cache: Cache, engine: SmallEngine, seed: int, num_blocks: int = 4) -> None:
     sequence = cache.sequence(tokens(num_blocks, seed=seed))
     assert cache.store(sequence, engine.fill(sequence)).wait(10).ok
+
+
+@pytest.mark.parametrize("what", ["__init__", "prefault"])
+def test_memory_that_is_gone_by_the_time_it_is_taken_names_the_setting(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **named: object) -> None:
+        raise OSError(errno.ENOMEM, "arena of 9 bytes: none is left")
+
+    monkeypatch.setattr(HostTier, what, fail)
+    before = threading.active_count()
+    with pytest.raises(TierError, match=r"num_cpu_blocks = 64: .*none is left; lower it"):
+        Cache.open(MODEL, config(host=64))
+    assert threading.active_count() == before
 
 
 def is_unpinned(cache: Cache) -> bool:

@@ -152,8 +152,8 @@ def assemble(
     Raises:
         TypeError: something else than a ModelConfig and a CacheConfig was given.
         ConfigError: a setting does not fit the model or the machine. Nothing was allocated.
-        TierError: a cache directory cannot be used. Nothing stays allocated.
-        OSError: memory or a device failed. Nothing stays allocated.
+        TierError: a cache directory cannot be used, or the memory that was free is not any more. Nothing stays allocated.
+        OSError: a device failed. Nothing stays allocated.
     """
     _check_types(model, config)
     geometry = BlockGeometry.from_model(model, tokens_per_block=config.tokens_per_block, order=order)

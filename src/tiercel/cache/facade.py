@@ -60,7 +60,7 @@ class Cache(CacheCore, CacheFacade):
             TypeError: something else than a ModelConfig and a CacheConfig was given.
             ConfigError: a setting does not fit the model or the machine; nothing stays allocated.
             DirectoryLockedError: another process uses a cache directory.
-            TierError: a cache directory cannot be used.
+            TierError: a cache directory cannot be used, or memory that was free is not any more.
             RuntimeError: the machine has no thread left; nothing stays allocated.
         """
         return cls(assemble(model, config, progress, order=order, shares_memory=shares_memory))

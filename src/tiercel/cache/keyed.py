@@ -95,7 +95,7 @@ class KeyedCache(CacheCore):
         Raises:
             ConfigError: a setting does not fit; nothing stays allocated.
             DirectoryLockedError: another process uses a cache directory.
-            TierError: a cache directory cannot be used.
+            TierError: a cache directory cannot be used, or memory that was free is not any more.
             ValueError: block_bytes is not positive, or the identity lacks model_id.
         """
         if not config.enable_ssd or config.enable_cpu:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tiercel.config import ResolvedConfig
+from tiercel.config import CacheConfig, ResolvedConfig
 from tiercel.control import Control
 from tiercel.errors import TierError
 from tiercel.telemetry.logs import Notes
@@ -70,14 +70,17 @@ def open_host(
     Raises as `assemble`."""
     config = resolved.config
     kept = _open_arena(resolved, fingerprint)
-    host = HostTier(
-        num_slots=resolved.num_cpu_blocks,
-        block_bytes=resolved.block_bytes,
-        hugepages=config.cpu_hugepages,
-        copy_threads=config.cpu_copy_threads,
-        shared=shared,
-        kept=kept,
-    )
+    try:
+        host = HostTier(
+            num_slots=resolved.num_cpu_blocks,
+            block_bytes=resolved.block_bytes,
+            hugepages=config.cpu_hugepages,
+            copy_threads=config.cpu_copy_threads,
+            shared=shared,
+            kept=kept,
+        )
+    except OSError as error:
+        raise _no_memory(config, error) from error
     if config.cpu_hugepages and not host.arena.huge:
         if kept is not None:
             remedy = "mount the tmpfs of cpu_arena_dir with huge=advise"
@@ -91,13 +94,20 @@ def open_host(
     try:
         threads = max(1, os.cpu_count() or 1)
         host.prefault(threads, None if progress is None else lambda done, total: progress("host memory", done, total))
-    except BaseException:
+    except BaseException as error:
         host.close()
+        if isinstance(error, OSError):
+            raise _no_memory(config, error) from error
         raise
     if disk is not None:
         disk.use_memory(region_of(host.shared_memory))
         note_fallbacks(disk, notes)
     return host
+
+
+def _no_memory(config: CacheConfig, error: OSError) -> TierError:
+    """What was free when the settings were checked is not any more: "100%" of it, or another process that starts as well."""
+    return TierError(f"num_cpu_blocks = {config.num_cpu_blocks!r}: {error}; lower it, or free memory")
 
 
 def _open_arena(resolved: ResolvedConfig, fingerprint: bytes) -> KeptArena | None:
