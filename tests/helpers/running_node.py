@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import msgspec
 
@@ -66,7 +67,20 @@ def place_of_a_node() -> Iterator[str]:
     finally:
         with suppress(StatusError, ProcessLookupError):
             kill_node(endpoint)
+        for process in _started_for(endpoint):  # and does not answer yet
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _started_for(endpoint: str) -> list[int]:
+    """Processes whose command line names an endpoint, but this one."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if endpoint.encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
+                found.append(int(path.parent.name))
+    return found
 
 
 def until(condition: Callable[[], bool], timeout_s: float = WAIT_S) -> bool:

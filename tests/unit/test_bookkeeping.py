@@ -1,9 +1,11 @@
-"""Slots' states: what is told of slots that come twice, or in any order."""
+"""What tiers keep about themselves: slots that come twice, or in any order, and calls that a signal cuts off."""
+
+import threading
 
 import numpy as np
 import pytest
 
-from tiercel.tiers._bookkeeping import SlotStates, distinct
+from tiercel.tiers._bookkeeping import CallGate, SlotStates, distinct
 
 
 @pytest.mark.parametrize("given", [[], [7], [3, 1, 2], [5, 5, 5], [9, 2, 9, 2, 4]])
@@ -18,3 +20,14 @@ def test_a_slot_that_is_named_twice_is_voided_once() -> None:
     assert states.num_written == 2
     assert states.void(np.array([4, 4, 2], np.uint32)).tolist() == [4]
     assert states.num_written == 1
+
+
+def test_a_call_whose_end_a_signal_cut_off_does_not_keep_the_gate_open() -> None:
+    gate = CallGate("host")
+    call = gate.call()
+    call.__enter__()
+    del call  # the exception came before its __exit__ had begun
+    closed = threading.Thread(target=gate.close, daemon=True)
+    closed.start()
+    closed.join(5)
+    assert not closed.is_alive()

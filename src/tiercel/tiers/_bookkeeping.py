@@ -4,6 +4,8 @@ Tiers are called from several threads; each class here guards itself.
 """
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -127,7 +129,7 @@ class Counters:
 
 
 class CallGate:
-    """Lets calls in until closed, and lets `close` wait for those inside. Entered with `with`, by many at once."""
+    """Lets calls in until closed, and lets `close` wait for those inside."""
 
     def __init__(self, what: str) -> None:
         self._what = what
@@ -137,18 +139,25 @@ class CallGate:
         self._inside = 0
         self._closed = False
 
-    def __enter__(self) -> None:
-        """Count the caller as inside. Raises CacheClosedError after `close`."""
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Count the caller as inside. Raises CacheClosedError after `close`.
+
+        A generator, although a class would take a third of the time: an exception that a signal raises between the caller and
+        the body of an `__exit__` would leave the count as it is, and `close` would wait for ever. A generator that nobody holds
+        any more is closed, and counts down.
+        """
         with self._lock:
             if self._closed:
                 raise CacheClosedError(f"the {self._what} tier was closed")
             self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._closed and not self._inside:
-                self._idle.notify_all()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if self._closed and not self._inside:
+                    self._idle.notify_all()
 
     def close(self) -> bool:
         """Let nobody in any more and wait for those inside. Return whether this call was the one that closed."""

@@ -156,11 +156,11 @@ class DiskTier:
         return RecoveredBlocks(parents=self._records.parents[slots], keys=self._records.keys[slots], slots=slots)
 
     def reserve(self, slots: Slots) -> None:
-        with self._gate:
+        with self._gate.call():
             self._records.forget(self._states.reserve(slots))
 
     def write(self, slots: Slots, source: BlockMemory, labels: BlockLabels) -> Statuses:
-        with self._gate:
+        with self._gate.call():
             self._admit_write(slots)
             self._states.check_reserved(slots)
             check_labels(slots, labels, num_blocks=source.num_blocks)
@@ -179,7 +179,7 @@ class DiskTier:
             return statuses
 
     def read(self, slots: Slots, target: BlockMemory) -> Statuses:
-        with self._gate:
+        with self._gate.call():
             self._reads.admit()
             if len(slots) != target.num_blocks:
                 raise ValueError(f"{len(slots)} slots and {target.num_blocks} blocks")
@@ -193,7 +193,7 @@ class DiskTier:
 
     def free(self, slots: Slots) -> None:
         """Make slots void. Recorded with the next write or checkpoint: freeing costs no I/O."""
-        with self._gate:
+        with self._gate.call():
             self._records.forget(self._states.void(slots))
 
     @property
@@ -212,7 +212,7 @@ class DiskTier:
         Raises:
             OSError: the new file could not be written; the journal stays as it was.
         """
-        with self._gate:
+        with self._gate.call():
             self._states.check_range(order)
             self._records.checkpoint(order)
 

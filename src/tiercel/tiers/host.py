@@ -139,7 +139,7 @@ class HostTier:
                     progress(done, total)
 
         useful = num_threads if self._arena.huge else min(num_threads, _SMALL_PAGE_THREADS)
-        with self._gate, ThreadPoolExecutor(useful, "tiercel-prefault") as pool:
+        with self._gate.call(), ThreadPoolExecutor(useful, "tiercel-prefault") as pool:
             list(pool.map(touch, range(0, total, _PREFAULT_BYTES)))
 
     def memory(self, slots: Slots) -> ContiguousMemory:
@@ -156,19 +156,19 @@ class HostTier:
         Raises:
             ValueError: a slot is not reserved, or the names are not as many. No slot changed.
         """
-        with self._gate:
+        with self._gate.call():
             self._states.check_reserved(slots)
             check_labels(slots, labels, num_blocks=len(statuses))
             self._records.record(slots, labels, statuses)
             self._states.mark_written(slots[statuses == BlockStatus.OK])
 
     def reserve(self, slots: Slots) -> None:
-        with self._gate:
+        with self._gate.call():
             self._states.reserve(slots)
             self._records.void(slots)
 
     def write(self, slots: Slots, source: BlockMemory, labels: BlockLabels) -> Statuses:
-        with self._gate:
+        with self._gate.call():
             self._states.check_reserved(slots)
             check_labels(slots, labels, num_blocks=source.num_blocks)
             started = time.monotonic()
@@ -180,7 +180,7 @@ class HostTier:
             return statuses
 
     def read(self, slots: Slots, target: BlockMemory) -> Statuses:
-        with self._gate:
+        with self._gate.call():
             started = time.monotonic()
             # Void slots are copied as well: their block's memory is undefined, and one call copies everything.
             written = self._states.are_written(slots)
@@ -194,13 +194,13 @@ class HostTier:
         self._counters.count_read(np.full(num_blocks, _OK, dtype=np.uint8), seconds)
 
     def free(self, slots: Slots) -> None:
-        with self._gate:
+        with self._gate.call():
             self._states.void(slots)
             self._records.void(slots)
 
     def keep_order(self, slots: Slots) -> None:
         """Note in which order blocks were used, the last one last, for the next process."""
-        with self._gate:
+        with self._gate.call():
             self._records.keep_order(slots)
 
     def stats(self) -> TierStats:

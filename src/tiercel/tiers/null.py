@@ -32,11 +32,11 @@ class NullTier:
         return self._counters.snapshot().block_bytes
 
     def reserve(self, slots: Slots) -> None:
-        with self._gate:
+        with self._gate.call():
             self._states.reserve(slots)
 
     def write(self, slots: Slots, source: BlockMemory, labels: BlockLabels) -> Statuses:
-        with self._gate:
+        with self._gate.call():
             self._states.check_reserved(slots)
             statuses = np.full(len(slots), BlockStatus.OK, dtype=np.uint8)
             self._states.finish_write(slots, statuses)
@@ -44,14 +44,14 @@ class NullTier:
             return statuses
 
     def read(self, slots: Slots, target: BlockMemory) -> Statuses:
-        with self._gate:
+        with self._gate.call():
             written = self._states.are_written(slots)
             statuses = np.where(written, BlockStatus.OK, BlockStatus.MISSING).astype(np.uint8)
             self._counters.count_read(statuses, 0.0)
             return statuses
 
     def free(self, slots: Slots) -> None:
-        with self._gate:
+        with self._gate.call():
             self._states.void(slots)
 
     def stats(self) -> TierStats:
