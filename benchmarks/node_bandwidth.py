@@ -2,7 +2,7 @@
 
 Each client is a process with blocks of its own, 256 KiB each, stored before anything is timed; then all load for the same few
 seconds. In memory they are held against eight processes that copy as many pieces of the same length with no node between
-them, loading 32 and 128 MiB at a time; from disk (no host tier) against fio, which reads pieces of 1 MiB of written data, 32
+them, loading 32, 128 and 512 MiB at a time; from disk (no host tier) against fio, which reads pieces of 1 MiB of written data, 32
 in flight, and against one cache in process. Turn by turn, so that all meet the same machine; `fairness` is the slowest
 client's part of the fastest's.
 
@@ -31,8 +31,8 @@ from tiercel.node.server import NodeServer
 MODEL = ModelConfig(num_layers=8, num_kv_heads=4, head_size=128, dtype="bfloat16", model_id="node-bandwidth")
 BLOCK_BYTES = 2 * 8 * 4 * 128 * 2 * 16
 NUM_CLIENTS = 8
-NUM_BLOCKS, NUM_MORE = 128, 512
-"""Of each client, and of a load: 32 MiB, and in memory 128 MiB, too."""
+NUM_BLOCKS, IN_MEMORY = 128, (128, 512, 2048)
+"""Of each client, and of a load: 32 MiB, and in memory 128 and 512 MiB, too; 4,096 tokens of a model of 8B are 512 MiB."""
 SECONDS = 2.0
 SHARE = 0.9
 _START_S = 120.0
@@ -153,7 +153,7 @@ def main() -> int:
     repeats = arguments.repeats or 3
     room = 2 * NUM_CLIENTS * NUM_BLOCKS
     copies = "eight processes without a node"
-    memory: dict[int, list[list[float]]] = {NUM_BLOCKS: [], NUM_MORE: []}
+    memory: dict[int, list[list[float]]] = {size: [] for size in IN_MEMORY}
     disk: list[list[float]] = []
     beside: dict[int, dict[str, list[float]]] = {size: {copies: []} for size in memory}
     under: dict[str, list[float]] = {"fio": [], "one cache in process": []}
@@ -169,7 +169,7 @@ def main() -> int:
         run_fio(written, "write", block_bytes=1 << 20, num_bytes=1 << 28, queue_depth=32)
         for _ in range(repeats):
             for size, reached in memory.items():
-                in_memory = CacheConfig(num_cpu_blocks=2 * NUM_CLIENTS * size, load_policy="always")
+                in_memory = CacheConfig(num_cpu_blocks=NUM_CLIENTS * size + NUM_BLOCKS, load_policy="always")
                 reached.append(through_node(in_memory, size))
                 beside[size][copies].append(sum(together(be_copier, size)))
             disk.append(through_node(on_disk))
