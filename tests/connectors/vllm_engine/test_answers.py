@@ -36,7 +36,9 @@ def test_hundreds_of_mixed_requests_over_three_lives_get_the_engines_own_answers
             if life:
                 read += tier_of(engine, "disk").blocks_read
             assert tier_of(engine, "host").evicted > 0, "the host tier was never full"
-            assert engine.status().activity.recompute.keys() <= {"load: CANCELLED"}, "only aborts end loads"
+            # A store may end early, where vLLM needs the blocks of a request that it puts off.
+            given_up = engine.status().activity.recompute.keys() - {"store: NO_ROOM"}
+            assert given_up <= {"load: CANCELLED"}, "only aborts end loads"
             if life == 0:
                 engine.kill()
             else:

@@ -78,7 +78,9 @@ def test_two_engines_start_one_node_share_what_they_store_and_end_it(
             first.settle()
             check_nothing_is_held(second, cached)
             check_nothing_is_held(first, cached)
-            assert node_snapshot(endpoint).activity.recompute.keys() <= {"load: CANCELLED"}, "only aborts end loads"
+            # A store may end early, where vLLM needs the blocks of a request that it puts off.
+            given_up = node_snapshot(endpoint).activity.recompute.keys() - {"store: NO_ROOM"}
+            assert given_up <= {"load: CANCELLED"}, "only aborts end loads"
             first.close()
             assert until(lambda: len(node_clients(endpoint)) == 1)
             second.close()

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from shutil import rmtree
 
@@ -20,6 +20,16 @@ from tiercel.tune.replay.setup import own_folders
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 MOMENTS = {"folder": "", "opened": "*/data-*", "journal": "*/journal-*"}
+
+
+@pytest.fixture(autouse=True)
+def heeded() -> Iterator[None]:
+    """Children heed every signal, also where the tests were started by nohup, or in a shell's background."""
+    defaults = dict.fromkeys(CODES, signal.SIG_DFL) | {signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def begin(words: list[str], folder: Path, seen: str) -> "subprocess.Popen[str]":
