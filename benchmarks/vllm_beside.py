@@ -57,22 +57,26 @@ class Side:
 
     def ask(self, what: str, timeout_s: float = _ANSWER_S) -> bool:
         """Have it do something. Returns whether it did."""
-        with suppress(OSError, EOFError):
+        with suppress(OSError):  # it has ended, as it says next
             self._pipe.send(what)
-            return self.wait(timeout_s)
-        return False
+        return self.wait(timeout_s)
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until it says what it has found."""
-        with suppress(OSError, EOFError):
+        reason = f"no answer in {timeout_s:.0f} s"
+        try:
             if self._pipe.poll(timeout_s):
                 self.found = self._pipe.recv()
                 return not self.found["errors"]
+        except (OSError, EOFError):
+            reason = "it has ended; its log says why"
+        self.found = self.found | {"errors": {"exit": reason}}
         return False
 
     def end(self) -> None:
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid or 0, signal.SIGKILL)
+        self._process.kill()  # one that has no group of its own yet
         self._process.join()
 
 
@@ -165,7 +169,7 @@ def _quotients(arm: str, other: str, found: dict[str, Found]) -> list[Row]:
         if not mine or not theirs:
             continue
         single = [one / two for one, two in zip(mine, theirs, strict=False)]
-        bound = 1.0 if other != "none" else OVERHEAD_BOUND if name.startswith("cold ") else None
+        bound = 1.0 if other not in ("none", "bare") else OVERHEAD_BOUND if name.startswith("cold ") else None
         rows.append(
             Row(
                 name=f"{name}: {arm} / {other}",

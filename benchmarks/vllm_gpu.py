@@ -114,7 +114,8 @@ def start_arm(name: str, arguments: argparse.Namespace) -> tuple[dict[str, Any],
             code = process.wait(arguments.timeout)
         except subprocess.TimeoutExpired:
             code = -signal.SIGKILL
-        _end_group(process)
+        finally:  # Ctrl-C does not reach a group of its own
+            _end_group(process)
     if not path.exists():
         path.write_text(json.dumps({"finished": False, "measures": {}, "facts": {}, "errors": {}}))
     record: dict[str, Any] = json.loads(path.read_text())

@@ -119,9 +119,10 @@ def start_worker(arguments: argparse.Namespace, path: Path) -> None:
             code = process.wait(arguments.timeout)
         except subprocess.TimeoutExpired:
             code = -signal.SIGKILL
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        finally:  # Ctrl-C does not reach a group of its own
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     lines = log.read_text().splitlines()
     print(*(line for line in lines if line.startswith("# ")), sep="\n", flush=True)
     if code != 0:
@@ -167,7 +168,6 @@ class _Worker:
     def __init__(
         self, engine: Any, scale: Scale, arguments: argparse.Namespace, record: dict[str, Any], path: Path
     ) -> None:
-
         self._engine = engine
         self._scale = scale
         self._arguments = arguments

@@ -94,11 +94,13 @@ def start(name: str, arguments: argparse.Namespace) -> Run:
     with log.open("w") as file:
         command = [sys.executable, __file__, *sys.argv[1:], "--worker", name]
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(arguments.timeout)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(arguments.timeout)
+        finally:  # Ctrl-C does not reach a group of its own
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     run = Run(**json.loads(path.read_text())) if path.exists() else Run()
     run.seconds = round(time.monotonic() - started, 1)
     print(f"=== {name}: {run.seconds:.0f} s, {'whole' if run.finished else 'INCOMPLETE'}", flush=True)

@@ -12,7 +12,7 @@ from tests.helpers.small_engine import SmallEngine, config, tokens
 from tiercel import BlockStatus, CacheConfig, NodeClient, Outcome, ThrottledError, TierName, connect
 from tiercel.cache import ServedCache
 from tiercel.costs import TransferCostModel
-from tiercel.node.client.reading import HostReads
+from tiercel.node.client.reading import HostReads, share_of
 from tiercel.node.server import NodeServer
 from tiercel.node.server.launching import Launching
 
@@ -38,6 +38,13 @@ def refuse_launches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def host(client: NodeClient) -> Any:
     return next(tier for tier in client.stats().tiers if tier.name == "host")
+
+
+@pytest.mark.parametrize(
+    ("num_blocks", "share"), [(0, 1), (1, 1), (15, 15), (16, 16), (31, 31), (32, 16), (33, 17), (400, 200)]
+)
+def test_both_threads_copy_a_load_that_is_worth_two_wake_ups(num_blocks: int, share: int) -> None:
+    assert share_of(num_blocks, 16) == share
 
 
 def test_a_hit_in_host_memory_is_loaded_without_asking_the_node(

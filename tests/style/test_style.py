@@ -231,7 +231,7 @@ def test_every_condition_is_entered_by_its_lock() -> None:
     report("condition", found)
 
 
-def test_what_runs_beside_a_caller_calls_nothing_that_imports() -> None:
+def test_what_runs_beside_a_caller_does_not_call_np_unique() -> None:
     """`np.unique` imports numpy.ma when it is called first: what a signal's handler raises in an import of the main thread leaves
     that module's lock held, and the worker that calls it next waits for ever."""
     found = {

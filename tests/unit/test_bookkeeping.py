@@ -1,6 +1,8 @@
 """What tiers keep about themselves: slots that come twice, or in any order, and calls that a signal cuts off."""
 
+import sys
 import threading
+from types import FrameType
 
 import numpy as np
 import pytest
@@ -27,6 +29,36 @@ def test_a_call_whose_end_a_signal_cut_off_does_not_keep_the_gate_open() -> None
     call = gate.call()
     call.__enter__()
     del call  # the exception came before its __exit__ had begun
+    closed = threading.Thread(target=gate.close, daemon=True)
+    closed.start()
+    closed.join(5)
+    assert not closed.is_alive()
+
+
+class SignalError(Exception):
+    """What a signal's handler raises."""
+
+
+@pytest.mark.parametrize("at", range(8))
+def test_a_call_that_is_cut_off_behind_any_native_call_leaves_nobody_inside(at: int) -> None:
+    gate, left = CallGate("host"), at
+
+    def cut_off(_: FrameType, event: str, __: object) -> None:
+        nonlocal left
+        if event == "c_return":
+            left -= 1
+            if left < 0:
+                raise SignalError
+
+    before = sys.getprofile()
+    sys.setprofile(cut_off)
+    try:
+        with gate.call():
+            pass
+    except SignalError:
+        pass
+    finally:
+        sys.setprofile(before)
     closed = threading.Thread(target=gate.close, daemon=True)
     closed.start()
     closed.join(5)

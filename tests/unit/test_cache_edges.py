@@ -17,7 +17,6 @@ from tests.helpers.small_engine import MODEL, POISON, SmallEngine, config, token
 from tiercel import Cache, EngineMemory
 from tiercel.errors import ConfigError, StaleTicketError, ThrottledError, TierError
 from tiercel.layout import BlockGeometry
-from tiercel.tiers.host import HostTier
 from tiercel.transfer import NOBODY
 
 
@@ -37,17 +36,18 @@ def store(cache: Cache, engine: SmallEngine, seed: int, num_blocks: int = 4) -> 
     assert cache.store(sequence, engine.fill(sequence)).wait(10).ok
 
 
-@pytest.mark.parametrize("what", ["__init__", "prefault"])
+@pytest.mark.parametrize("what", ["HostTier.__init__", "HostTier.prefault", "KeptArena.open"])
 def test_memory_that_is_gone_by_the_time_it_is_taken_names_the_setting(
-    what: str, monkeypatch: pytest.MonkeyPatch
+    what: str, arena_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **named: object) -> None:
         raise OSError(errno.ENOMEM, "arena of 9 bytes: none is left")
 
-    monkeypatch.setattr(HostTier, what, fail)
+    kept = str(arena_directory) if what.startswith("KeptArena") else None
+    monkeypatch.setattr(f"tiercel.cache.opening.{what}", fail)
     before = threading.active_count()
     with pytest.raises(TierError, match=r"num_cpu_blocks = 64: .*none is left; lower it"):
-        Cache.open(MODEL, config(host=64))
+        Cache.open(MODEL, config(host=64, cpu_arena_dir=kept))
     assert threading.active_count() == before
 
 

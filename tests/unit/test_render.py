@@ -1,6 +1,8 @@
 """Tables on terminals of any width: nothing is torn apart, and nothing is lost."""
 
 import io
+import json
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -60,3 +62,11 @@ def test_what_would_steer_a_terminal_is_a_question_mark(capsys: pytest.CaptureFi
     assert "t?[1m" in shown
     assert "n?]0;x?" in shown
     assert not set("\x1b\x9b\x07\r") & set(shown)
+
+
+def test_json_that_an_encoding_cannot_hold_is_json_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", written)
+    render.print_json({"path": "caf\u00e9", "rate": float("inf")})
+    written.seek(0)
+    assert json.loads(written.read(), parse_constant=pytest.fail) == {"path": "caf\u00e9", "rate": None}

@@ -69,8 +69,8 @@ def open_host(
     """Open the host tier, all of its memory resident, and let the disk tier prepare for it; shared: other processes map it.
     Raises as `assemble`."""
     config = resolved.config
-    kept = _open_arena(resolved, fingerprint)
     try:
+        kept = _open_arena(resolved, fingerprint)
         host = HostTier(
             num_slots=resolved.num_cpu_blocks,
             block_bytes=resolved.block_bytes,

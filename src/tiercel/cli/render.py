@@ -30,7 +30,8 @@ def print_json(value: object) -> None:
         text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:  # or a path is none in UTF-8
-        text = json.dumps(msgspec.to_builtins(value), indent=2)
+        plain = json.loads(json.dumps(msgspec.to_builtins(value)), parse_constant=lambda _: None)
+        text = json.dumps(plain, indent=2)
     sys.stdout.write(text + "\n")
 
 

@@ -63,6 +63,7 @@ class Outcomes:
         for load in self._passing.values():
             for move in load.plan.moves:
                 if move.target is tier:
+                    # Neither names a slot twice.
                     used = np.isin(slots, unpack_slots(move.target_slots), assume_unique=True)
                     if used.any():
                         load.deferred.append(Free(tier=tier, slots=pack_slots(slots[used])))

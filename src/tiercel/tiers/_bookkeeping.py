@@ -136,34 +136,34 @@ class CallGate:
         # Entered as it is: a condition is entered by Python code, in which a signal's exception would leave the lock held.
         self._lock = threading.RLock()
         self._idle = threading.Condition(self._lock)
-        self._inside = 0
+        self._inside: set[object] = set()
         self._closed = False
 
     @contextmanager
     def call(self) -> Iterator[None]:
-        """Count the caller as inside. Raises CacheClosedError after `close`.
+        """Be inside. Raises CacheClosedError after `close`.
 
-        A generator, although a class would take a third of the time: an exception that a signal raises between the caller and
-        the body of an `__exit__` would leave the count as it is, and `close` would wait for ever. A generator that nobody holds
-        any more is closed, and counts down.
+        Wherever a signal raises its exception, nobody stays inside, for whom `close` would wait for ever. So this is a
+        generator: a class's `__exit__` may be cut off before its body, a generator that nobody holds any more is closed. And
+        those inside are a set, not a count under a lock: behind that lock's release an exception would leave the count up.
         """
-        with self._lock:
+        call = object()
+        try:
+            self._inside.add(call)
             if self._closed:
                 raise CacheClosedError(f"the {self._what} tier was closed")
-            self._inside += 1
-        try:
             yield
         finally:
-            with self._lock:
-                self._inside -= 1
-                if self._closed and not self._inside:
+            self._inside.discard(call)
+            if self._closed and not self._inside:
+                with self._lock:
                     self._idle.notify_all()
 
     def close(self) -> bool:
         """Let nobody in any more and wait for those inside. Return whether this call was the one that closed."""
         with self._lock:
             first, self._closed = not self._closed, True
-            self._idle.wait_for(lambda: self._inside == 0)
+            self._idle.wait_for(lambda: not self._inside)
         return first
 
 

@@ -141,7 +141,7 @@ def test_sessions_of_a_recording_follow_each_other_when_the_clock_was_set_back(t
     )
     trace = read_recorded(path)
     assert trace.arrivals_s.tolist() == [0, 9, 10]
-    assert any("1 sessions begin before the end of the one" in note for note in trace.notes)
+    assert any("of 1 of the sessions the clock says" in note for note in trace.notes)
     assert not any("sorted by time" in note for note in trace.notes)
 
 

@@ -63,6 +63,12 @@ class _Read:
         self.failure: BlockStatus | None = None
 
 
+def share_of(num_blocks: int, least: int) -> int:
+    """Blocks of a load that each thread copies, `least` at least: what is less than two of these is one thread's."""
+    num_threads = max(1, min(NUM_THREADS, num_blocks // least))
+    return max(1, -(-num_blocks // num_threads))
+
+
 class HostReads:
     """Loads of one connection from the node's host memory. Thread-safe."""
 
@@ -114,11 +120,9 @@ class HostReads:
         """
         slots = np.frombuffer(opened.packed_slots, np.uint32)
         addresses = slots.astype(np.uint64) * np.uint64(self._region.unit_bytes) + np.uint64(self._region.address)
-        if opened.on_gpu:
-            chunk_blocks = self._gpu_chunk_blocks
-        else:
-            share = max(self._share_blocks, -(-len(slots) // NUM_THREADS))
-            chunk_blocks = min(self._chunk_blocks, share)
+        chunk_blocks = self._gpu_chunk_blocks
+        if not opened.on_gpu:
+            chunk_blocks = min(self._chunk_blocks, share_of(len(slots), self._share_blocks))
         read = _Read(opened, pins, first_block, addresses, chunk_blocks)
         with self._lock:
             ended = self._ended

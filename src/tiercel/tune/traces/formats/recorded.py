@@ -42,8 +42,8 @@ def read(source: Source, options: ReadOptions) -> Trace:
         notes.append(f"{len(sessions)} sessions of the cache follow each other")
     if num_set_back:
         notes.append(
-            f"{num_set_back} sessions begin before the end of the one that stands before them, as the clock was set back; each "
-            "was taken to begin at that end"
+            f"of {num_set_back} of the sessions the clock says that they begin before the end of the one in front of them, as "
+            "it was set back; each was taken to begin at that end"
         )
     if missing:
         notes.append(f"{missing} events are missing, because the recorder fell behind")
