@@ -22,12 +22,10 @@ never have equal outputs. Samples that fail a check are left out of their measur
 """
 
 import argparse
-import contextlib
 import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -39,6 +37,7 @@ from _harness import describe_machine, make_parser, report
 from _vllm_arms import ARMS, Places
 from _vllm_rows import make_rows
 from _vllm_scale import H100, SMOKE, Scale
+from _vllm_worker import gpu_name, run_worker
 
 PHASES = ("length", "tail", "arrivals", "itl", "turns")
 _DISK_FILE_BYTES = 4 << 30
@@ -103,19 +102,11 @@ def run_arm(name: str, scale: Scale, arguments: argparse.Namespace) -> None:
 
 def start_arm(name: str, arguments: argparse.Namespace) -> tuple[dict[str, Any], float]:
     """Run one arm in a process group of its own and return what it wrote, with the seconds it took."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--worker", name]
     log = arguments.out / f"{name}.log"
     path = arguments.out / f"{name}.json"
     path.unlink(missing_ok=True)
     started = time.monotonic()
-    with log.open("w") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
-        try:
-            code = process.wait(arguments.timeout)
-        except subprocess.TimeoutExpired:
-            code = -signal.SIGKILL
-        finally:  # Ctrl-C does not reach a group of its own
-            _end_group(process)
+    code = run_worker(("--worker", name), log, arguments.timeout)
     if not path.exists():
         path.write_text(json.dumps({"finished": False, "measures": {}, "facts": {}, "errors": {}}))
     record: dict[str, Any] = json.loads(path.read_text())
@@ -156,7 +147,7 @@ def write_result(
 ) -> int:
     """Write what there is so far to the JSON file; with `show` print the table too. Returns the number of bounds missed."""
     rows = make_rows(records, scale, disk_rates)
-    machine = describe_machine() | {"gpu": _gpu_name()}
+    machine = describe_machine() | {"gpu": gpu_name()}
     if arguments.commit:
         machine["commit"] = arguments.commit
     details = {
@@ -203,21 +194,6 @@ def parse_arguments() -> argparse.Namespace:
         if getattr(arguments, name) is None:
             setattr(arguments, name, size)
     return arguments
-
-
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """End the arm and what it started: an engine that lives on would hold the GPU."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-def _gpu_name() -> str:
-    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "none"
 
 
 if __name__ == "__main__":

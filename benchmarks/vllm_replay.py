@@ -18,11 +18,8 @@ does not take are left out on both sides, and answers cut to `--outputs` tokens 
 """
 
 import argparse
-import contextlib
 import json
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -36,6 +33,7 @@ from _harness import Row, describe_machine, make_parser, report
 from _vllm_scale import H100, Scale
 from _vllm_scale import SMOKE as SMOKE_SCALE
 from _vllm_trace import Choice, choose_requests, job_of
+from _vllm_worker import gpu_name, run_worker
 
 METRICS_PORT = 29474
 _STARTED_S = time.monotonic()
@@ -60,7 +58,7 @@ def main() -> int:
     arguments = parse_arguments()
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.worker:
-        run_worker(arguments)
+        work(arguments)
         return 0
     path = arguments.out / _RECORD
     if not arguments.from_record:
@@ -112,24 +110,14 @@ def start_worker(arguments: argparse.Namespace, path: Path) -> None:
     """Run the engine in a process group of its own; an engine that lives on would hold the GPU."""
     path.write_text(json.dumps({"finished": False, "errors": {"start": "the worker wrote nothing"}}))
     log = arguments.out / _LOG
-    command = [sys.executable, __file__, *sys.argv[1:], "--worker"]
-    with log.open("w") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
-        try:
-            code = process.wait(arguments.timeout)
-        except subprocess.TimeoutExpired:
-            code = -signal.SIGKILL
-        finally:  # Ctrl-C does not reach a group of its own
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    code = run_worker(("--worker",), log, arguments.timeout)
     lines = log.read_text().splitlines()
     print(*(line for line in lines if line.startswith("# ")), sep="\n", flush=True)
     if code != 0:
         print(*lines[-25:], f"the worker ended with {code}", sep="\n", flush=True)
 
 
-def run_worker(arguments: argparse.Namespace) -> None:
+def work(arguments: argparse.Namespace) -> None:
     """Measure; what there is is written after each phase."""
     from _vllm_engine import Engine
 
@@ -150,7 +138,7 @@ def run_worker(arguments: argparse.Namespace) -> None:
         engine = Engine(scale, transfer, Path(folder, "model"))
         record: dict[str, Any] = {
             "finished": False,
-            "gpu": _gpu_name(),
+            "gpu": gpu_name(),
             "engine": engine.describe(),
             "settings": settings,
             "phase_s": {},
@@ -314,14 +302,6 @@ def choice_of(arguments: argparse.Namespace) -> Choice:
         output_tokens=arguments.outputs,
         shrink=_SMOKE_SHRINK if arguments.smoke else 1,
     )
-
-
-def _gpu_name() -> str:
-    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "none"
 
 
 if __name__ == "__main__":

@@ -23,12 +23,9 @@ run; and over the runs, that all gave the same outputs. Samples that fail are le
 """
 
 import argparse
-import contextlib
 import json
 import os
-import signal
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -40,6 +37,7 @@ import numpy as np
 from _harness import Row, describe_machine, make_parser, report
 from _vllm_arms import ARMS, Places
 from _vllm_scale import H100, SMOKE, Length, Scale
+from _vllm_worker import run_worker
 
 NONE, OFF, OFF_2, HOST, TIERCEL, AGAIN = "none", "off", "off 2", "tiercel host", "tiercel", "tiercel again"
 RUNS = {NONE: "none", OFF: "off", OFF_2: "off", HOST: "tiercel", TIERCEL: "tiercel_disk", AGAIN: "tiercel_disk"}
@@ -91,16 +89,7 @@ def start(name: str, arguments: argparse.Namespace) -> Run:
     log, path = arguments.out / f"tp {name}.log", result_path(arguments, name)
     path.unlink(missing_ok=True)
     started = time.monotonic()
-    with log.open("w") as file:
-        command = [sys.executable, __file__, *sys.argv[1:], "--worker", name]
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
-        try:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(arguments.timeout)
-        finally:  # Ctrl-C does not reach a group of its own
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    run_worker(("--worker", name), log, arguments.timeout)
     run = Run(**json.loads(path.read_text())) if path.exists() else Run()
     run.seconds = round(time.monotonic() - started, 1)
     print(f"=== {name}: {run.seconds:.0f} s, {'whole' if run.finished else 'INCOMPLETE'}", flush=True)
